@@ -18,7 +18,7 @@ OFFLINE := tests/unit tests/template tests/platforms tests/aws tests/peers \
 CLOUD := tests/stack tests/browser tests/faults/kills
 # With what the tests start themselves: another local cloud, a build, a browser.
 ISOLATED := $(addprefix tests/stack/local_cloud/,test_local_cloud.py test_execution_environment.py test_builds.py) \
-	tests/browser/test_pages_in_chromium.py
+	$(addprefix tests/browser/,test_pages_in_chromium.py test_branded_pages.py)
 STARTED := $(shell date +%s)
 CODE := layers cli functions local bench tests
 

@@ -1,4 +1,4 @@
-"""What every test starts from: no network but where a suite allows it, and credentials that open nothing."""
+"""The base of all tests: no network unless a suite allows it, and invalid credentials."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ AWS_ENVIRONMENT = {
     "AWS_SECRET_ACCESS_KEY": "testing",
     "POWERTOOLS_SERVICE_NAME": "portaria",
     "POWERTOOLS_METRICS_NAMESPACE": "Portaria",
-    # No profiles of the person who runs the tests.
+    # No profiles of the user who runs the tests.
     "XDG_CONFIG_HOME": "/nonexistent",
 }
 for name in list(os.environ):
@@ -34,16 +34,16 @@ for name in list(os.environ):
 os.environ.update(AWS_ENVIRONMENT)
 sys.path[:0] = [str(ROOT / "layers" / "portaria"), str(ROOT / "cli")]
 
-# The same examples in each run, however slow the machine.
+# The same examples in each run, on machines of any speed.
 settings.register_profile("portaria", deadline=None, derandomize=True, max_examples=60, database=None)
 settings.load_profile("portaria")
 
-# `leaks` fails a test that lets a secret out; `local_cloud` has the fixture `stack`, one for the whole session.
+# `leaks` fails a test that leaks a secret; `local_cloud` has the session fixture `stack`.
 pytest_plugins = ("tests.leaks", "tests.fakes.local_cloud.session")
 
 
 class RequestsMock(responses.RequestsMock):
-    """Stands in for the transport of `http_client`, where the original stands in for that of `requests`."""
+    """Replaces the transport of `http_client`; the original replaces that of `requests`."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         from portaria.outbound.http_transport import Transport
@@ -60,7 +60,7 @@ class RequestsMock(responses.RequestsMock):
         )
 
     def _on_request(self, adapter: Any, request: Any, **options: Any) -> Any:
-        # It has the adapter build the answer, which a transport of `requests` need not be able to.
+        # It lets the adapter build the response, which a transport of `requests` need not be able to.
         return super()._on_request(requests.adapters.HTTPAdapter(), request, **options)
 
 
@@ -79,7 +79,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Keep the garbage collector from walking through modules and collected tests, which stay to the end."""
+    """Exclude modules and collected tests, which live to the end, from garbage collection."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 50, 100)

@@ -39,20 +39,20 @@ CANARY = "canary-"
 ALLOWED_FIELDS = ("code", "code_verifier")
 ARRIVALS = ({"S": "ARRIVALS"}, {"S": "ARRIVALS#UNPROVEN"})
 EXCHANGES = "exchanges"
-# Log attributes that every record has.
+# Attributes of every log record.
 STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime"}
 EXCERPT_CHARACTERS = 60
 
 
 def _in_base64(text: str) -> Iterator[str]:
-    """What base64 makes of a text inside a longer one, for the three places where it can begin."""
+    """The base64 form of a text inside a longer one, for the three possible offsets."""
     for offset in range(3):
         encoded = base64.b64encode(b"\0" * offset + text.encode()).decode()
         yield encoded[-(-offset * 8 // 6) : (offset + len(text)) * 8 // 6]
 
 
 NEEDLES = (CANARY, *_in_base64(CANARY))
-# A token of the project's own API; only what a person asked for on the command line may print one.
+# A token of the project's own API; only a command that the user called to see it may print one.
 _TOKEN = re.compile(r"portaria_[0-9A-Za-z]{48}")
 _SECRET = re.compile(rf"(?:{'|'.join(map(re.escape, NEEDLES))})[^\s\"'\\&,;<>]*")
 
@@ -62,7 +62,7 @@ def holds_secret(text: str, needles: tuple[str, ...] = NEEDLES) -> bool:
 
 
 def masked(text: str) -> str:
-    """The part of a text that is around its first secret, without any."""
+    """The text around the first secret, without any secret."""
     found = _SECRET.search(text) or _TOKEN.search(text)
     if found is None:
         return ""
@@ -74,16 +74,16 @@ def without_secrets(text: str) -> str:
     return _TOKEN.sub("[token]", _SECRET.sub("[secret]", text))
 
 
-# ------------------------------------------------------------------------------------------------------------ what is told
+# ------------------------------------------------------------------------------------------------------------------- texts
 
 
 def text_of_message(body: str, queue: str) -> str:
-    """A queue message's text, without what an arrival may hold."""
+    """The text of a queue message, without the fields that an arrival may contain."""
     return _text_of_arrival(body) if EXCHANGES in queue.lower() else body
 
 
 def text_of_item(item: dict[str, Any]) -> str:
-    """A table item's text, as boto3's client has it, without what an arrival may hold."""
+    """The text of a table item in the form of boto3's client, without the fields that an arrival may contain."""
     if item.get("pk") in ARRIVALS and "S" in item.get("body", {}):
         item = {**item, "body": _text_of_arrival(item["body"]["S"])}
     return repr(item)
@@ -100,7 +100,7 @@ def _text_of_arrival(body: str) -> str:
 
 
 def texts_of_exception(error: BaseException | None) -> Iterator[str]:
-    """The text of an exception and of those that a traceback shows with it."""
+    """The text of an exception and of those that its traceback includes."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
@@ -112,7 +112,7 @@ def texts_of_exception(error: BaseException | None) -> Iterator[str]:
 
 
 def texts_of_call(service: str, operation: str, parameters: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """What an AWS call tells: the kind of each thing, and its text."""
+    """The kind and the text of everything that an AWS call transmits."""
     match service, operation:
         case "dynamodb", "PutItem":
             rest = {name: value for name, value in parameters.items() if name != "Item"}
@@ -137,7 +137,7 @@ def texts_of_call(service: str, operation: str, parameters: dict[str, Any]) -> I
             public = {name: each for name, each in parameters.items() if name not in ("SecretString", "SecretBinary")}
             yield "other_requests", repr(public)
         case "lambda", "Invoke":
-            pass  # what the outside world sends to a function, a code among it
+            pass  # requests of the outside world to a function, which may contain a code
         case _:
             yield "other_requests", repr(parameters)
 
@@ -147,7 +147,7 @@ def _texts_of_sending(entry: dict[str, Any], queue: str) -> Iterator[tuple[str, 
     yield "queue_messages", text_of_message(str(entry.get("MessageBody")), queue.rpartition("/")[2]) + repr(rest)
 
 
-# ---------------------------------------------------------------------------------------------------------- looking at it
+# --------------------------------------------------------------------------------------------------------------- watching
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ class Leak:
 
 @dataclass
 class Watch:
-    """What has been looked at, by test file and kind, and what was found since the last test ended."""
+    """Counts of what was checked, by test module and kind, and the leaks since the last test ended."""
 
     needles: tuple[str, ...] = NEEDLES
     file: str = ""
@@ -173,7 +173,7 @@ class Watch:
         self.figures.setdefault(self.file, Counter())[kind] += number
 
     def look(self, kind: str, text: str, where: str) -> None:
-        """Look at one thing that was told."""
+        """Check one text."""
         self.count(kind)
         if holds_secret(text, self.needles) or (kind != "printed_lines" and _TOKEN.search(text)):
             self.found.append(Leak(kind, where, masked(text)))
@@ -201,7 +201,7 @@ class Watch:
             self.look(kind, text, f"{service}.{operation}")
 
     def take(self) -> list[Leak]:
-        """What was found since this was asked last."""
+        """Return and clear the leaks since the last call."""
         found, self.found = self.found, []
         self.count("leaks", len(found))
         return found
@@ -211,7 +211,7 @@ WATCH = Watch()
 
 
 def _hook(patch: pytest.MonkeyPatch) -> None:
-    """Be told of whatever is logged, raised, read from a capture, or asked of AWS in this process."""
+    """Observe everything that this process logs, raises, captures or sends to AWS."""
     handle, form = logging.Logger.handle, logging.Handler.format
     call, read = BaseClient._make_api_call, pytest.CaptureFixture.readouterr
     fill = pytest.ExceptionInfo.fill_unfilled
@@ -273,11 +273,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 class LeakCheck:
-    """Fails the test that leaked. With xdist each worker looks at its own tests and hands its figures to the controller."""
+    """Fails the test that leaked. With xdist each worker checks its own tests and sends its figures to the controller."""
 
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
-        # Found where no test could be blamed for it.
+        # Leaks outside of tests.
         self.left: list[str] = []
         self.figures: dict[str, Counter[str]] = {}
 
@@ -303,7 +303,7 @@ class LeakCheck:
 
     @staticmethod
     def _conclude(item: pytest.Item, captures: list[pytest.CaptureFixture[Any]]) -> str:
-        """What leaked in a test that has come to its end; empty where nothing did."""
+        """The leaks of a test that has ended; empty if there are none."""
         for capture in captures:
             capture.readouterr()
         for _, name, text in item._report_sections:
@@ -328,7 +328,7 @@ class LeakCheck:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any, error: object) -> None:
-        """A worker of xdist has ended; one that died has nothing to tell."""
+        """An xdist worker has ended; a crashed one has no output."""
         told = getattr(node, "workeroutput", {}).get("leaks", {"figures": {}, "left": []})
         self.add(told["figures"])
         self.left += told["left"]
@@ -348,7 +348,7 @@ class LeakCheck:
 
 
 def write_figures(file: Path, figures: dict[str, Counter[str]]) -> None:
-    """Replace the figures of the test files that ran, and the total of all files that there are."""
+    """Replace the figures of the test modules that ran, and the total of all existing modules."""
     try:
         files = json.loads(file.read_text())["files"]
     except (FileNotFoundError, ValueError, KeyError):

@@ -46,6 +46,7 @@ class Known(NamedTuple):
 
 
 MADE_UP = "^(tests|events|bench|local)/"
+API_DOCUMENT = r"^(docs/openapi\.yaml$|layers/portaria/portaria/api/openapi/)"
 KNOWN = [
     Known("secrets of tests say what they are; the leak check follows them by that word", value="canary"),
     Known("AWS's own examples, from its documentation and its signing test suite", value="EXAMPLE", path=MADE_UP),
@@ -105,6 +106,15 @@ KNOWN = [
     Known("the name of a kind of secret", path=r"^tests/secret_scan\.py$", kind="^Secret Keyword", line="secret_type"),
     Known("a body of another charset", path=r"^tests/platforms/.*/fixtures/", kind="^Hex", line='^"hex": '),
     Known("the digest of a package", path=r"/package-lock\.json$", line=r'^"integrity": "sha512-[A-Za-z0-9+/=]+"'),
+    Known(
+        "an id, a version or a time as an example",
+        path=API_DOCUMENT,
+        value=r"^[0-9a-f]{12,40}$|^[0-9]{4}-[0-9]{2}-[0-9]{2}T",
+    ),
+    Known("an example of a secret, which says what it is", path=API_DOCUMENT, value="(?i)example"),
+    Known(
+        "an example of a problem document", path=API_DOCUMENT, kind="^Secret Keyword", line="is a mask, not a secret"
+    ),
     Known("a sentence of a page", path=r"^layers/portaria/portaria/web/texts\.toml$", kind="^Secret Keyword"),
 ]
 

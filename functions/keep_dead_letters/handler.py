@@ -11,7 +11,7 @@ from portaria.aws import sqs_batch
 from portaria.aws.table import Table
 from portaria.core.logs import application_logger
 from portaria.core.settings import KeepDeadLettersSettings
-from portaria.records import dead_letters
+from portaria.records import dead_letter_counts, dead_letters
 
 logger = application_logger()
 metrics = Metrics()
@@ -31,6 +31,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
 def keep(record: SQSRecord) -> None:
     letter = dead_letters.of_message(record.message_id, record.body)
     try:
+        dead_letter_counts.add(table, {(letter.route, letter.reason): max(1, len(letter.records))})
         dead_letters.put(table, letter)
     except Exception:
         metrics.add_metric("DeadLettersNotStored", MetricUnit.Count, 1)

@@ -1,4 +1,4 @@
-"""The stand-ins for AWS, each started at most once for a module of tests."""
+"""The stand-ins for AWS, each started at most once per test module."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ class Expectation:
 
 
 def refusal(call: Callable[..., Any], **parameters: Any) -> str:
-    """The error code of a call that AWS refuses, or an empty text when the call was accepted."""
+    """The error code of a call that AWS refuses; empty if it accepted the call."""
     try:
         call(**parameters)
     except ClientError as error:
@@ -48,5 +48,5 @@ def refusal(call: Callable[..., Any], **parameters: Any) -> str:
 
 
 def content(answer: dict[str, Any]) -> dict[str, Any]:
-    """An answer without its metadata."""
+    """A response without its metadata."""
     return {name: value for name, value in answer.items() if name != "ResponseMetadata"}

@@ -1,4 +1,4 @@
-"""A function on a stand-in that runs functions: it keeps the events that it receives and answers as they say."""
+"""A function on a stand-in that runs functions: it stores its events, and answers as they tell it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.aws.stand_ins import Aws
 
 PATIENCE_S = 20.0
 ROLE = "arn:aws:iam::000000000000:role/function"
-# What it does is in the body of a batch's first message, or in the header X-Answer of an API's call.
+# What it does is in the body of a batch's first message, or in the header X-Answer of an API request.
 SOURCE = """
 import json, os
 
@@ -43,7 +43,7 @@ class Function:
     kept: Path
 
     def events(self, of: Callable[[dict[str, Any]], bool], count: int = 1) -> list[dict[str, Any]]:
-        """The events of a kind that the function received, once there are as many as `count`."""
+        """The events of a kind that the function has received, as soon as there are `count`."""
         return list(wait_for(lambda: found if len(found := self._read(of)) >= count else None))
 
     def _read(self, of: Callable[[dict[str, Any]], bool]) -> list[dict[str, Any]]:
@@ -78,7 +78,7 @@ def _create(aws: Aws) -> Function:
 
 
 def wait_for(look: Callable[[], Any]) -> Any:
-    """What `look` finds, as soon as it finds something."""
+    """The result of `look`, as soon as it is not empty."""
     deadline = time.monotonic() + PATIENCE_S
     while (found := look()) is None:
         assert time.monotonic() < deadline, "what was waited for did not come"

@@ -16,7 +16,7 @@ Check = Callable[[Stack], Iterator[str]]
 DOCS = "https://docs.aws.amazon.com"
 # What Lambda keeps for functions without a reservation, of an account's usual 1,000 concurrent executions.
 ACCOUNT_CONCURRENCY, UNRESERVED = 1_000, 100
-# API Gateway ends a call after this many seconds, unless the account was given more.
+# API Gateway ends a request after this many seconds, unless the account has a higher quota.
 INTEGRATION_TIMEOUT_S = 29
 
 
@@ -89,7 +89,7 @@ def role_trust_policies_fit(stack: Stack) -> Iterator[str]:
 
 @rule(f"{DOCS}/AWSCloudFormation/latest/UserGuide/aws-properties-name.html")
 def physical_names_contain_the_stack_name(stack: Stack) -> Iterator[str]:
-    """Or a second stack in the same account and region fails, or shares the resource."""
+    """Otherwise a second stack in the same account and region fails, or shares the resource."""
     for name, resource in stack.resources.items():
         for named in NAMES.get(resource["Type"], ()):
             value = resource.get("Properties", {}).get(named)
@@ -137,7 +137,7 @@ def reserved_concurrency_leaves_room_for_other_functions(stack: Stack) -> Iterat
 
 @rule(f"{DOCS}/lambda/latest/dg/configuration-concurrency.html")
 def reserved_concurrency_covers_the_burst(stack: Stack) -> Iterator[str]:
-    """A reservation is also a maximum: below the throttle's burst, Lambda refuses calls that API Gateway let in."""
+    """A reservation is also a maximum: below the throttle's burst, Lambda refuses requests that API Gateway accepted."""
     bursts = {"AcceptInstallFunction": "InstallThrottle", "ReceiveEventsFunction": "EventsThrottle"}
     for name, throttle in bursts.items():
         reserved = stack.of("AWS::Lambda::Function")[name].get("ReservedConcurrentExecutions")
@@ -275,7 +275,7 @@ def alarms_are_within_the_limits_of_cloudwatch(stack: Stack) -> Iterator[str]:
 
 @rule(f"{DOCS}/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-available-cloudwatch-metrics.html")
 def alarms_name_dimensions_that_the_metric_has(stack: Stack) -> Iterator[str]:
-    """An alarm on a combination of dimensions that no metric has stays in INSUFFICIENT_DATA for ever."""
+    """An alarm on a combination of dimensions without a metric stays in INSUFFICIENT_DATA."""
     names = {
         "AWS/SQS": [{"QueueName"}],
         "AWS/Lambda": [{"FunctionName"}, {"FunctionName", "Resource"}],
@@ -341,7 +341,7 @@ def api_is_within_the_limits_of_api_gateway(stack: Stack) -> Iterator[str]:
 
 @rule(f"{DOCS}/apigateway/latest/developerguide/limits.html")
 def functions_answer_before_api_gateway_gives_up(stack: Stack) -> Iterator[str]:
-    """A function that goes on longer must be one whose work outlives the call: call_connection ends renewals."""
+    """Only a function whose work outlives the request may take longer: call_connection completes renewals."""
     for name, function in stack.of("AWS::Lambda::Function").items():
         called = any(permission["FunctionName"].endswith(f"{name}-1ABCDEFGHIJKL:live")
                      for permission in stack.of("AWS::Lambda::Permission").values())  # fmt: skip
@@ -385,7 +385,7 @@ def detailed_metrics_are_paid_for_one_method_only(stack: Stack) -> Iterator[str]
 
 @rule(f"{DOCS}/apigateway/latest/developerguide/set-up-logging.html")
 def no_log_of_api_gateway_holds_a_query_string(stack: Stack) -> Iterator[str]:
-    """Authorization codes travel in the query string, keys of events' addresses in the path."""
+    """Authorization codes are in the query string, and event keys are in the path."""
     for name, stage in stack.of("AWS::ApiGateway::Stage").items():
         for setting in stage["MethodSettings"]:
             if setting.get("LoggingLevel", "OFF") != "OFF" or setting.get("DataTraceEnabled"):
@@ -401,7 +401,7 @@ def no_log_of_api_gateway_holds_a_query_string(stack: Stack) -> Iterator[str]:
 
 @rule(f"{DOCS}/amazondynamodb/latest/developerguide/specifying-conditions.html")
 def roles_name_the_partition_keys_that_they_use(stack: Stack) -> Iterator[str]:
-    """Or a function that strangers can reach could write any item, such as a private integration."""
+    """Otherwise a function that unauthenticated callers reach could write any item, such as a private integration."""
     for name, statement in _statements(stack):
         actions = [action for action in _list(statement["Action"]) if action.startswith("dynamodb:")]
         on_table = [arn for arn in _list(statement["Resource"]) if ":table/" in arn and "/index/" not in arn]
@@ -454,7 +454,7 @@ def services_act_for_this_account_only(stack: Stack) -> Iterator[str]:
 
 
 def replaced_by_parameters(one: Stack, other: Stack) -> Iterator[str]:
-    """Resources that hold data or have an address, and that a change of parameters would replace or remove."""
+    """Resources with data or an address that a change of parameters would replace or remove."""
     kept = {
         "AWS::DynamoDB::Table": ("TableName", "KeySchema"),
         "AWS::KMS::Key": ("KeySpec",),

@@ -42,7 +42,7 @@ class Aws:
         self.key_id = key_id
         self.endpoint = endpoint
         self.folder = folder or Path()
-        # What expectations share, because it takes long to make.
+        # Shared by expectations, because they take long to create.
         self.shared: dict[str, Any] = {}
         self.sqs = client("sqs")
         self.dynamodb = client("dynamodb")

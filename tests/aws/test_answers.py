@@ -1,4 +1,4 @@
-"""The checks that every answer of a function passes in the unit tests (`tests/fakes/aws/functions.py`) can fail."""
+"""The checks of every response in the unit tests (`tests/fakes/aws/functions.py`) can fail."""
 
 from __future__ import annotations
 

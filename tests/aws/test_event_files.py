@@ -1,4 +1,4 @@
-"""Every event in `events/`, and every event that the tests make, has the members that were recorded from AWS."""
+"""Every event in `events/`, and every event that tests create, has the members that were recorded from AWS."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ PROXY = {
     "resource", "path", "httpMethod", "headers", "multiValueHeaders", "queryStringParameters",
     "multiValueQueryStringParameters", "pathParameters", "stageVariables", "requestContext", "body", "isBase64Encoded",
 }  # fmt: skip
-# What a regional API adds to a call. The recording is of an edge-optimized one, which adds CloudFront-*, Via and X-Amz-Cf-Id.
+# Additional members of a regional API. The recording is of an edge-optimized one, which adds CloudFront-*, Via, X-Amz-Cf-Id.
 ADDED_HEADERS = {"Host", "X-Amzn-Trace-Id", "X-Forwarded-For", "X-Forwarded-Port", "X-Forwarded-Proto"}
 EDGE_HEADERS = ("CloudFront-", "Via", "X-Amz-Cf-Id")
-# Null where there are none.
+# Null if there are none.
 NULLABLE = ("queryStringParameters", "multiValueQueryStringParameters", "pathParameters", "stageVariables")
 # test_sqs::TestSqsProvider::test_fair_queue_with_message_group_id, ::test_dead_letter_queue_message_attributes,
 # ::test_aws_trace_header_propagation: attributes that some messages have.
@@ -34,7 +34,7 @@ SOMETIMES = {"MessageGroupId", "DeadLetterQueueSourceArn", "AWSTraceHeader"}
 
 
 def deviations(event: Event) -> list[str]:
-    """What an event has too much or too little of."""
+    """Missing and unexpected members of an event."""
     return proxy_deviations(event) if "requestContext" in event else sqs_deviations(event)
 
 

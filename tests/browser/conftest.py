@@ -1,4 +1,4 @@
-"""Chromium, driven by Playwright, and a server on loopback that answers with the product's own pages."""
+"""Chromium, driven by Playwright, and a server on loopback that serves the product's own pages."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ LOGO = logos.check(
 KOMMO_BUTTON = (Path(__file__).parent / "kommo_button.js").read_text()
 
 
-# Ends with this folder's tests: an event loop that goes on would be in the way of other suites.
+# Ends with this folder's tests, because a running event loop would disturb other suites.
 @pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
     path = chromium.path()
@@ -47,7 +47,7 @@ def browser() -> Iterator[Browser]:
 
 @dataclass
 class Install:
-    """What the test server knows of an install, and what it was asked."""
+    """The test server's data about an install, and its requests."""
 
     state: str = "received"
     reason: str = ""
@@ -56,7 +56,7 @@ class Install:
     return_url: str = ""
     asked: int = 0
     loaded: int = 0
-    # The statuses of its next answers; 200 when they are used up
+    # The statuses of the next responses, then 200.
     answers: list[int] = field(default_factory=list)
 
 
@@ -86,7 +86,7 @@ class Site:
 
 
 def return_of(install: Install, status: str) -> render.CustomerReturn | None:
-    """As the function decides it: for a popup window, if the URL may be returned to."""
+    """As the function decides: for a popup window, if the URL is registered."""
     if not install.return_url:
         return None
     url = return_urls.with_result(install.return_url, INSTALL, status) if status in OVER else ""
@@ -94,7 +94,7 @@ def return_of(install: Install, status: str) -> render.CustomerReturn | None:
 
 
 def make_page(path: str, language: str, install: Install, *, in_popup: bool = False) -> render.Page | None:
-    """The page that stands at a path below `/live/install/kommo/aurora/`."""
+    """The page at a path below `/live/install/kommo/aurora/`."""
     name, _, rest = path.removeprefix("/live/install/kommo/aurora/").partition("/")
     if name == "start":
         return render.start(
@@ -205,7 +205,7 @@ def site() -> Iterator[Site]:
 
 @dataclass
 class Watch:
-    """What a browser context did that no page of ours should do."""
+    """Violations of the rules for our pages in a browser context."""
 
     complaints: list[str] = field(default_factory=list)
     outside: list[str] = field(default_factory=list)
@@ -220,9 +220,9 @@ def watch() -> Watch:
 
 @pytest.fixture
 def open_context(browser: Browser, site: Site, watch: Watch) -> Iterator[Callable[..., BrowserContext]]:
-    """Makes contexts whose only ways out are the test server and stand-ins for www.kommo.com.
+    """Creates contexts that can reach only the test server and stand-ins for www.kommo.com.
 
-    At the end no page may have had an error in its console, a violated policy among them, or asked any other host.
+    At the end no page may have had an error in its console, such as a policy violation, or requested another host.
     """
     contexts: list[BrowserContext] = []
 
@@ -241,7 +241,7 @@ def open_context(browser: Browser, site: Site, watch: Watch) -> Iterator[Callabl
             route.abort()
 
     def hear(message: ConsoleMessage) -> None:
-        # A page that is itself an error's page is logged like a missing one.
+        # A page with an error status is logged like a missing one.
         url = message.location["url"]
         own = message.text.startswith("Failed to load resource") and ("/rejected/" in url or "/sign_on/" in url)
         if message.type in ("error", "warning") and not own:

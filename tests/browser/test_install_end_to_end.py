@@ -1,4 +1,4 @@
-"""A customer installs in Chromium, on the local cloud: start page, Kommo's consent page, return, result."""
+"""A customer installs in Chromium, on the local cloud: start page, Kommo's consent page, callback, result."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, R
 from portaria.web import render
 from tests.fakes.local_cloud.session import LocalCloud
 
-# From consent to connected, cold functions included.
+# From consent to connected, including cold starts.
 CONNECTED_WITHIN_MS = 60_000
 KOMMO = "www.kommo.com"
 LOGO = (
@@ -42,7 +42,7 @@ class Installation:
 
 @dataclass
 class Customer:
-    """A browser with a proxy that leads to the local cloud, and what it saw."""
+    """A browser with a proxy to the local cloud, and the requests that it made."""
 
     context: BrowserContext
     page: Page
@@ -93,7 +93,7 @@ def register(stack: LocalCloud) -> Register:
 
 @pytest.fixture
 def visit(browser: Browser, stack: LocalCloud) -> Iterator[Visit]:
-    """Makes customers. At the end none may have asked a third host or have had an error in the console."""
+    """Creates customers. At the end none may have requested a third host or have had an error in the console."""
     customers: list[Customer] = []
 
     def make(*, locale: str = "en-GB") -> Customer:
@@ -110,7 +110,7 @@ def visit(browser: Browser, stack: LocalCloud) -> Iterator[Visit]:
                 customer.returns.append(request.url)
 
         def hear(message: ConsoleMessage) -> None:
-            # Chromium logs every page whose status is an error's; Kommo's own pages are not ours.
+            # Chromium logs every page with an error status; Kommo's own pages are not checked.
             if message.type in ("error", "warning") and KOMMO not in message.location["url"]:
                 customer.complaints.append(message.text)
 
@@ -196,7 +196,7 @@ def test_install_return_works_once_and_in_one_browser(register: Register, visit:
     customer.sees("connected.title")
     assert control.code_state(code_of(returned))["calls"] == 1
 
-    # Its state with another code is refused, and so is the whole address in someone else's browser.
+    # Its state with another code is refused, and so is the whole address in another browser.
     other = control.issue_code(parse_qs(urlsplit(returned).query)["client_id"][0], installation.account_host).code
     customer.page.goto(returned.replace(code_of(returned), other))
     customer.sees("rejected.title")

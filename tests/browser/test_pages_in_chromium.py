@@ -1,4 +1,4 @@
-"""The install pages as people meet them: they follow the install, speak to a keyboard and a screen reader, fit a phone."""
+"""The install pages in a browser: progress of the install, keyboard, screen reader, small screens."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def heading(page: Page, key: str, language: str = "en") -> None:
     expect(page.get_by_role("heading", level=1)).to_have_text(said(key, language))
 
 
-# -------------------------------------------------------------------------------------------------- following an install
+# ------------------------------------------------------------------------------------------------ progress of an install
 
 
 def test_result_page_connecting_becomes_connected_without_reload(page: Page, site: Site) -> None:
@@ -143,7 +143,7 @@ def test_result_page_after_half_an_hour_stops_polling(page: Page, site: Site) ->
     expect(page.get_by_role("status")).to_contain_text(said("connecting.stopped"))
     asked = site.install.asked
     page.clock.run_for(60_000)
-    page.evaluate("fetch(location.href, {headers: {Accept: 'application/json'}})")  # what it would have done
+    page.evaluate("fetch(location.href, {headers: {Accept: 'application/json'}})")  # as the page would have done
     assert site.install.asked == asked + 1
 
 
@@ -158,7 +158,7 @@ def test_result_page_unreadable_answers_are_ignored(open_context: Context, site:
             page.clock.run_for(5_000)
         assert site.install.asked == asked
     heading(page, "connected.title")
-    # Chromium logs them; the page itself had nothing to complain of.
+    # Chromium logs them; the page itself has no error.
     assert [text for text in watch.complaints if "Failed to load resource" not in text] == []
     watch.complaints.clear()
 
@@ -183,11 +183,11 @@ def test_result_page_without_javascript_reloads_itself(open_context: Context, si
     assert site.install.asked == 0
 
 
-# -------------------------------------------------------------------------------------------------------- the start page
+# ------------------------------------------------------------------------------------------------------------ start page
 
 
 def consent_window(message: str) -> Callable[[Route], None]:
-    """A stand-in for Kommo's consent page in a second window: it tells its opener how it ended, and closes."""
+    """A stand-in for Kommo's consent page in a second window: it reports the outcome to its opener, and closes."""
     script = f"window.opener.postMessage({message}, '*'); window.close();"
     return lambda route: route.fulfill(body=f"<title>Kommo</title><script>{script}</script>", content_type="text/html")
 
@@ -271,7 +271,7 @@ def test_start_page_kommo_button_fits_dark_scheme(open_context: Context, site: S
     expect(page.get_by_role("button", name="Connect to Kommo")).to_have_css("background-color", "rgb(255, 255, 255)")
 
 
-# ----------------------------------------------------------------------------------------------------------- every page
+# ------------------------------------------------------------------------------------------------------------ all pages
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -325,7 +325,7 @@ def test_pages_focused_element_has_visible_outline(page: Page, site: Site, name:
 
 @pytest.mark.parametrize("targets", NAMES)
 def test_pages_touch_targets_are_at_least_24_pixels_high(open_context: Context, site: Site, targets: str) -> None:
-    # An install under way has nothing to touch; a failed one has a link and details.
+    # An install in progress has no controls; a failed one has a link and details.
     site.install.state, site.install.reason = "failed", "code_expired"
     page = open_context(viewport={"width": 390, "height": 844}, has_touch=True).new_page()
     page.goto(site.page(targets))

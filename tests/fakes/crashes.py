@@ -1,4 +1,4 @@
-"""A process that dies just before or just after any outgoing call, found by counting: no list of calls to keep."""
+"""A process that crashes just before or just after any outgoing call, found by counting instead of a list of calls."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from portaria.outbound.http_transport import Transport
 
 
 class Died(BaseException):
-    """The process is gone: no `except Exception` may live on after it."""
+    """The process has crashed: the code must not catch it with `except Exception`."""
 
 
 class Calls:

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import trustme
 
-# A public address that is nobody's here.
+# A public address that is not in use here.
 ADDRESS = "93.184.215.14"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
@@ -129,7 +129,7 @@ class Server:
 
 
 def answering(text: bytes, *, then_close: bool = True) -> Script:
-    """Says so where it closes, or the next request might go over a connection that is about to end."""
+    """Announces that it closes; otherwise the next request might use a connection that is about to end."""
     said = text.replace(b"\r\n", b"\r\nConnection: close\r\n", 1) if then_close else text
 
     def script(tls: ssl.SSLSocket) -> bool:

@@ -1,4 +1,4 @@
-"""The locks read as data: what exactly is installed, and by which hashes."""
+"""The lock files as data: which packages are installed, with which hashes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _LINE = re.compile(
 
 
 def pins(lock: Path) -> dict[tuple[str, str], set[str]]:
-    """Hashes by name and version. Raises ValueError for a line that is neither a pin nor the hash of one."""
+    """Hashes by name and version. Raises ValueError for a line that is neither a pin nor a hash."""
     found: dict[tuple[str, str], set[str]] = {}
     for number, line in enumerate(lock.read_text().splitlines(), start=1):
         if not line or line.startswith("# "):

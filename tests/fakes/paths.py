@@ -1,4 +1,4 @@
-"""Where the repository is, and corpora that several suites read."""
+"""The repository's root, and corpora that several suites read."""
 
 from __future__ import annotations
 

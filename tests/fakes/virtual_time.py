@@ -13,7 +13,7 @@ DAY_S = 86_400
 
 
 class VirtualClock:
-    """Stands in for `portaria.core.clock`. Starts at the real time where no start is given.
+    """Replaces `portaria.core.clock`. Starts at the real time unless a start is given.
 
     `slept_s` are the waits of the code, in order. `while_asleep` is called at the end of each wait.
     """

@@ -84,7 +84,7 @@ class Code:
 
 @dataclass
 class Token:
-    """`family` is shared by all pairs of one consent."""
+    """All pairs of tokens of one consent share a `family`."""
 
     client: Client
     scope: str
@@ -239,7 +239,7 @@ class Quiet(WSGIRequestHandler):
 
 
 def https(environ: dict[str, Any], start_response: Any) -> Any:
-    """The proxy ends TLS."""
+    """The proxy terminates TLS."""
     environ["wsgi.url_scheme"] = "https"
     return app.wsgi_app(environ, start_response)
 

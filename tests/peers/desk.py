@@ -1,4 +1,4 @@
-"""The product beside a real authorization server: a stack in process, a person's browser, and several processes."""
+"""The product with a real authorization server: a stack in process, a browser, and several processes."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _REDIRECTS = (301, 302, 303, 307, 308)
 
 
 class Desk:
-    """One stack and one server. `sent` counts what left for the token endpoint by its grant."""
+    """One stack and one server. `sent` counts the requests to the token endpoint by grant type."""
 
     def __init__(self, stack: Cloud, server: Server) -> None:
         self.stack, self.server = stack, server
@@ -65,13 +65,13 @@ class Desk:
         return oauth_clients.get(self.table, "oauth2", name)
 
     def connect(self, name: str = "plain") -> Connection:
-        """A person consents, and the code becomes a connection of the client's name."""
+        """The user consents, and the code becomes a connection of the client's name."""
         outcome = self.exchange(name, self.consent(name))
         assert outcome.state == "connected", outcome
         return self.connection(name)
 
     def consent(self, name: str, verifier: str | None = None) -> tuple[str, str]:
-        """A browser's way through the consent page: the code that it comes back with, and PKCE's verifier."""
+        """A browser on the consent page. Returns the code of the redirect, and PKCE's verifier."""
         client = self.client(name)
         verifier = verifier or secrets.token_urlsafe(40)
         challenge = base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).decode().rstrip("=")
@@ -82,7 +82,7 @@ class Desk:
         return back["code"][0], verifier
 
     def exchange(self, name: str, came_back: tuple[str, str]) -> ExchangeOutcome:
-        """What exchange_code does with a code that came back."""
+        """Exchange a code as exchange_code does."""
         code, verifier = came_back
         if connection_store.find(self.table, name) is None:
             pending = Connection(name, "oauth2", "oauth2", self.server.host, "pending", 0, "", client=name)
@@ -97,7 +97,7 @@ class Desk:
         return connection_store.get(self.table, name)
 
     def process(self) -> TokenProvider:
-        """Another process than all before it."""
+        """A new process, with empty caches."""
         return TokenProvider(
             self.table, self.vault, self.stack.environment["SEALING_KEY_ID"], lambda: 600.0, cache=TokenCache()
         )
@@ -117,7 +117,7 @@ class Desk:
         return (process or self.process()).send(self.connection(name), build).status
 
     def post(self, path: str, name: str = "plain", **form: str) -> requests.Response:
-        """A form to one of the server's endpoints by the client itself, as no part of the product sends it."""
+        """A form that the client itself sends to one of the server's endpoints, which no part of the product sends."""
         client = next(each for each in CLIENTS if each.name == name)
         return requests.post(
             self.server.url(path), data=form, auth=(client.client_id, client.client_secret), timeout=20
@@ -125,7 +125,7 @@ class Desk:
 
 
 def _browse(browser: requests.Session, url: str, redirect_uri: str) -> dict[str, list[str]]:
-    """Follow redirects and send forms until the redirect URI; the query that it would be called with."""
+    """Follow redirects and submit forms up to the redirect URI. Returns its query."""
     answer = browser.get(url, allow_redirects=False, timeout=20)
     for _ in range(20):
         if answer.status_code in _REDIRECTS:
@@ -145,7 +145,7 @@ def _browse(browser: requests.Session, url: str, redirect_uri: str) -> dict[str,
 
 @contextmanager
 def beside(stack: Cloud, server: Server) -> Iterator[Desk]:
-    """A desk whose outgoing token requests are counted, on an AWS whose conditional writes are atomic (moto's are not)."""
+    """A desk whose token requests are counted, on an AWS with atomic conditional writes (moto's are not)."""
     desk, lock = Desk(stack, server), threading.RLock()
     send, call = http_client.send, BaseClient._make_api_call
 

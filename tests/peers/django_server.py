@@ -25,7 +25,7 @@ from django.utils import timezone
 from django.views.decorators.csrf import csrf_exempt
 from werkzeug.serving import WSGIRequestHandler, make_server
 
-# As a module of its own name for Django, which imports the URLs and the middleware by name.
+# A module with a name for Django, which imports the URLs and the middleware by name.
 sys.modules.setdefault("django_peer", sys.modules[__name__])
 control: dict[str, Any] = {"access_s": 3600, "offset_s": 0, "scopes": None}
 Handler = Callable[[HttpRequest], HttpResponse]
@@ -85,7 +85,7 @@ def create(clients: list[dict[str, Any]]) -> None:
 
 
 def prepared(get_response: Handler) -> Handler:
-    """Who comes with a browser is `somebody`, and asks for no more scopes than `control` says."""
+    """The user of every browser is `somebody`, who consents to no more scopes than `control` says."""
     from django.contrib.auth import get_user_model
 
     def middleware(request: HttpRequest) -> HttpResponse:
@@ -136,7 +136,7 @@ def main() -> None:
         application = get_wsgi_application()
 
         def https(environ: dict[str, Any], start_response: Any) -> Any:
-            """The proxy ends TLS."""
+            """The proxy terminates TLS."""
             environ["wsgi.url_scheme"] = "https"
             return application(environ, start_response)
 

@@ -24,13 +24,13 @@ import trustme
 from tests.fakes.paths import ROOT
 
 REDIRECT_URI = "https://hooks.example.com/install/oauth2"
-# Everything that form encoding changes, and what it might break.
+# All characters that form encoding changes.
 ODD = "a+b/c=%41&d e:f"
 
 
 @dataclass(frozen=True)
 class Client:
-    """One of a server's clients: a way to prove itself, and a grant."""
+    """One of a server's clients: its authentication method and its grant."""
 
     name: str
     client_id: str
@@ -73,7 +73,7 @@ KINDS = {
 
 
 class Unavailable(Exception):
-    """A server cannot be had on this machine; the message says why."""
+    """A server is not available on this machine; the message has the reason."""
 
 
 class Server:
@@ -85,7 +85,7 @@ class Server:
         return f"https://{self.host}{path}"
 
     def control(self, **changes: Any) -> dict[str, Any]:
-        """Change the server's lives, scopes or clock; directly, and not through the proxy."""
+        """Change the server's lifetimes, scopes or clock, directly and not through the proxy."""
         with requests.Session() as session:
             session.trust_env = False
             answer = session.post(f"http://127.0.0.1:{self.port}/_control", json=changes, timeout=10)
@@ -121,7 +121,7 @@ def serving(name: str) -> Iterator[Server]:
 
 
 def _node_folder() -> Path:
-    """Where npm's server is installed, by its lock alone; installed there if it is not yet."""
+    """The folder of npm's server, which is installed from its lock if it is missing."""
     if not shutil.which("node") or not shutil.which("npm"):
         raise Unavailable("Node is not installed on this machine")
     source, folder = ROOT / "tests" / "peers" / "oidc_provider", ROOT / "build" / "peers" / "oidc_provider"
@@ -140,7 +140,7 @@ def _node_folder() -> Path:
 
 @contextmanager
 def _proxied(server: Server) -> Iterator[None]:
-    """The local proxy, with a certificate for the server's host; this process goes through it."""
+    """The local proxy, with a certificate for the server's host. This process uses it."""
     authority = trustme.CA()
     certificate = authority.issue_cert(server.host).private_key_and_cert_chain_pem
     with (

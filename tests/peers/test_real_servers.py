@@ -1,6 +1,6 @@
-"""The generic `oauth2` platform against real authorization servers: what our simulator says of them must hold there, too.
+"""The generic `oauth2` platform with real authorization servers, which must behave as the simulator does.
 
-`make test` runs Authlib's alone; `make faults` all of them (`--long`).
+`make test` runs Authlib's server only; `make faults` runs all of them (`--long`).
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def server(request: pytest.FixtureRequest) -> Iterator[Server]:
 
 @pytest.fixture
 def time() -> Iterator[VirtualClock]:
-    """The product's clock; `later` moves the server's with it."""
+    """The product's clock; `later` also advances the server's."""
     time = VirtualClock()
     with time.installed():
         yield time

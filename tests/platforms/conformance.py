@@ -43,14 +43,14 @@ HERE = Path(__file__).resolve().parent
 PACKAGE = Path(platforms.__file__).resolve().parent
 NOW = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)
 NAMES = sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py"))
-# The capabilities that a platform returns by an object's name, with their protocols.
+# Capabilities that a platform returns by an object's name, with their protocols.
 BY_OBJECT: dict[str, type] = {
     "source_object": record_protocols.SourceObject,
     "paged_object": record_protocols.PagedObject,
     "changed_object": record_protocols.ChangedObject,
     "destination_object": record_protocols.RecordDestination,
 }
-# The others, by the type that `portaria.platforms.Platform` declares.
+# The other capabilities, by the type that `portaria.platforms.Platform` declares.
 CAPABILITIES: dict[str, type] = {
     name: get_args(declared)[0] if get_args(declared) else declared
     for name, value in vars(platforms.Platform).items()
@@ -97,7 +97,7 @@ class Platform:
 
     @property
     def credentials(self) -> dict[str, Secret]:
-        """What was typed in and what a log-in gives, each with a canary."""
+        """Entered and obtained credentials, each with a canary."""
         kinds = self.parts["tokens"].KINDS.values()
         names = {name for kind in kinds for name in kind.credentials} | {"access_token"}
         return {name: Secret(f"canary-{name}") for name in self.facts.get("credentials", names)}
@@ -112,21 +112,21 @@ class Platform:
                 yield name, value
 
     def readers(self) -> Iterator[tuple[str, str, Callable[..., Any]]]:
-        """Whatever reads an answer: (part, name, function)."""
+        """All readers of responses: (part, name, function)."""
         for part in self.parts:
             for name, function in self.functions(part):
                 if name.startswith("read_") and {"response", "send"} & set(inspect.signature(function).parameters):
                     yield part, name, function
 
     def builders(self) -> Iterator[tuple[str, str, Callable[..., Any]]]:
-        """Whatever builds a request."""
+        """All builders of requests."""
         for part in self.parts:
             for name, function in self.functions(part):
                 if inspect.signature(function).return_annotation == "Request":
                     yield part, name, function
 
     def call(self, function: Callable[..., Any], answers: list[Response]) -> Any:
-        """Call a reader or a builder with arguments of its parameters' names; `send` gives the answers in turn."""
+        """Call a reader or a builder with arguments by its parameters' names; `send` returns the responses in turn."""
         waiting = iter(answers)
         requests: list[Request] = []
 
@@ -173,7 +173,7 @@ class Platform:
         return function(**{name: known[name] for name in inspect.signature(function).parameters})
 
     def check(self, request: Request) -> None:
-        """A request that may leave: to a host of the platform's, and no credential where logs would keep it."""
+        """The request goes to a host of the platform, and has no credential where logs would store it."""
         for domain in self.facts["allowed_domains"]:
             try:
                 http_client.check(request, domain)
@@ -183,7 +183,7 @@ class Platform:
                     raise
         else:
             pytest.fail(f"{request.url} leads to none of {self.facts['allowed_domains']}")
-        # A platform may want a credential there, by its own design: nothing prints a URL.
+        # A platform may require a credential there by design: no URL is logged.
         wanted = [quote(f"canary-{name}") for name in self.facts.get("credentials_in_urls", ())]
         assert "canary" not in re.sub("|".join(wanted) or "(?!)", "", request.url)
         assert "canary" not in repr(request)
@@ -196,7 +196,7 @@ class Platform:
 
 
 def missing(module: object, protocol: type) -> list[str]:
-    """The members of a protocol that a module does not have, or has with other parameters."""
+    """The members of a protocol that a module lacks, or has with other parameters."""
     found = []
     for base in protocol.__mro__:
         if getattr(base, "_is_protocol", False):
@@ -248,7 +248,7 @@ def response_of(recorded: dict[str, Any]) -> Response:
 
 
 def shown(value: Any) -> Any:
-    """A field of what a reader gave, as a fixture can write it."""
+    """A field of a reader's result, in the form of a fixture."""
     if isinstance(value, Secret):
         return value.reveal()
     if isinstance(value, datetime):
@@ -282,14 +282,14 @@ def fields_of(given: Any) -> dict[str, Any]:
 
 
 class Body(bytes):
-    """Shown short where an example fails."""
+    """Has a short representation in failing examples."""
 
     def __repr__(self) -> str:
         return f"{self[:200]!s} ({len(self)} bytes)"
 
 
 def garbage() -> st.SearchStrategy[bytes]:
-    """Bodies: bytes, text, and JSON that has the right names in the wrong places."""
+    """Bodies: bytes, text, and JSON with valid names in wrong places."""
     names = st.sampled_from(
         ["hint", "title", "status", "access_token", "refresh_token", "expires_in", "scope", "token_type", "id", "name",
          "subdomain", "_embedded", "_links", "next", "contacts", "companies", "updated_at", "error_code", "retry_after",
@@ -306,7 +306,7 @@ def garbage() -> st.SearchStrategy[bytes]:
 
 
 def strange_names() -> st.SearchStrategy[str]:
-    """A form's names, PHP's way, with parts in the wrong places."""
+    """The names of a form in PHP's notation, with parts in wrong places."""
     parts = st.sampled_from(
         ["contacts", "account", "id", "update", "delete", "0", "1", "7", "custom_fields", "values", "value", "type", "tags",
          "updated_at", "", "é", "9" * 30, "linked_company_id", "company_name"]
@@ -317,7 +317,7 @@ def strange_names() -> st.SearchStrategy[str]:
 
 
 class Conformance:
-    """The suite itself. A platform's own tests stand beside it, in test_{platform}_*.py."""
+    """The suite itself. A platform's own tests are in test_{platform}_*.py."""
 
     @pytest.mark.parametrize("name", NAMES)
     def test_platform_folder_name_is_valid_in_urls(self, name: str) -> None:
@@ -342,7 +342,7 @@ class Conformance:
 
     @each(lambda platform: platform.parts)
     def test_platform_part_implementing_a_protocol_is_offered(self, platform: Platform, case: str) -> None:
-        """A module that `__init__.py` forgets would never be used."""
+        """A module that `__init__.py` omits would never be used."""
         module = platform.parts[case]
         for capability, protocol in (CAPABILITIES | BY_OBJECT).items():
             if not missing(module, protocol):
@@ -386,7 +386,7 @@ class Conformance:
                 assert field not in kind.optional or pattern.fullmatch(kind.optional[field])
                 assert not pattern.fullmatch("a\n")
                 assert not pattern.fullmatch("é")
-                # A field may begin a host or stand in a path; one that only ever stands in a body may hold more.
+                # A field may begin a host or be part of a path; one that is only used in a body may contain more.
                 if field not in platform.facts.get("fields_of_bodies", ()):
                     for hostile in ("", "x/../y", "evil.example/", "a@b", "a.b", f"{given[field]}\n"):
                         assert not pattern.fullmatch(hostile)
@@ -455,7 +455,7 @@ class Conformance:
 
     @each(lambda platform: [path.stem for path in platform.deliveries])
     def test_platform_recorded_delivery_is_read_as_expected(self, platform: Platform, case: str) -> None:
-        """`signed` stands for what a signature's check says."""
+        """`signed` replaces the result of the signature check."""
         recorded = json.loads((HERE / platform.name / "deliveries" / f"{case}.json").read_text())
         text = urlencode(recorded["form"]) if "form" in recorded else json.dumps(recorded["json"])
         signed = bool(recorded.get("signed"))
@@ -535,7 +535,7 @@ class Conformance:
     )
     @pytest.mark.parametrize("host", FOREIGN_HOSTS)
     def test_platform_arrival_foreign_host_is_refused_by_name(self, platform: Platform, case: str, host: str) -> None:
-        """The client secret will be posted there."""
+        """The client secret will be posted to this host."""
         parameter = platform.facts["host_parameter"]
         own = platform.facts["account_host"]
         for hostile in (host, f"{own}.{host}", f"{own}@{host}", f"{host}/{own}", f"{own}:{host}", f"{own}\r\n{host}"):
@@ -553,7 +553,7 @@ class Conformance:
     def test_platform_arrival_arbitrary_query_is_refused_or_stays_on_platform_hosts(
         self, platform: Platform, case: str, query: dict[str, list[str]]
     ) -> None:
-        """And whatever it takes leads to the platform's own hosts."""
+        """And all that it accepts leads to the platform's own hosts."""
         try:
             arrival = platform.parts["install"].parse_callback(platform.facts["arrivals"][case] | query)
         except Rejected as refused:

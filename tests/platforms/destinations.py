@@ -36,7 +36,7 @@ FUNCTIONS = {
     "request": ["connection", "credentials", "target", "body", "trace"],
     "read_answer": ["response"],
 }
-# SQS can keep a message away for twelve hours.
+# SQS can hide a message for twelve hours.
 MAX_WAIT_S = 43_200.0
 DONE = (Disposition.ACCEPTED, Disposition.APPLIED)
 
@@ -67,7 +67,7 @@ def each_object() -> pytest.MarkDecorator:
 
 
 def each_reader() -> pytest.MarkDecorator:
-    """Objects may share the reading of answers; each such reader once."""
+    """Objects may share a reader of responses; each reader is checked once."""
     cases = {
         (name, platform_of(name).parts[part].read_answer.__module__.rsplit(".", 1)[-1])
         for name in DESTINATIONS
@@ -87,7 +87,7 @@ def outgoing(platform: Platform, part: str, target: Target, attributes: dict[str
 
 
 def bodies(platform: Platform, part: str, target: Target, all_attributes: list[dict[str, Any]]) -> Iterator[bytes]:
-    """As `pipeline` makes them."""
+    """Receipts as `pipeline` creates them."""
     sender = platform.parts[part]
     before, after = sender.frame(target)
     cut = record_mapping.fill(
@@ -192,7 +192,7 @@ class DestinationConformance:
             allowed = [f"canary-{name}" for name in platform.facts.get("credentials_in_bodies", ())]
             assert "canary" not in re.sub("|".join(allowed) or "(?!)", "", sent)
             assert "canary" in f"{request.headers}", "a request without credentials?"
-            # The tail of a receive must leave time for this
+            # The rest of the receive must leave time for this
             assert request.connect_timeout_s + request.read_timeout_s + destination_request.TIME_TO_FINISH_S < 60
 
     @each_target()
@@ -214,7 +214,7 @@ class DestinationConformance:
     def test_destination_check_is_idempotent_and_keeps_its_input(
         self, platform: Platform, part: str, told: dict[str, Any]
     ) -> None:
-        """What is merged, or comes back from the dead letters, is checked again."""
+        """Merged objects and those from dead letters are checked again."""
         sender, (target,) = platform.parts[part], destination_targets([told])
         for attributes in told["good"]:
             before = json.dumps(attributes)
@@ -244,7 +244,7 @@ class DestinationConformance:
     def test_destination_check_arbitrary_object_is_refused_or_sent_as_json(
         self, platform: Platform, part: str, data: st.DataObject
     ) -> None:
-        """What a mapping or the front door gives: refused by name, or sent as JSON."""
+        """What a mapping or accept_records returns: refused with the name of the field, or sent as JSON."""
         sender = platform.parts[part]
         told = data.draw(st.sampled_from(platform.facts["objects"][part]))
         (target,) = destination_targets([told])

@@ -1,4 +1,4 @@
-"""Every platform, found by its folder, goes through the one suite."""
+"""Every platform, found by its folder, passes the conformance suite."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from tests.platforms.destinations import DestinationConformance
 
 
 class TestPlatformConformance(Conformance):
-    """A new platform is in it as soon as its folder is there."""
+    """A new platform is included as soon as its folder exists."""
 
 
 class TestDestinationConformance(DestinationConformance):
-    """A platform that takes records is in it as soon as it has a part `destination`."""
+    """A platform is included as soon as it has a part `destination`."""
 
 
 def test_platform_test_folders_match_platforms() -> None:

@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 GUIDE = (ROOT / "docs" / "adding-a-platform.md").read_text()
 NAME = "examplecrm"
-# What the commands of the guide need of the repository.
+# The parts of the repository that the guide's commands need.
 COPIED = (
     "pyproject.toml",
     "layers/portaria/portaria",
@@ -81,7 +81,7 @@ def test_guide_example_passes_ruff_and_mypy(tree: Path) -> None:
 def test_guide_example_passes_the_conformance_suite(tree: Path) -> None:
     done = run(tree, [*guide_commands()[2], "--verbose"])
     assert done.returncode == 0, done.stdout + done.stderr
-    # A selection that matched too little would pass, too.
+    # A selection that matches too little would pass as well.
     for test in (
         "platform_request_is_allowed_and_carries_credentials",
         "platform_recorded_answer_is_read_as_expected",

@@ -1,4 +1,4 @@
-"""Reading what changed in an account: all of it, whatever changes meanwhile."""
+"""Reading the changes of an account: complete, whatever changes meanwhile."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SINCE = 1_000
 
 
 class Account:
-    """Contacts by id, each with the second of its last change. `now` is the platform's clock."""
+    """Contacts by id, with the second of their last change. `now` is the platform's clock."""
 
     def __init__(self, times: dict[int, int], page_size: int = 3) -> None:
         self.times = dict(times)
@@ -45,7 +45,7 @@ class Account:
         by_time = query.get("order[updated_at]") == "asc"
         assert by_time or query["order[id]"] == "asc"
         found = [(time, contact) for contact, time in self.times.items() if since <= time <= until]
-        # Kommo does not say in which order those of one second come: the newest ids first here.
+        # Kommo does not document the order within one second: the newest ids come first here.
         found.sort(key=lambda each: (each[0], -each[1]) if by_time else each[1])
         page, limit = int(query["page"]), int(query["limit"])
         shown = found[(page - 1) * limit : page * limit]
@@ -56,7 +56,7 @@ class Account:
         return Response(200, {}, json.dumps({"_links": links, "_embedded": {"contacts": entities}}).encode())
 
     def read(self, since: int = SINCE) -> list[Record]:
-        """All pages, as reconciliations ask for them."""
+        """All pages, as reconciliations request them."""
         records: list[Record] = []
         cursor: str | None = ""
         with patch.object(pagination, "PAGE_SIZE", self.page_size):
@@ -86,7 +86,7 @@ def test_kommo_read_changes_returns_everything_changed_since(count: int, a_secon
     account = Account(times)
     assert account.keys() == set(range(count))
     if a_second == 1:
-        # One request a page and its last record once more: nothing dearer than pages by number.
+        # One request for each page, and its last record again: no more than with page numbers.
         assert len(account.requests) <= max(1, count // 2)
 
 
@@ -117,14 +117,14 @@ def test_kommo_read_changes_concurrent_changes_hide_no_record(
 
 @pytest.mark.parametrize("moment", range(1, 12))
 def test_kommo_read_changes_record_leaving_a_full_second_hides_no_other(moment: int) -> None:
-    """All behind it move up, one of them from a page still to come to one that has been read."""
+    """The following contacts move up, one of them from an unread page to one that has been read."""
     account = Account(dict.fromkeys(range(1, 15), 1_100))
     account.meanwhile = lambda request: account.change(1) if request == moment else None
     assert account.keys() == set(range(1, 15))
 
 
 def test_kommo_read_changes_filter_ignored_by_server_is_retryable() -> None:
-    """It would be read for ever."""
+    """Otherwise it would be read again without end."""
 
     def send(request: Request) -> Response:
         entities = [{"id": 1, "updated_at": 10}, {"id": 2, "updated_at": 20}]

@@ -1,4 +1,4 @@
-"""Reading contacts page by page with their companies' names, and what the default mapping makes of one."""
+"""Reading contacts page by page with their companies' names, and applying the default mapping."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ HOST = "acme.kommo.com"
 
 
 class Account:
-    """Answers the two listings, 250 contacts a page; `requests` is what was asked."""
+    """Answers the two listings with 250 contacts a page; `requests` are the received requests."""
 
     def __init__(self, people: list[dict[str, Any]], companies: dict[int, str] | None = None) -> None:
         self.people, self.companies = people, companies or {}
@@ -78,7 +78,7 @@ def test_kommo_contacts_company_names_are_read_in_full_requests(companies: int, 
     assert [[company["name"] for company in one] for one in names[:companies]] == [
         [f"Company {number}"] for number in range(1, companies + 1)
     ]
-    # Kommo's nginx takes a request line of 8 kB.
+    # Kommo's nginx accepts a request line of 8 kB.
     assert all(len(request.url) < 8_000 for request in account.requests)
 
 

@@ -1,4 +1,4 @@
-"""Kommo's three arrivals, at the edges that the suite for all platforms does not know."""
+"""Kommo's three kinds of install callback: cases that the conformance suite does not cover."""
 
 from __future__ import annotations
 

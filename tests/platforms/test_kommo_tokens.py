@@ -1,4 +1,4 @@
-"""Kommo's token endpoint: what is posted, and that no other answer than a named refusal ends an install."""
+"""Kommo's token endpoint: the request, and that only a documented refusal ends an install."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ def test_kommo_exchange_request_posts_code_and_exact_redirect_uri() -> None:
         "client_secret": "canary-secret-1",
         "grant_type": "authorization_code",
         "code": "canary-code-1",
-        # To the character as registered, its slash included.
+        # Exactly as registered, including the slash.
         "redirect_uri": "https://api.example.com/live/install/kommo/acme/",
     }
     assert request.headers["Content-Type"] == "application/json"
-    # Giving up on the answer would lose the grant.
+    # Giving up on the response would lose the grant.
     assert request.read_timeout_s >= 15
 
 
@@ -71,7 +71,7 @@ FIELDS = st.dictionaries(st.sampled_from(["title", "status", "detail"]) | st.tex
 @example(status=403, body=b'{"hint":"","status":403}')
 @example(status=422, body=b'{"title":"Unprocessable","status":422}')
 def test_kommo_read_grant_other_status_is_retryable(status: int, body: bytes) -> None:
-    """The code may still be good."""
+    """The code may still be valid."""
     with pytest.raises(Retryable) as later:
         tokens.read_grant(Response(status, {}, body), NOW)
     assert later.value.answer_lost is False

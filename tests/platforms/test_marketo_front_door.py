@@ -1,4 +1,4 @@
-"""What the front door makes of a body: keys that tell records apart, and nothing that it cannot carry on."""
+"""How accept_records reads a body: keys that distinguish records, and refusal of what it cannot deliver."""
 
 from __future__ import annotations
 

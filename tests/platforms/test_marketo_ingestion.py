@@ -1,4 +1,4 @@
-"""Marketo's Data Ingestion API: requests as Adobe documents them. What its answers mean is recorded among the fixtures."""
+"""Marketo's Data Ingestion API: requests as Adobe documents them. Fixtures have the meanings of responses."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CONNECTION = Connection(
 EXAMPLE = Target(
     "marketo-one", "persons", "high", (("field1", "email"), ("field2", "firstName"), ("partition", "EMEA"))
 )
-# marketo.md's table: every code it names has a meaning here.
+# The table in marketo.md: each code has a meaning here.
 DOCUMENTED_CODES = {
     "401013", "403010", "404040", "429001", "4000801", "4000802", "4030801", "4290801", "5000801",
 }  # fmt: skip

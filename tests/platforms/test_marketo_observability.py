@@ -1,4 +1,4 @@
-"""Marketo's Observability Data Stream, read: whatever comes, it is refused in words or counted."""
+"""Reading Marketo's Observability Data Stream: each event is counted, or refused with a reason."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from portaria.core.entities import DeliveryEvent
 from portaria.core.errors import Rejected
 from portaria.platforms.marketo import delivery_reports
 
-# The event of Adobe's page, whose counts do not add up.
+# The event of Adobe's page, whose counts are inconsistent.
 EXAMPLE = """
 {"id":"b90382d8-7e0a-4a4b-9b62-4ce0d0f1a001","specversion":"1.0",
  "type":"com.adobe.platform.marketo.observability.results","source":"urn:data_ingestion_service",
@@ -55,7 +55,7 @@ def test_delivery_reports_adobe_example_is_read() -> None:
 
 @given(values)
 def test_delivery_reports_arbitrary_content_is_refused_or_counted(content: Any) -> None:
-    """Also the recipient and the validation URL, which are looked at before a signature is."""
+    """Also the recipient and the validation URL, which are read before a signature is checked."""
     for call in (
         lambda: read(content),
         lambda: delivery_reports.check_recipient(content, {}, "client"),

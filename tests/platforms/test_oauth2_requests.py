@@ -1,4 +1,4 @@
-"""What leaves for any OAuth 2.0 provider: the way to its consent page, and the three requests to its token endpoint."""
+"""Requests to any OAuth 2.0 provider: the URL of its consent page, and the three requests to its token endpoint."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ class TestTokenEndpoint:
 
     def test_oauth2_token_domain_is_host_of_token_url(self) -> None:
         assert tokens.token_domain(connection(), CLIENT) == "login.example.com"
-        # The connection's own domain is another one: it is for calls, not for the client's secret.
+        # The connection's own domain differs: it is for calls, not for the client's secret.
         with pytest.raises(Rejected, match="host_not_allowed"):
             http_client.check(exchange(), connection().allowed_domain)
 
@@ -124,7 +124,7 @@ class TestTokenEndpoint:
             assert secret not in each.url or secret in CLIENT.token_url
 
     def test_oauth2_basic_authentication_encodes_space_as_percent_20(self) -> None:
-        """Authlib's server decodes percent-encoding and leaves a plus as it is; every form decoder reads both."""
+        """Authlib's server decodes percent-encoding and keeps a plus; every form decoder reads both."""
         request = tokens.refresh_request(connection(), CLIENT, Secret("canary a+b:c/d=%"), Secret("r"))
         encoded = request.headers["Authorization"].partition(" ")[2]
         assert base64.b64decode(encoded) == b"client-1:canary%20a%2Bb%3Ac%2Fd%3D%25"
@@ -157,7 +157,7 @@ class TestTokenResponse:
         granted = tokens._granted(scope)
         assert len(granted) <= 255
         assert granted.isascii()
-        # Nothing but whole scopes: what follows the cut begins with a separator.
+        # Only whole scopes: the text after the cut begins with a separator.
         text = " ".join("".join(letter if "!" <= letter <= "~" else " " for letter in scope).split())
         assert text.startswith(granted)
         assert granted == text or not granted or text[len(granted)] in " ,"
@@ -184,7 +184,7 @@ class TestAuthorizationUrl:
             "code_challenge": ["challenge-1"],
             "code_challenge_method": ["S256"],
         }
-        # Some providers read + as a plus.
+        # Some providers decode + as a plus.
         assert "read%20write" in url
 
     def test_oauth2_authorization_url_keeps_existing_query(self) -> None:

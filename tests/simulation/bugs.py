@@ -35,7 +35,7 @@ RENEWALS = ("one_renewal", "renewal")
 STRICT = ("strict",)
 
 BUGS = (
-    # Of the lease.
+    # Leases.
     Bug(
         "a lease that nobody respects",
         "portaria.connections.tokens.refresh_lease",
@@ -85,7 +85,7 @@ BUGS = (
         "            if leased_until is None:\n",
         RENEWALS,
     ),
-    # Of what a predecessor has left behind.
+    # State that a predecessor left.
     Bug(
         "no look for what a dead predecessor has stored",
         "portaria.connections.tokens.refresh",
@@ -132,7 +132,7 @@ BUGS = (
         RENEWALS,
         STRICT,
     ),
-    # Of the order of storing and using.
+    # The order of storing and using.
     Bug(
         "committed before it is stored",
         "portaria.connections.tokens.pair_storage",
@@ -177,7 +177,7 @@ BUGS = (
         '            condition="generation > :zero OR generation = :old OR fence = :fence OR #state = :connected",\n',
         ("reinstall", "two_installs"),
     ),
-    # Of what an answer means.
+    # Meanings of responses.
     Bug(
         "a 5xx that kills the grant",
         "portaria.platforms.kommo.tokens",
@@ -201,7 +201,7 @@ BUGS = (
         "MARGIN = timedelta(seconds=1)",
         RENEWALS,
     ),
-    # Of rotations.
+    # Rotations.
     Bug(
         "a new token that is not tried",
         "portaria.connections.rotation",
@@ -223,7 +223,7 @@ BUGS = (
         '    if in_use == current + "?":\n',
         ("rotation", "bad_rotation"),
     ),
-    # Of installs.
+    # Installs.
     Bug(
         "an install that two workers do at once",
         "portaria.installs.install_lease",
@@ -270,7 +270,7 @@ BUGS = (
         "        superseded = False\n",
         ("two_installs",),
     ),
-    # Of departures.
+    # Disconnects.
     Bug(
         "a disconnect hook that is believed",
         "portaria.installs.uninstall",
@@ -292,7 +292,7 @@ BUGS = (
         "",
         ("departure",),
     ),
-    # Of lists.
+    # Listings.
     Bug(
         "a refused connection listed as connected",
         "portaria.connections.tokens.usability",
@@ -321,7 +321,7 @@ BUGS = (
         '        lists = install_lists("exchanging", self.install.platform, self.install.client)\n',
         ("install",),
     ),
-    # Of renewals.
+    # Renewals.
     Bug(
         "nobody told of what has ended",
         "portaria.connections.renewal_sweep",
@@ -340,7 +340,7 @@ BUGS = (
         ("revocation",),
     ),
 )
-# Quick to be found, and one of each sort.
+# Bugs that are found quickly, one of each kind.
 QUICK = (
     "a lease that nobody respects",
     "committed before it is stored",
@@ -350,7 +350,7 @@ QUICK = (
 
 
 class Stale(Exception):
-    """A bug's piece of source does not occur exactly once any more."""
+    """A bug's piece of source no longer occurs exactly once."""
 
 
 @contextmanager
@@ -369,7 +369,7 @@ def planted(bug: Bug) -> Iterator[None]:
 
 
 def _swap(module: ModuleType, path: Path, source: str) -> None:
-    """Give the module's functions, methods and numbers what a source has for them, in place."""
+    """Replace the module's functions, methods and numbers by those of a source, in place."""
     fresh: dict[str, Any] = {"__name__": module.__name__, "__file__": str(path), "__package__": module.__package__}
     exec(compile(source, str(path), "exec"), fresh)
     for name, new in fresh.items():
@@ -391,7 +391,7 @@ def _swap_code(old: Any, new: Any, path: Path) -> None:
 
 
 def seek(bug: Bug, limit: int) -> Failure | None:
-    """Look for the planted bug in at most so many schedules, by their seeds."""
+    """Look for the planted bug in at most this many schedules, by their seeds."""
     with planted(bug), simulating():
         for number in range(limit):
             scenario = bug.scenarios[number % len(bug.scenarios)]

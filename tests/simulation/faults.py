@@ -1,4 +1,4 @@
-"""What can go wrong at an outgoing call, and what it looks like to the code that made the call."""
+"""Faults of an outgoing call, and what the code that made the call sees."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from portaria.core.errors import AnswerLost, Unreachable
 from portaria.core.http_messages import Response
 from tests.simulation.aws.cloud import error
 
-# Of every call: the process dies; the worker stands still for longer than its lease; its message is delivered twice.
+# Of every call: the process crashes; the worker pauses for longer than its lease; its message is delivered twice.
 EVERYWHERE = ("crash_before", "crash_after", "pause_before", "pause_after", "duplicate")
-# Of AWS: no answer, with and without the effect; refused, once or for minutes; done, unanswered and so done again by boto3.
+# Of AWS: no response, with and without the effect; refused, once or for minutes; done without response, and retried by boto3.
 OF_AWS = (*EVERYWHERE, "timeout_before", "timeout_after", "throttle", "outage", "retried")
-# Of a platform: no answer, not reached, refused for its rate, an error before and after the effect.
+# Of a platform: no response, not reached, rate limited, an error before and after the effect.
 OF_HTTP = (*EVERYWHERE, "timeout_before", "timeout_after", "unreachable", "rate_limited", "error_before", "error_after")
 
 OUTAGE_S = 120.0
@@ -38,9 +38,9 @@ def throttled(name: str) -> ClientError:
 
 
 def index_lag_s(rng: random.Random) -> float:
-    """How long a write takes to show in an index: mostly a fraction of a second, sometimes a minute.
+    """How long a write takes to appear in an index: mostly a fraction of a second, sometimes a minute.
 
-    DynamoDB names no bound: https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/GSI.html
+    DynamoDB documents no bound: https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/GSI.html
     """
     chance = rng.random()
     return (

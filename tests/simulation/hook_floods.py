@@ -62,18 +62,18 @@ RESOURCES = {
     "unproven_exchanges": "UnprovenExchanges",
     "deferred_exchanges": "DeferredExchanges",
 }
-# As template.yaml has them.
+# As in template.yaml.
 TIME_LIMIT_S, HIDDEN_S = 40.0, 240.0
 # How many batches of a queue Lambda runs at first, and how many more each second.
 # https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-scaling.html
 FIRST_BATCHES, MORE_BATCHES_A_S = 5, 5
 COLD_START_S = 1.5
-# A call of AWS or of a platform: on the processor, which the threads of a process share, and on the wire.
+# A call of AWS or of a platform: processor time, which the threads of a process share, and network time.
 CALL_CPU_S, CALL_S, REQUEST_CPU_S, REQUEST_S = 0.004, 0.008, 0.012, 0.25
 IN_TIME_S = 120.0
 RECEIVERS = 4
 SECRET = Secret(kommo.CLIENT_SECRET)
-# The marketplace's servers. Forged hooks come from their neighbours too.
+# The platform's servers. Forged webhooks also come from neighbouring addresses.
 MARKETPLACE = tuple(f"185.40.77.{number}" for number in (10, 11, 12, 13))
 
 
@@ -127,7 +127,7 @@ class Queue:
     def show(self, now: float) -> None:
         while self.later and self.later[0][0] <= now:
             visible_at, _, message = heapq.heappop(self.later)
-            # One whose time-out was changed has a later entry; one that was deleted is not held any more.
+            # A message whose timeout was changed has a later entry; a deleted one is removed.
             if message.visible_at == visible_at and message.id in self.held:
                 message.visible_at = now
                 self.visible.append(message)
@@ -193,7 +193,7 @@ class Process:
 
 
 class Pool:
-    """Stands for a pool of threads: greenlets of the world, of the process that runs now."""
+    """Replaces a pool of threads: greenlets of the running process."""
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -272,7 +272,7 @@ class World:
         self.main.switch()
 
     def spend(self, cpu_s: float, wire_s: float) -> None:
-        """The processor's share of a process, one thread after the other, then the wire."""
+        """Processor time of a process, one thread after the other, then network time."""
         if self.process is None:
             return
         begins = max(self.now, self.process.cpu_free_at)
@@ -283,7 +283,7 @@ class World:
         self.spend(CALL_CPU_S, CALL_S)
         return call()
 
-    # ---------------------------------------------------------------------------------------------------------- the world
+    # -------------------------------------------------------------------------------------------------------------- world
 
     def set_up(self) -> None:
         table, vault = Table(TABLE), Vault(PREFIX)
@@ -298,7 +298,7 @@ class World:
             vars(receiver)["handler"] = receiver.handler.__wrapped__
 
     def call(self, resource: str, address: str, query: dict[str, str], cookie: str = "") -> dict[str, Any]:
-        """A call of the receiving function, with what API Gateway gives it."""
+        """A call of the receiving function, with API Gateway's event."""
         event = {
             "resource": f"/install/{{platform}}/{{client}}{resource}",
             "pathParameters": {"platform": "kommo", "client": "acme"},
@@ -484,7 +484,7 @@ def read_settings() -> dict[str, tuple[int, int]]:
 
 
 def _call_aws(world: World) -> Callable[..., dict[str, Any]]:
-    """In place of the light client's way to AWS, which the receiving function uses."""
+    """Replaces the light client's transport to AWS, which the receiving function uses."""
 
     def call(client: Any, operation: str, payload: dict[str, Any], *, timeout_s: float) -> dict[str, Any]:
         method = re.sub(r"(?<!^)(?=[A-Z])", "_", operation).lower()
@@ -535,7 +535,7 @@ def play(scenario: Scenario) -> Result:
         return world.run()
 
 
-# What `make test` runs, and an hour of each.
+# The runs of `make test`, and an hour of each.
 SHORT = {"one": Scenario(1, 15.0, real_every_s=1.0), "many": Scenario(10_000, 15.0, real_every_s=1.0)}
 LONG = {"one": Scenario(1, 3_600.0), "many": Scenario(10_000, 3_600.0)}
 

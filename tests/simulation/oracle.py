@@ -1,4 +1,4 @@
-"""How a schedule ended: no connection lost, none given up without cause, nothing left lying about."""
+"""The checks at the end of a schedule: no connection lost, none given up without cause, nothing left behind."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ HOUR_S = 3_600.0
 
 @dataclass(frozen=True)
 class End:
-    """`flagged` are the connections that must be connected again, and installs that must be made again."""
+    """`flagged` are the connections that must be connected again, and installs that must be repeated."""
 
     calls: int
     faults: int
@@ -34,18 +34,18 @@ class End:
 
 
 def judge(schedule: Schedule) -> End:
-    """Let the schedule come to rest and look at everything. Raises `Violation`."""
+    """Let the schedule finish and check everything. Raises `Violation`."""
     schedule.run()
     calls, faults = schedule.calls, schedule.excuses
     seen, seen_by = tuple(schedule.seen), tuple(schedule.seen_by)
     schedule.faulty = False
     for _ in range(2):
-        # The sweeps of an hour: what was sealed is moved, what is owed to the bus is put there.
+        # The sweeps of an hour: sealed grants are moved, and owed events are put on the bus.
         rest(schedule, HOUR_S / 2)
     flagged = check_installs(schedule) + check_connections(schedule)
     check_secrets(schedule)
     check_leaks(schedule)
-    # Every token has ended by then, and a version without a label may be gone.
+    # Every token has expired by then, and a version without a label may be deleted.
     rest(schedule, 26 * HOUR_S)
     if schedule.platform.static:
         # And the overlap of a rotation.
@@ -106,10 +106,10 @@ def check_connections(schedule: Schedule) -> int:
 
 
 def check_connected(schedule: Schedule, item: dict[str, Any]) -> None:
-    """Its token works, as a process sees it that has just begun."""
+    """Its token works in a process that has just started."""
     name = item["name"]
     for attribute in ("sealed", "sealed_next", "announce"):
-        # Credentials may stay sealed while renewals add no version to the secret, and a sweep must look after that.
+        # Credentials may stay sealed while renewals add no version to the secret, and a sweep must move them later.
         rests_until = clock.to_iso(connection_store.vault_rests_until(item)) if attribute == "sealed" else ""
         if attribute in item and not clock.to_iso(clock.now()) < item["due_at"] <= rests_until:
             raise Violation(f"{name} still has {attribute}")
@@ -166,7 +166,7 @@ def revoked(schedule: Schedule, item: dict[str, Any]) -> bool:
 
 
 def living(schedule: Schedule, item: dict[str, Any]) -> list[str]:
-    """The refresh tokens of a connection's grant that were stored anywhere, at any time, and still work."""
+    """The refresh tokens of a connection's grant that were ever stored, and still work."""
     grant, platform = schedule.grants_of.get(item["secret_id"]), schedule.platform
     return [
         pair.refresh
@@ -176,7 +176,7 @@ def living(schedule: Schedule, item: dict[str, Any]) -> list[str]:
 
 
 def newest_install(schedule: Schedule, item: dict[str, Any]) -> None:
-    """Of several installs of an account the one that came last stands."""
+    """Of several installs of an account the last one wins."""
     connected = [schedule.cloud.item(*key) for key in schedule.installed.values()]
     received = [each["received_at"] for each in connected if each.get("state") == "connected"]
     if received and item["granted_at"] != max(received):
@@ -184,7 +184,7 @@ def newest_install(schedule: Schedule, item: dict[str, Any]) -> None:
 
 
 def check_flagged(schedule: Schedule, item: dict[str, Any]) -> None:
-    """Only where nothing that was ever stored could have kept it, and everybody was told."""
+    """Only if nothing that was ever stored could have kept it, and a notification was sent."""
     name = item["name"]
     if alive := living(schedule, item):
         raise Violation(f"{name} was given up ({item['reason']}), though {alive[-1]} is stored and alive")
@@ -225,7 +225,7 @@ def check_secrets(schedule: Schedule) -> None:
 
 
 def check_leaks(schedule: Schedule) -> None:
-    """Nothing that lies in the table or in a queue, and no event, holds a secret (see `tests.leaks`)."""
+    """No item, message or event contains a secret (see `tests.leaks`)."""
     cloud = schedule.cloud
     items = [leaks.text_of_item(item) for item in cloud.items.values()]
     messages = [leaks.text_of_message(message.body, name) for name, queue in cloud.queues.items() for message in queue]

@@ -20,7 +20,7 @@ from portaria.core.http_messages import Request, Response
 from portaria.outbound import http_client
 
 MODES = ("strict", "grace", "replay")
-# Longer than a lease and the pauses after a failed try, so that one lost answer never ends a grant in these modes.
+# Longer than a lease and the pauses after a failed try, so that one lost response never ends a grant in these modes.
 WINDOW_S = 900.0
 LIFE_S = 86_400
 REFRESH_LIFE_S = 90 * 86_400
@@ -36,7 +36,7 @@ Carry = Callable[[str, Callable[[], Response]], Response]
 
 @dataclass(frozen=True)
 class Pair:
-    """Two tokens. `grant` numbers the authorisation, `parent` is the code or the refresh token that it was given for."""
+    """Two tokens. `grant` numbers the authorisation, `parent` is the code or the refresh token that was exchanged for it."""
 
     access: str
     refresh: str
@@ -49,7 +49,7 @@ class Pair:
 
 @dataclass
 class RefreshToken:
-    """`used_at` is of its first use."""
+    """`used_at` is the time of its first use."""
 
     pair: Pair
     used_at: float | None = None
@@ -72,7 +72,7 @@ class Platform:
         self.webhooks: dict[str, set[str]] = {}
         self.revoked_grants: set[int] = set()
         self.given: list[Pair] = []
-        # Typed-in tokens and when they end, in epoch seconds.
+        # Static tokens and their expiry in epoch seconds.
         self.static: dict[str, float] = {}
         self.carry: Carry = lambda name, call: call()
         self.leaving: Callable[[str, str], None] = lambda host, token: None
@@ -91,7 +91,7 @@ class Platform:
         other.static = dict(self.static)
         return other
 
-    # What the test does and asks.
+    # Actions and questions of the test.
 
     def issue_code(self, code: str, host: str) -> None:
         """The customer installs."""
@@ -102,7 +102,7 @@ class Platform:
         return self._give(host, grant=len(self.given), parent="")
 
     def uninstall(self, host: str) -> None:
-        """The customer takes the authorisation back: all tokens of the account die."""
+        """The customer revokes the authorisation: all tokens of the account end."""
         for pair in self.given:
             if pair.host == host:
                 self.revoked_grants.add(pair.grant)
@@ -125,7 +125,7 @@ class Platform:
     def static_alive(self, token: str) -> bool:
         return self.static.get(token, 0.0) > clock.now().timestamp()
 
-    # What the product calls.
+    # Calls of the product.
 
     def send(self, request: Request, *, allowed_domain: str, follow_redirects: int = 0, owner: str = "") -> Response:
         http_client.check(request, allowed_domain)

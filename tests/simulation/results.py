@@ -1,4 +1,4 @@
-"""The figures of the simulation, which several tests add to."""
+"""The figures of the simulation, to which several tests add."""
 
 from __future__ import annotations
 

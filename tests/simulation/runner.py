@@ -1,4 +1,4 @@
-"""Running schedules: by their seed, or by a plan of faults; what went wrong is told with the command that repeats it."""
+"""Runs schedules by their seed, or by a plan of faults. A failure is reported with the command that repeats it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.simulation.schedule import Violation, simulating
 WEIGHTS = [weight for _, weight in scenarios.SCENARIOS.values()]
 # How many faults a random schedule has, and how often.
 FAULTS, FAULT_WEIGHTS = (0, 1, 2, 3, 4), (6, 30, 34, 20, 10)
-# Enough of what went wrong to see what it is.
+# The number of failures that are reported.
 KEPT_FAILURES = 20
 # Of equal calls in one turn: a caller that waits for a lease to end makes hundreds.
 FIRST_CALLS, LAST_CALLS = 4, 2
@@ -23,7 +23,7 @@ FIRST_CALLS, LAST_CALLS = 4, 2
 
 @dataclass(frozen=True)
 class Case:
-    """What decides a schedule. An empty scenario is drawn, and so are the faults where `plan` (call, fault) is None."""
+    """What decides a schedule. The seed draws an empty scenario, and the faults if `plan` (call, fault) is None."""
 
     mode: str
     seed: int
@@ -48,7 +48,7 @@ class Failure:
 
 @dataclass
 class Tally:
-    """What many schedules came to. `flagged` counts connections and installs given up, each rightly."""
+    """Results of many schedules. `flagged` counts connections and installs that were rightly given up."""
 
     schedules: int = 0
     flagged: int = 0
@@ -126,9 +126,9 @@ def run(chunk: Chunk) -> Tally:
 
 
 def _faults_from(case: Case, tally: Tally, *, depth: int, chunk: Chunk) -> None:
-    """Every fault at every call that comes after those of the plan; `depth` more faults in all.
+    """Every fault at every call after those of the plan, with `depth` more faults in all.
 
-    Which calls there are is seen by running: the schedule is the same up to the fault.
+    A run shows which calls there are: the schedule is the same up to the fault.
     """
     plan = case.plan or ()
     end = attempt(case)
@@ -147,7 +147,7 @@ def _faults_from(case: Case, tally: Tally, *, depth: int, chunk: Chunk) -> None:
 
 
 def worth_a_fault(end: End, after: int) -> list[int]:
-    """The numbers of the calls after a certain one; of those that a waiting worker makes over and over, the first and last."""
+    """The numbers of the calls after a certain one; of the repeated calls of a waiting worker, only the first and the last."""
     same: dict[tuple[int, str], list[int]] = {}
     for number in range(after, len(end.seen)):
         same.setdefault((end.seen_by[number], end.seen[number]), []).append(number + 1)
@@ -163,7 +163,7 @@ def run_all(chunks: list[Chunk], processes: int) -> Tally:
 
 
 def random_chunks(schedules: int, first: int = 0, size: int = 500) -> list[Chunk]:
-    """At least so many schedules, in equal parts in each mode."""
+    """At least this many schedules, in equal parts in each mode."""
     of_each = -(-schedules // len(MODES))
     return [
         Chunk("random", mode, first=first + at, count=min(size, of_each - at))

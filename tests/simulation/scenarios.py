@@ -1,4 +1,4 @@
-"""What happens in a schedule: an account that installs, callers that need its token, renewals, a customer who leaves."""
+"""The events of a schedule: an account that installs, callers that need its token, renewals, a customer who disconnects."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ OVERLAP_S = 7 * DAY_S
 
 
 def prepared(mode: str, kind: str) -> tuple[Cloud, Platform]:
-    """A cloud with an OAuth client and one connection, `oauth2` (installed) or `bearer` (typed in), or with none."""
+    """A cloud with an OAuth client and one connection, `oauth2` (installed) or `bearer` (static), or with none."""
     cloud, platform = _prepared(mode, kind)
     return cloud.copy(), platform.copy()
 
@@ -77,7 +77,7 @@ def _type_in(platform: Platform) -> None:
 
 
 def install(schedule: Schedule, code: str, after_s: float = 0.0) -> None:
-    """The customer installs: the platform makes a code, and its hook has put it into the queue."""
+    """The customer installs: the platform issues a code, and its webhook has put it into the queue."""
 
     def happen() -> None:
         schedule.platform.issue_code(code, HOST)
@@ -110,7 +110,7 @@ def visit(schedule: Schedule, name: str, after_s: float = 0.0) -> None:
 
 
 def leave(schedule: Schedule, after_s: float, *, hook: bool) -> None:
-    """The customer takes the integration away; the platform's hook comes at once, or never."""
+    """The customer removes the integration; the platform's webhook arrives at once, or never."""
 
     def happen() -> None:
         schedule.note("the customer leaves")
@@ -122,12 +122,12 @@ def leave(schedule: Schedule, after_s: float, *, hook: bool) -> None:
 
 
 def say_goodbye(schedule: Schedule, after_s: float = 0.0) -> None:
-    """The disconnect hook, as its verifier queues it; it can come again at any time."""
+    """The disconnect webhook, as its verifier queues it. It can be repeated at any time."""
     schedule.post("uninstalls", json.dumps({"connection": NAME, "why": "uninstalled", "checks": 0}), after_s)
 
 
 def rotate(schedule: Schedule, token: str, after_s: float, *, good: bool = True, expire_now: bool = False) -> None:
-    """Somebody makes a new token at the platform, which ends the old one after the overlap, and hands it in."""
+    """An administrator creates a token at the platform, which ends the old one after the overlap, and submits it."""
 
     def happen() -> None:
         now = clock.now().timestamp()
@@ -141,13 +141,13 @@ def rotate(schedule: Schedule, token: str, after_s: float, *, good: bool = True,
     schedule.at(after_s, happen)
 
 
-# Each scenario sets up what happens. `soon` draws a moment in seconds.
+# Each scenario sets up its events. `soon` draws a time in seconds.
 
 Soon = Callable[[float], float]
 
 
 def renewal(schedule: Schedule, soon: Soon) -> None:
-    """A token has ended, and everybody wants it."""
+    """A token has ended, and several callers need it."""
     call(schedule, NAME, 0)
     call(schedule, NAME, soon(0.5))
     call(schedule, NAME, soon(2), "token")
@@ -155,7 +155,7 @@ def renewal(schedule: Schedule, soon: Soon) -> None:
 
 
 def one_renewal(schedule: Schedule, soon: Soon) -> None:
-    """The smallest that can go wrong: two who want it."""
+    """The smallest concurrent case: two callers."""
     call(schedule, NAME, 0)
     visit(schedule, NAME, soon(1))
 
@@ -165,7 +165,7 @@ def install_once(schedule: Schedule, soon: Soon) -> None:
 
 
 def reinstall(schedule: Schedule, soon: Soon) -> None:
-    """Somebody installs again while the old grant is in use."""
+    """The customer installs again while the old grant is in use."""
     install(schedule, "canary-code-1", soon(4))
     call(schedule, NAME, soon(2))
     call(schedule, NAME, soon(6))
@@ -173,7 +173,7 @@ def reinstall(schedule: Schedule, soon: Soon) -> None:
 
 
 def two_installs(schedule: Schedule, soon: Soon) -> None:
-    """Two people of one account install at the same moment."""
+    """Two users of one account install at the same time."""
     install(schedule, "canary-code-1", soon(1))
     install(schedule, "canary-code-2", soon(2))
     call(schedule, NAME, soon(6))
@@ -186,7 +186,7 @@ def departure(schedule: Schedule, soon: Soon) -> None:
 
 
 def departure_and_return(schedule: Schedule, soon: Soon) -> None:
-    """The customer leaves and installs again, and the hook of the departure comes once more."""
+    """The customer disconnects and installs again, and the disconnect webhook is repeated."""
     call(schedule, NAME, soon(2))
     leave(schedule, soon(2), hook=True)
     install(schedule, "canary-code-1", 3 + soon(900))
@@ -194,20 +194,20 @@ def departure_and_return(schedule: Schedule, soon: Soon) -> None:
 
 
 def return_at_once(schedule: Schedule, soon: Soon) -> None:
-    """The customer leaves and installs again within seconds."""
+    """The customer disconnects and installs again within seconds."""
     leave(schedule, soon(1), hook=True)
     install(schedule, "canary-code-1", 1 + soon(2))
     call(schedule, NAME, soon(4))
 
 
 def replayed_hook(schedule: Schedule, soon: Soon) -> None:
-    """A disconnect hook comes, but nobody has left."""
+    """A disconnect webhook arrives although the customer has not disconnected."""
     call(schedule, NAME, soon(1))
     say_goodbye(schedule, soon(2))
 
 
 def revocation(schedule: Schedule, soon: Soon) -> None:
-    """The customer leaves without a word, and connects again later."""
+    """The customer disconnects without a webhook, and connects again later."""
     leave(schedule, soon(3), hook=False)
     call(schedule, NAME, soon(4))
     visit(schedule, NAME, soon(5))
@@ -243,7 +243,7 @@ def rotation(schedule: Schedule, soon: Soon) -> None:
 
 
 def fresh_rotation(schedule: Schedule, soon: Soon) -> None:
-    """What there is while both tokens work."""
+    """Events while both tokens work."""
     rotate(schedule, "canary-static-2", soon(1))
     call(schedule, STATIC, soon(3))
 
@@ -254,7 +254,7 @@ def rotation_at_once(schedule: Schedule, soon: Soon) -> None:
 
 
 def bad_rotation(schedule: Schedule, soon: Soon) -> None:
-    """Two tokens are handed in that do not work, then one that does; a day later another."""
+    """Two tokens that do not work are submitted, then one that does; a day later another."""
     rotate(schedule, "canary-static-bad-1", soon(1), good=False)
     rotate(schedule, "canary-static-bad-2", 100 + soon(1), good=False)
     call(schedule, STATIC, 2.5 * DAY_S)
@@ -263,14 +263,14 @@ def bad_rotation(schedule: Schedule, soon: Soon) -> None:
 
 
 def expired_rotation(schedule: Schedule, soon: Soon) -> None:
-    """Right after a rotation the old token is dropped by hand."""
+    """The old token is dropped by hand right after a rotation."""
     rotate(schedule, "canary-static-2", 0)
     schedule.post("rotations", json.dumps({"name": STATIC}), soon(6))
     call(schedule, STATIC, soon(8))
 
 
 Scenario = Callable[[Schedule, Soon], None]
-# With how often each is drawn.
+# With the weight of each.
 SCENARIOS: dict[str, tuple[Scenario, int]] = {
     "renewal": (renewal, 28),
     "one_renewal": (one_renewal, 14),
@@ -290,7 +290,7 @@ SCENARIOS: dict[str, tuple[Scenario, int]] = {
     "bad_rotation": (bad_rotation, 2),
     "expired_rotation": (expired_rotation, 2),
 }
-# With which connection each begins.
+# With the connection that each begins with.
 BEGINS_WITH = {
     "install": "",
     "rotation": "bearer",
@@ -302,9 +302,9 @@ BEGINS_WITH = {
 
 
 def begin(name: str, mode: str, rng: random.Random, **how: Any) -> Schedule:
-    """A schedule with everything of a scenario in it. `HERE` leads to it from now on."""
+    """A schedule with all events of a scenario. `HERE` refers to it from now on."""
     cloud, platform = prepared(mode, BEGINS_WITH.get(name, "oauth2"))
-    # By now the first token has half a minute left, which is too little to be handed out.
+    # By now the first token has half a minute left, which is too little to be used.
     start = BEGIN + LIFE_S - 30
     schedule = Schedule(cloud, platform, rng, start=start, **how)
     HERE.schedule = schedule

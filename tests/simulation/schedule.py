@@ -48,31 +48,31 @@ from tests.simulation.index_keys import misplaced
 from tests.simulation.platform import LIFE_S, Pair, Platform
 
 BEGIN = datetime(2026, 1, 5, tzinfo=UTC).timestamp()
-# What each function may take, in seconds, and for how long its queue hides a message that is being worked on.
+# The timeout of each function in seconds, and the visibility timeout of its queue.
 TIME_LIMITS_S = {"exchanges": 40.0, "renewals": 90.0, "uninstalls": 90.0, "rotations": 20.0, "callers": 60.0}
 HIDDEN_S = {
     "exchanges": LEASE_S + 1.0, "renewals": 540.0, "uninstalls": 540.0, "rotations": 31.0, "callers": 70.0,
 }  # fmt: skip
 AGAIN_S = 10.0
-# Where a lease can end before the function does, its holder may stand still for longer than both, which no Lambda would:
-# what comes after that is what the fence is for. Elsewhere a holder whose lease has ended is dead.
+# Where a lease can end before the function does, its holder may pause for longer than both, which no Lambda would:
+# the fence protects what follows. Elsewhere a holder whose lease has ended has crashed.
 OUTLIVES_ITS_LEASE = ("renewals", "uninstalls", "callers")
 NEVER = float("inf")
-# How often a caller looks whether another one's renewal is over: less often than in truth, which only makes more of the same.
+# How often a caller checks whether another one's renewal has ended: less often than the product, which only repeats calls.
 POLL_S = 0.6
-# What a token that is handed out must have left; it was read from the vault a moment ago.
+# The remaining lifetime of a token that is used; it was read from the vault a moment ago.
 LEAST_LIFE_S = 45.0
-# A schedule that has not come to rest after so many deliveries never will.
+# A schedule with more deliveries than this does not end.
 MAX_DELIVERIES = 400
 
 
 class Violation(BaseException):
-    """Something happened that never may. It is no Exception, so that the code under test does not catch it."""
+    """A rule was violated. It is no Exception, so that the code under test does not catch it."""
 
 
 @dataclass
 class Worker:
-    """A process: what it keeps in memory, and the turn that it is in. `paused` says that it stood still for a lease."""
+    """A process: its memory, and its current turn. `paused` says that it was paused for a lease."""
 
     number: int
     memory: cache.TokenCache = field(default_factory=cache.TokenCache)
@@ -92,7 +92,7 @@ class Claim:
 
 
 class Schedule:
-    """`plan` gives faults by the number of the call; a seed draws up to `chances` more. `trace` collects what happens."""
+    """`plan` gives faults by the number of the call; a seed draws up to `chances` more. `trace` collects the calls."""
 
     def __init__(
         self,
@@ -118,29 +118,29 @@ class Schedule:
         self.seen: list[str] = []
         self.seen_by: list[int] = []
         self.faulty = True
-        # Faults and deaths so far, and refresh tokens as they came: each of more than one needs an excuse.
+        # Faults and crashes so far, and refresh tokens as they arrived: each of more than one needs an excuse.
         self.excuses = 0
         self.presented: Counter[str] = Counter()
         self.claims: dict[str, Claim] = {}
         self.refreshing: dict[str, list[Worker]] = {}
-        # When a refresh token was first stored, and of which authorisations a secret holds tokens.
+        # When a refresh token was first stored, and the authorisations whose tokens a secret contains.
         self.stored: dict[str, float] = {}
         self.grants_of: dict[str, int] = {}
         self.sealed: dict[str, str] = {}
-        # The answers that a turn got, and the turns that a fault ended, so that they could not store them.
+        # The responses that a turn got, and the turns that a fault ended before they could store them.
         self.delivered: dict[str, int] = {}
         self.cut_short: set[int] = set()
         # When a turn learned that its refresh token was refused.
         self.refused_at: dict[int, float] = {}
         self.down_until: dict[str, float] = {}
-        # Whether the vault and the table were down together: what came then could be stored nowhere.
+        # Whether the vault and the table were unavailable together: a response at that time could not be stored.
         self.nowhere_to_store = False
         # The last token that a connection was rotated to, as its administrator was told.
         self.rotated: dict[str, str] = {}
         self.events: list[tuple[float, Callable[[], None]]] = []
         # Where the item of each code's install is.
         self.installed: dict[str, tuple[str, str]] = {}
-        # Of its own, so that the lag of the indexes does not change what else a seed decides.
+        # A generator of its own, so that the lag of the indexes does not change what else a seed decides.
         self.lag_rng = random.Random(hash(rng.getstate()))
         self.over = False
         self.observe()
@@ -155,10 +155,10 @@ class Schedule:
         self.platform.leaving = self.check_lease
         self.platform.using = self.check_stored
 
-    # Setting a schedule up.
+    # Setup of a schedule.
 
     def draw_faults(self, count: int) -> None:
-        """Faults at calls that a number decides: half of them at the calls that change something that counts."""
+        """Faults at calls that a number decides: half of them at the calls that change relevant state."""
         for _ in range(count):
             if self.rng.random() < 0.5:
                 self.drawn.add(self.rng.randint(1, 70))
@@ -170,7 +170,7 @@ class Schedule:
         self.cloud.queues.setdefault(queue, []).append(message)
 
     def at(self, after_s: float, happen: Callable[[], None]) -> None:
-        """Something in the world outside."""
+        """An event outside of the product."""
         self.events.append((self.time + after_s, happen))
         self.events.sort(key=lambda event: event[0])
 
@@ -200,7 +200,7 @@ class Schedule:
             raise Died
 
     def run(self) -> None:
-        """Deliver messages and let the workers go on until there is nothing left to do."""
+        """Deliver messages and let the workers run until nothing is left to do."""
         while True:
             ready: list[Worker] = []
             idle: list[Worker] = []
@@ -260,7 +260,7 @@ class Schedule:
             worker.running = None
 
     def end(self) -> None:
-        """Let go of workers that are still in a call."""
+        """Discard workers that are still in a call."""
         self.over = True
         for worker in self.workers:
             if worker.running is not None and not worker.running.dead:
@@ -269,7 +269,7 @@ class Schedule:
                 self.current = None
                 worker.running = None
 
-    # What a worker does with a message, as the function's handler would.
+    # The work of each function's handler.
 
     def work(self, worker: Worker, queue: str, message: Message) -> None:
         if self.over:
@@ -343,7 +343,7 @@ class Schedule:
                 raise Violation(f"a rotation to a good token was refused: {rejected.reason}") from None
 
     def take_callers(self, body: str, time_left_s: Callable[[], float]) -> None:
-        """Somebody who needs a connection's token, by the supply's `send` or by `token` alone."""
+        """A caller that needs a connection's token, through the provider's `send` or `token`."""
         how, _, name = body.partition(" ")
         table_ = Table(TABLE)
         connection = connection_store.find(table_, name)
@@ -372,7 +372,7 @@ class Schedule:
         self.note(f"uses {secret} of generation {token.generation}")
         return Request("GET", url, {"Authorization": f"Bearer {secret}"})
 
-    # What is looked at all the time.
+    # Rules that are checked continuously.
 
     def check_given_out(self, connection: Connection, token: cache.Token) -> None:
         refresh_token = token.credentials.get("refresh_token")
@@ -403,14 +403,14 @@ class Schedule:
             raise Violation(f"{token} was sent {self.presented[token]} times after {self.excuses} faults")
 
     def check_lease(self, host: str, token: str) -> None:
-        """A refresh token is about to leave: its sender must hold the connection's lease."""
+        """A refresh token is about to be sent: its sender must hold the connection's lease."""
         worker = self.current
         assert worker is not None
         name = self.name_at(host)
         item = self.cloud.item(*connection_store.key(name))
         grant = self.platform.refreshes[token].pair.grant
         if worker.paused or item["state"] != "connected" or grant != self.grants_of.get(item["secret_id"]):
-            # Of a grant that has just been replaced or given up, nobody has the lease any more.
+            # No worker holds the lease of a grant that has just been replaced or given up.
             return
         claim = self.claims.get(name)
         if claim is None or claim.turn != worker.turn or item.get("lease_until", 0) < int(self.time):
@@ -426,7 +426,7 @@ class Schedule:
         raise Violation(f"a refresh left for {host}, which has no connection")
 
     def lost(self, pair: Pair) -> bool:
-        """Whether a fault kept a pair from being stored: no answer came, or its turn was ended."""
+        """Whether a fault kept a pair from being stored: the response was lost, or its turn was ended."""
         turn = self.delivered.get(pair.refresh)
         return pair.refresh not in self.stored and (turn is None or turn in self.cut_short or self.nowhere_to_store)
 
@@ -451,7 +451,7 @@ class Schedule:
             self.claims[new["name"]["S"]] = Claim(self.current.turn, self.time)
 
     def check_given_up(self, item: Item) -> None:
-        """A connection is being given up: nothing that lives may have been stored before its token was refused."""
+        """A connection is being given up: no valid pair may have been stored before its token was refused."""
         assert self.current is not None
         refused_at = self.refused_at.get(self.current.turn, 0.0)
         for pair in self.platform.given:
@@ -538,7 +538,7 @@ class Schedule:
                 self.wait(faults.AWS_TIMEOUT_S / 3)
                 answer = self.done(name, call)
         if http:
-            # The answer is on its way while others go on.
+            # The response is in transit while others continue.
             self.wait(self.latency(http))
             if self.current and name.startswith(("refresh ", "exchange ")) and answer.status == 200:
                 self.delivered[json.loads(answer.body)["refresh_token"]] = self.current.turn
@@ -580,13 +580,13 @@ class Schedule:
         return chance * 0.05 if chance < 0.8 else (0.05 + (chance - 0.8) * 3 if chance < 0.98 else 1 + chance)
 
     def pause_s(self) -> float:
-        """Mostly until shortly after a lease that has just begun: then its next holder is at work."""
+        """Mostly until shortly after a lease that has just begun, when its next holder is working."""
         chance = self.rng.random()
         return refresh_lease.LEASE_S + (6 * chance if chance < 0.6 else 75 * chance)
 
 
 class Here:
-    """The schedule that runs now; the product's ways out are patched once and lead to it."""
+    """The schedule that runs now. The product's outgoing calls are patched once and use it."""
 
     def __init__(self) -> None:
         self.schedule: Schedule | None = None
@@ -600,7 +600,7 @@ HERE = Here()
 
 
 class _CurrentMemory:
-    """Stands for the process' memory: that of whichever worker is running."""
+    """Replaces the memory of the process: that of the running worker."""
 
     def __getattr__(self, name: str) -> Any:
         worker = HERE.get().current
@@ -634,7 +634,7 @@ def _numbered_uuid() -> uuid.UUID:
 
 @contextmanager
 def simulating() -> Iterator[None]:
-    """Lead everything that leaves the code to the schedule in `HERE`: AWS, platforms, the time and chance."""
+    """Route all outgoing calls to the schedule in `HERE`: AWS, platforms, time and randomness."""
     memory = {**(provider.TokenProvider.__init__.__kwdefaults__ or {}), "cache": _CurrentMemory()}
     disabled = logging.root.manager.disable
     logging.disable(logging.CRITICAL)

@@ -15,13 +15,13 @@ __all__ = ["checkout", "neighbour"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The tour comes first: it shows a stack on which nothing has happened yet."""
+    """The quickstart is first, because it shows an unused stack."""
     items.sort(key=lambda item: item.path.name != "test_quickstart.py")
 
 
 @pytest.fixture
 def control(stack: LocalCloud) -> Iterator[Control]:
-    """The simulators' control, without a fault before and after the test."""
+    """The simulators' control, without faults before and after the test."""
     stack.control.clear_faults()
     yield stack.control
     stack.control.clear_faults()

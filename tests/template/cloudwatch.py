@@ -21,7 +21,7 @@ COMPARISONS: dict[str, Callable[[float, float], bool]] = {
     "LessThanThreshold": operator.lt,
     "LessThanOrEqualToThreshold": operator.le,
 }
-# From this number of receives on, a message no longer counts for ApproximateAgeOfOldestMessage.
+# From this number of receives on, ApproximateAgeOfOldestMessage ignores the message.
 # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-available-cloudwatch-metrics.html
 IGNORED_FROM_RECEIVES = 3
 
@@ -54,7 +54,7 @@ class Metrics:
         return STATISTICS[statistic](values) if values else None
 
     def state(self, alarm: dict[str, Any], now_s: float) -> str:
-        """`ALARM` where each of the alarm's last periods is beyond its threshold; missing data is within it."""
+        """`ALARM` if each of the alarm's last periods is beyond its threshold; missing data is within it."""
         assert alarm["TreatMissingData"] == "notBreaching"
         parts = [each for each in alarm.get("Metrics", []) if "MetricStat" in each]
         period_s = parts[0]["MetricStat"]["Period"] if parts else alarm["Period"]
@@ -83,7 +83,7 @@ class Metrics:
 def _evaluate(expression: str, values: dict[str, float | None]) -> float | None:
     known = [value for value in values.values() if value is not None]
     if not known:
-        # An expression over metrics without any data has none, FILL or not.
+        # An expression over metrics without data has no data, with or without FILL.
         return None
     if expression == "SUM(METRICS())":
         return sum(known)

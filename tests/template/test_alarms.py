@@ -1,4 +1,4 @@
-"""For each alarm a scenario in which it goes off, from the documented meaning of its metrics, and one in which it does not."""
+"""For each alarm a scenario in which it fires, from the documented meaning of its metrics, and one in which it does not."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ WATCHED = {
     "Uninstalls": ("UninstallsQueue", 540.0, 6 * HOUR_S),
     "WebhookEvents": ("WebhookEventsQueue", 180.0, HOUR_S / 4),
 }
-# The same for queues whose messages may be dropped, because the table has what they are about.
+# The same for queues whose messages may be dropped, because the table has the data.
 HINTS = {
     "WebhookDeliveries": ("WebhookDeliveriesQueue", HOUR_S / 4),
     "SlowWebhookDeliveries": ("SlowWebhookDeliveriesQueue", HOUR_S),
 }
-# Their queues are not among those of SourcesStopped.
+# Their queues are not part of SourcesStopped.
 NOT_IN_SOURCES_STOPPED = ("WaitingRecords", "WebhookEvents")
-# The same for codes, whose alarms watch for a consumer that does not receive alone.
+# The same for codes, whose alarms also detect a consumer that does not receive.
 CODES = {
     "Codes": ("ExchangesQueue", 5 * MINUTE_S),
     "UnprovenCodes": ("UnprovenExchangesQueue", 2 * MINUTE_S),
@@ -66,7 +66,7 @@ OWN = {
     "QuotaLeft": (9, 10), "RecordsLeftWaiting": (93_600, 86_400), "DaysToDeath": (30, 31),
     "WebhooksDisabled": (1, 0), "WebhookDeliveriesFailed": (1, 0),
 }  # fmt: skip
-# Metrics of AWS's services that have a data point where something happens.
+# Metrics of AWS services that have a data point only when something happens.
 COUNTED = ("InstallsThrottled", "EventsThrottled", "AcceptInstallErrors", "AcceptUninstallErrors", "ReceiveEventsErrors",
            "AcceptRecordsErrors", "TrackReceiptsErrors", "WorkerErrors", "TableThrottled")  # fmt: skip
 SCENARIOS = (
@@ -113,7 +113,7 @@ def test_waiting_alarm_consumer_receives_nothing_goes_off(name: str) -> None:
 def test_old_alarm_message_received_repeatedly_goes_off(
     name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """SQS's own age leaves the message out from its third receive on, so only the consumer's metric tells."""
+    """SQS's own age ignores the message from its third receive on, so only the consumer's metric shows it."""
     logical_id, hidden_s, limit_s = WATCHED[name]
     queue, metrics = queue_named(logical_id), Metrics()
     message = queue.send(START_S)
@@ -201,7 +201,7 @@ def test_records_dead_letters_alarm_function_not_running_goes_off() -> None:
 
 
 def test_dead_letters_not_stored_alarm_function_cannot_store_goes_off() -> None:
-    """Received again and again, the message leaves the age metric; the function's own metric tells, for 14 days if need be."""
+    """After repeated receives the message leaves the age metric; the function's own metric shows it, for up to 14 days."""
     queue, metrics = queue_named("RecordsDeadLetters"), Metrics()
     queue.send(START_S)
 
@@ -240,7 +240,7 @@ def test_alarm_on_counted_metric_goes_off_within_five_minutes(name: str) -> None
 
 @dataclass
 class Api:
-    """The function `call_connection` behind API Gateway, and what CloudWatch gets of its calls."""
+    """The function `call_connection` behind API Gateway, and CloudWatch's data about its calls."""
 
     calling: Calling
     printed: pytest.CaptureFixture[str]
@@ -248,7 +248,7 @@ class Api:
     statuses: list[int] = field(default_factory=list)
 
     def call(self, event: dict[str, Any]) -> None:
-        """5XXError counts every 5XX; the function's own metric comes in its log."""
+        """5XXError counts every 5XX; the function's own metric is in its log."""
         self.statuses.append(self.calling.module.handler(event, Context())["statusCode"])
         if self.statuses[-1] >= 500:
             stage = {"ApiName": "portaria", "Stage": "live"}
@@ -279,7 +279,7 @@ OUTAGES: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("outage", OUTAGES)
 def test_api_errors_alarm_platform_outage_stays_ok(api: Api, outage: str) -> None:
-    """A platform's outage is told to operators and never rolls a deployment back."""
+    """Operators are notified of a platform's outage, and no deployment is rolled back."""
     with responses.RequestsMock() as platform:
         platform.get(f"https://{LEADCONNECTOR}/contacts/abc", **OUTAGES[outage])
         for path in 5 * ["proxy/contacts/abc", "contacts/abc"]:
@@ -336,7 +336,7 @@ def test_api_errors_alarm_refused_calls_stay_ok(api: Api) -> None:
 def test_installs_refused_alarm_hook_not_reaching_function_goes_off(
     refused: int, answered: int | None, state: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """4XX of the method counts API Gateway's own refusals and the function's; the function counts its own."""
+    """The method's 4XX counts refusals of API Gateway and of the function; the function counts its own."""
     metrics = Metrics()
     dimensions = {"ApiName": "portaria", "Stage": "live", "Method": "GET", "Resource": "/install/{platform}/{client}"}
     metrics.add("AWS/ApiGateway", "4XXError", dimensions, START_S, refused)
@@ -347,7 +347,7 @@ def test_installs_refused_alarm_hook_not_reaching_function_goes_off(
 
 
 def test_worker_errors_alarm_failing_messages_roll_back_deployment(capsys: pytest.CaptureFixture[str]) -> None:
-    """Workers catch every exception, so that AWS's own metric `Errors` stays 0."""
+    """Workers catch every exception, so AWS's own metric `Errors` stays 0."""
 
     def fail(body: str, time_left_s: Callable[[], float]) -> None:
         raise KeyError("a bad version")

@@ -1,4 +1,4 @@
-"""The workflows of GitHub and the roles that they use: what actionlint and cfn-lint do not ask for."""
+"""GitHub's workflows and their roles: rules that actionlint and cfn-lint do not check."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_github_actions_are_pinned_to_commit_with_version(file: Path) -> None:
 
 @each_file
 def test_github_scripts_contain_no_expression(file: Path) -> None:
-    """Text from an event or a variable would be run as code: it goes through the environment."""
+    """Text from an event or a variable would be executed as code, so it is passed through the environment."""
     scripts = [
         each["run"] for each in walk(yaml.safe_load(file.read_text())) if isinstance(each, dict) and "run" in each
     ]
@@ -158,7 +158,7 @@ def test_execution_role_creates_only_roles_named_after_the_stack() -> None:
 
 
 def test_execution_role_allows_every_service_of_the_template() -> None:
-    """CloudFormation's types by the service whose actions make them."""
+    """CloudFormation's types by the service whose actions create them."""
     named_otherwise = {"CertificateManager": "acm"}
     domain = (("CertificateArn", "arn"), ("DomainName", "example.com"), ("HostedZoneId", "Z1"))
     resources = translated((*domain, ("AccessLogs", "yes"), ("Deployment", "Canary10Percent5Minutes")))["Resources"]

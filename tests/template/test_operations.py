@@ -1,4 +1,4 @@
-"""What operating the stack rests on: alarms with runbooks, the dashboard, throttles, the firewall, gradual deployment."""
+"""The stack's operation: alarms with runbooks, the dashboard, throttles, the firewall, gradual deployment."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ METRICS_OF_AWS = {
     "AWS/Lambda": {"Duration", "Errors", "Throttles"},
     "AWS/ApiGateway": {"Count", "4XXError", "5XXError", "Latency"},
 }
-# A dashboard with more is not one of the free ones.
+# A dashboard with more metrics is not free.
 MOST_METRICS = 50
-# Settings of a function that take effect without a new version, or are no setting of a version.
+# Settings of a function that take effect without a new version, or do not belong to a version.
 NOT_OF_A_VERSION = {
     "AutoPublishAlias", "AutoPublishAliasAllProperties", "VersionDescription", "DeploymentPreference", "Events", "Policies",
     "ReservedConcurrentExecutions", "LoggingConfig", "PermissionsBoundary", "RecursiveLoop",
@@ -41,7 +41,7 @@ each_function = pytest.mark.parametrize("function", functions(), ids=lambda func
 
 
 def anchor(title: str) -> str:
-    """Of a heading, as GitHub makes it."""
+    """The anchor of a heading, as GitHub creates it."""
     return re.sub(r"[^a-z0-9 -]", "", title.lower()).replace(" ", "-")
 
 
@@ -124,7 +124,7 @@ def test_runbook_outputs_and_log_groups_exist() -> None:
 
 @cache
 def sources() -> list[Path]:
-    """What runs in functions."""
+    """The code that runs in functions."""
     folders = (ROOT / "functions", ROOT / "layers" / "portaria" / "portaria")
     return [file for folder in folders for file in sorted(folder.rglob("*.py"))]
 
@@ -150,7 +150,7 @@ def test_runbook_parameters_exist_in_template() -> None:
 
 
 def test_runbook_alarm_costs_match_template() -> None:
-    """AWS charges by the metric, and those with a condition only where it holds."""
+    """AWS charges by the metric; those with a condition only if it holds."""
     counted: Counter[str] = Counter()
     for alarm in ALARMS.values():
         metrics = [each for each in alarm["Properties"].get("Metrics", []) if "MetricStat" in each]
@@ -175,7 +175,7 @@ def test_alarms_oldest_message_of_each_queue_has_same_limit_as_doctor() -> None:
 
 @cache
 def emitted() -> set[str]:
-    """The names of metrics in the code, added or counted for whoever adds them. `Installs*` is made of states."""
+    """The names of metrics in the code, added directly or by a counting function. `Installs*` is composed of states."""
     found = set()
     for file in sources():
         for node in ast.walk(ast.parse(file.read_text())):
@@ -199,7 +199,7 @@ def emitted() -> set[str]:
 
 
 def test_alarms_own_metrics_are_emitted() -> None:
-    """Those that the story of test_permissions tells are also compared with what comes out."""
+    """Those that test_permissions emits are also compared with the output."""
     own = {
         alarm["Properties"]["MetricName"]
         for alarm in ALARMS.values()
@@ -231,7 +231,7 @@ def test_dashboard_metrics_exist() -> None:
         assert len(dimensions) % 2 == 0
         if namespace == "Portaria":
             assert name in emitted(), name
-            assert dimensions == ["service", "x"]  # `dashboard` puts an x for what is substituted
+            assert dimensions == ["service", "x"]  # `dashboard` replaces substitutions by an x
         else:
             assert name in METRICS_OF_AWS[namespace], name
 
@@ -281,7 +281,7 @@ def test_stage_throttles_cover_webhooks_and_data_ingestion() -> None:
     assert set(settings) <= set(methods)
     assert settings["GET", "/install/{platform}/{client}"] == "InstallThrottle"
     assert {throttle for key, throttle in settings.items() if methods[key] == "receive_events"} == {"EventsThrottle"}
-    # Unknown paths are answered without a look-up and fall under the throttle of the whole stage.
+    # Unknown paths are answered without a lookup, under the throttle of the whole stage.
     front_door = {("POST", resource) for resource in marketo_front_door.RESOURCES}
     assert {methods[key] for key in front_door} == {"accept_records"}
     assert {key for key, throttle in settings.items() if throttle == "FrontDoorThrottle"} == front_door
@@ -367,7 +367,7 @@ def test_functions_are_published_under_live_alias() -> None:
 
 @each_function
 def test_function_version_description_has_every_parameter_it_depends_on(function: Function) -> None:
-    """SAM looks at the template's text, in which a parameter's value does not stand; a version's description does that."""
+    """SAM reads the template's text, which has no parameter values; a version's description contains the value."""
     assert function.properties["AutoPublishAliasAllProperties"] is True
     conditions = template()["Conditions"]
     own = {name: value for name, value in function.properties.items() if name not in NOT_OF_A_VERSION}
@@ -418,7 +418,7 @@ def test_gradual_deployment_rolls_back_on_alarms() -> None:
 
 
 def test_alarms_with_metric_math_have_a_condition_that_the_local_cloud_does_not_meet() -> None:
-    """MiniStack refuses to create them. The local cloud deploys at once, without combined alarms."""
+    """MiniStack refuses to create them, so the local cloud deploys at once, without combined alarms."""
     combined = {name for name, each in ALARMS.items() if "Metrics" in each["Properties"]}
     assert combined == {
         name for name, each in ALARMS.items() if each.get("Condition") in ("CombinesAlarms", "DeploysGradually")

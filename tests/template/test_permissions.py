@@ -1,7 +1,7 @@
-"""Each permission is used and each use is permitted: one customer's whole story, driven through every function's handler.
+"""Each permission is used and each use is permitted: the life of a customer, driven through every function's handler.
 
-What is used is seen at botocore, not listed by hand. A permission that only a rare path needs must have that path in the
-story, or go. The other direction is also checked in every other test that drives a handler (see conftest).
+Uses are recorded at botocore, not listed by hand. A permission that only a rare path needs must have that path in the
+scenario, or be removed. The other direction is also checked in every other test that drives a handler (see conftest).
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ each_function = pytest.mark.parametrize("function", functions(), ids=lambda func
 
 @contextmanager
 def refusing(*operations: str) -> Iterator[None]:
-    """Operations are throttled, after the recorder has seen them."""
+    """Operations are throttled after the recorder has seen them."""
     with errors.refusing(*operations), recording() as nested:
         yield
     _seen_elsewhere.append(nested)
@@ -74,7 +74,7 @@ _seen_elsewhere: list[Recorder] = []
 
 
 def call_with_boto3(client: Any, operation: str, payload: dict[str, Any], *, timeout_s: float) -> dict[str, Any]:
-    """accept_install and receive_events sign their own calls: they reach moto, and the recorder, through boto3."""
+    """accept_install and receive_events sign their own calls, which reach moto and the recorder through boto3."""
     service = {"AmazonSQS": "sqs", "DynamoDB_20120810": "dynamodb"}[client._target_prefix]
     try:
         answer: dict[str, Any] = boto3.client(service)._make_api_call(operation, payload)
@@ -96,7 +96,7 @@ class Story:
 
 
 class Teller:
-    """Tells the story; its methods are what happens, each through a function's own handler."""
+    """Runs the scenario; each method is one part of it, driven through a function's own handler."""
 
     def __init__(self, stack: Cloud, mock: responses.RequestsMock) -> None:
         self.stack, self.mock = stack, mock
@@ -132,7 +132,7 @@ class Teller:
         return answer
 
     def work(self, function: str, queue: str) -> set[str]:
-        """Give a function everything that waits in its queue; the bodies that it reports."""
+        """Give a function all messages of its queue. Returns the bodies that it reports as failed."""
         bodies = {str(number): body for number, body in enumerate(self.stack.receive(queue))}
         assert bodies, f"nothing waits in {queue}"
         answer = self.handlers[function].handler(fakes.sqs_event(bodies, queue), fakes.Context())
@@ -171,7 +171,7 @@ class Teller:
         self.administer("DELETE", "/routes/spare-route")
 
     def _keep_credentials(self) -> None:
-        """Every kind of work on credentials that the administrators' API does, a race that is lost among them."""
+        """All work on credentials through the administrators' API, including a lost race."""
         connection = {
             "platform": "leadconnector",
             "fields": {"location_id": leadconnector.LOCATION},
@@ -206,16 +206,16 @@ class Teller:
         assert state is not None
         assert self.arrive("browser_return", "browser-code", cookie=cookie, state=state[1])["statusCode"] == 303
         with refusing("SendMessage"):
-            # The same code again, whose state it has used.
+            # The same code again, with a used state.
             assert self.arrive("browser_return", "browser-code", cookie=cookie, state=state[1])["statusCode"] == 303
         self.handlers["sweep_arrivals"].handler({}, fakes.Context())
-        # A state that is used again is looked up to say why not.
+        # A used state is looked up to explain the refusal.
         assert self.arrive("browser_return", "other-code", cookie=cookie, state=state[1])["statusCode"] == 400
         assert self.arrive("result")["statusCode"] == 200
         assert self.arrive("widget_hook", "wrong-code")["statusCode"] == 200
 
     def _exchange(self) -> None:
-        # One after the other; the second and third are reinstalls.
+        # In this order: the second and third are reinstalls.
         bodies = {json.loads(body)["code"]: body for body in self.stack.receive("unproven_exchanges")}
         bodies |= {json.loads(body)["code"]: body for body in self.stack.receive("exchanges")}
         assert len(bodies) == 4
@@ -223,7 +223,7 @@ class Teller:
             queue = "exchanges" if code == "browser-code" else "unproven_exchanges"
             self.put(queue, bodies[code])
             if code == "browser-code":
-                # The vault takes no grant: it is sealed, and opened on the next delivery.
+                # The vault refuses the grant: it is sealed, and opened at the next delivery.
                 with refusing("CreateSecret"):
                     (again,) = self.work("exchange_code", queue)
                 self.put(queue, again)
@@ -231,7 +231,7 @@ class Teller:
         self._defer()
 
     def _defer(self) -> None:
-        """Codes of a stranger: one whose host hangs, two that fail, one that is deferred for it, and one that expires."""
+        """Codes of an unknown sender: one whose host hangs, two that fail, one deferred because of them, one that expires."""
         message = json.loads(fake_installs.message("stranger-0", "stranger")) | {"address_hash": "f" * 32}
 
         def arrives(code: str, queue: str, **more: str) -> None:
@@ -245,7 +245,7 @@ class Teller:
         arrives("stranger-2", "unproven_exchanges", account_host="other.kommo.com")
         assert self.work("exchange_code", "deferred_exchanges") == set()
         arrives("stranger-3", "exchanges", received_at="2026-01-01T00:00:00.000Z")
-        # One known address that is not any more.
+        # A known address that has been forgotten.
         sources = HookSources(self.stack.table)
         sources.succeeded("kommo", "e" * 32)
         for _ in range(KNOWN_SUSPECT_AT - 1):
@@ -278,7 +278,7 @@ class Teller:
             self.administer("DELETE", f"/dead-letters/{letter['id']}")
 
     def _stop_and_go_on(self) -> None:
-        """An event that lacks a name and that Marketo takes only after somebody has given a permission there."""
+        """An event without a name, which Marketo accepts only after a permission was added."""
         (name,) = [
             each["name"] for each in self.administer("GET", "/connections")["items"] if each["platform"] == "kommo"
         ]
@@ -293,7 +293,7 @@ class Teller:
             )[0]
             for number in (4, 5, 6)
         )  # fmt: skip
-        # An event that lacks a name has the account read again.
+        # An event without a name makes the worker read the account again.
         self.put("records", partial)
         self.work("ingest_records", "records")
         self.marketo.rule = lambda document: marketo.error("429001")
@@ -302,7 +302,7 @@ class Teller:
         self.marketo.rule = lambda document: marketo.error("4290801")
         self.put("records", event)
         assert self.work("ingest_records", "records") == set()
-        # Behind it, what is there already waits too.
+        # Later messages of the list wait too.
         self.put("records", event)
         assert self.work("ingest_records", "records") == set()
         self._release(lambda document: marketo.error("4030801"))
@@ -312,11 +312,11 @@ class Teller:
             assert len(self.work("release_records", "waiting_records")) == 1
         self._release(lambda document: None)
         assert self.marketo.emails.count("person4@example.com") == 1
-        # A list that was read to its end is closed, and removed once no worker can still be adding to it.
+        # A list that was read to its end is closed, and removed when no worker can still add to it.
         later = clock.now() + timedelta(minutes=10)
         with patch.object(clock, "now", lambda: later):
             self._release(lambda document: None)
-        # Where nothing waits, the next message itself finds that a pause is over.
+        # If nothing waits, the next message finds that the pause has ended.
         destination_pause.begin(
             self.stack.table, "marketo-one", "persons", reason=PauseReason.STOPPED, code="", for_s=-1
         )
@@ -334,7 +334,7 @@ class Teller:
         assert "person6@example.com" in self.marketo.emails
 
     def _release(self, rule: Any) -> None:
-        """All pauses of Marketo are over, and what waits for it is tried."""
+        """All pauses of Marketo have ended, and waiting records are tried."""
         self.marketo.rule = rule
         table, now = self.stack.table, {":now": 0}
         for item in list(table.query_all(destination_pause.partition("marketo-one"))):
@@ -347,7 +347,7 @@ class Teller:
             assert self.work("release_records", "waiting_records") == set()
 
     def _split(self) -> None:
-        """More contacts in one message, from either queue, than LeadConnector takes one by one in its time."""
+        """More contacts in one message, from either queue, than LeadConnector accepts one by one in the function's time."""
         target = {"destination": "marketek", "object": "persons", "priority": "normal", "options": {}}
         (many,) = record_messages.pack(
             [Record(str(number), 1_700_000_000, {"phone": f"+1555{number}"}) for number in range(9)],
@@ -360,7 +360,7 @@ class Teller:
             assert sorted(map(len, parts)) == [1, 4, 4]
 
     def _reconcile(self) -> None:
-        """A backfill by hand, and what changed: of an account from before events had an address, and of one that is gone."""
+        """A manual backfill, and changes of an account from before event addresses existed, and of a deleted one."""
         self.stack.receive("backfills")
         (name,) = [
             each["name"] for each in self.administer("GET", "/connections")["items"] if each["platform"] == "kommo"
@@ -381,7 +381,7 @@ class Teller:
         assert self.stack.table.get(*reconciliation.key(gone.name, "contacts")) is None
 
     def end_token(self, name: str) -> None:
-        """A day has passed: the access token of a connection has ended, and its secret takes another version."""
+        """A day later the access token of a connection has expired, and its secret can take another version."""
         store, ended = Vault(PREFIX), clock.to_iso(clock.now() - timedelta(hours=1))
         connection = connection_store.get(self.stack.table, name)
         key = self.stack.environment["SEALING_KEY_ID"]
@@ -403,14 +403,14 @@ class Teller:
         forget_tokens()
 
     def install(self, code: str, subdomain: str) -> str:
-        """Another account; its connection's name."""
+        """Another account. Returns the name of its connection."""
         self.kommo.codes[code] = subdomain
         self.put("exchanges", fake_installs.message(code, subdomain))
         assert self.work("exchange_code", "exchanges") == set()
         return connection_store.installed_name("kommo", "acme", str(kommo.account_id(subdomain)))
 
     def _renew(self) -> None:
-        """Tokens renewed by the schedule and by a backfill, with the vault's help and without; a dead grant; an overlap."""
+        """Tokens renewed by the schedule and by a backfill, with and without the vault; a revoked grant; an overlap."""
         name = self.install("renewed-code", "renewed")
         self.end_token(name)
         self.put("renewals", '{"sweep": ""}')
@@ -456,7 +456,7 @@ class Teller:
         assert self.work("renew_tokens", "renewals") == set()
 
     def _call(self) -> None:
-        """A call with a token that holds, with one that must be renewed, and with one that is sealed."""
+        """Calls with a valid token, with one that must be renewed, and with one that is sealed."""
         name = self.install("called-code", "called")
         body = {"method": "GET", "path": "/api/v4/account"}
 
@@ -483,7 +483,7 @@ class Teller:
         assert self.handlers["call_connection"].handler(event, fakes.Context())["statusCode"] == 409
 
     def _sign_on(self) -> None:
-        """A program signs a user on with its token, a browser opens the link, and somebody guesses tokens."""
+        """A program signs a user on with its token, a browser opens the link, and a caller guesses tokens."""
         to_engage(self.stack)
         _, token = self.manage.create_integration("sso:create@engage-one")
         event = with_token(
@@ -499,7 +499,7 @@ class Teller:
         assert [self.manage.answer(with_headers(made, idempotency_key="once")).status for _ in range(2)] == [201, 201]
 
     def _take_in(self) -> None:
-        """A program sends persons through the front door."""
+        """A program sends persons to accept_records."""
         _, token = self.manage.create_integration("records:send@marketo-one")
         event = with_headers(fakes.sample("accept_records", "persons"), x_mkto_user_token=token)
         del event["multiValueHeaders"]["X-Mkto-User-Token"]
@@ -512,7 +512,7 @@ class Teller:
         assert self.handlers["accept_records"].handler(guess, fakes.Context())["statusCode"] == 401
 
     def _receive(self) -> None:
-        """A workflow tells of a contact at its address, then an app does, whose delivery is remembered."""
+        """A workflow sends a contact to its address, then an app does, whose delivery id is stored."""
         made = self.administer("POST", "/connections/marketek/event-addresses")
         event = fakes.sample("receive_events", "leadconnector_workflow")
         event["pathParameters"]["key"] = made["url"].rpartition("/")[2]
@@ -528,7 +528,7 @@ class Teller:
         assert len(self.stack.receive("records")) == 2
 
     def _leave(self) -> None:
-        """An account disconnects and is asked about with a token that must be renewed; a connection is deleted."""
+        """An account disconnects and is checked with a token that must be renewed; a connection is deleted."""
         for subdomain, refused in (("leaving", False), ("leaving-too", True)):
             name = self.install(f"{subdomain}-code", subdomain)
             self.kommo.before["/api/v4/account"] = [(500, {}, "")]
@@ -557,7 +557,7 @@ class Teller:
         assert self.handlers["accept_uninstall"].handler(event, fakes.Context())["statusCode"] == 200
 
     def _hear_what_became(self) -> None:
-        """A destination tells of a request, a message is given up, and an operator looks and sends it again."""
+        """A destination reports a request, a message becomes a dead letter, and an operator reads and redrives it."""
         receipts.open_receipt(
             self.stack.table, "0" * 40, destination="marketo-one", object="persons", routes=["people"], count=1, size=9,
             keys=["kommo-acme-1/1"], requests=["q-1"],
@@ -612,7 +612,7 @@ class Teller:
 
 @pytest.fixture(scope="module")
 def story() -> Story:
-    """Told once for all tests of this file."""
+    """Runs once for all tests of this module."""
     told, output = Story(), io.StringIO()
     _seen_elsewhere.clear()
     forget_tokens()
@@ -625,7 +625,7 @@ def story() -> Story:
         redirect_stdout(output),
         warnings.catch_warnings(),
     ):
-        # Powertools warns where a call has added no metric.
+        # Powertools warns if a call has added no metric.
         warnings.filterwarnings("ignore", message="No application metrics to publish")
         Teller(stack, mock).tell()
     for one in (recorder, *_seen_elsewhere):
@@ -693,7 +693,7 @@ def test_role_allows_polling_of_its_queue(function: Function) -> None:
 
 @each_function
 def test_role_statements_have_no_wildcard(function: Function) -> None:
-    """A resource may end in `/*` below a name of this stack's own, an action may not hold one at all."""
+    """A resource may end in `/*` below a name of this stack, an action must not contain a wildcard."""
     assert function.properties["Policies"]
     assert "Role" not in function.properties
     for statement in function.statements:

@@ -1,7 +1,7 @@
-"""What template.yaml lets whom do: IAM roles, resource policies and key policies. Whatever is not explained here is refused.
+"""Permissions in template.yaml: IAM roles, resource policies and key policies. Anything not listed here is refused.
 
-Whether a function uses what its role grants is in test_permissions, seen at botocore; this file reads the template alone, and
-holds for every function, role and policy that is added to it.
+test_permissions checks whether a function uses what its role grants. This module reads the template only, and
+applies to every function, role and policy that is added to it.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from portaria.aws.table import INDEXES
 from tests.fakes.template.document import as_list, functions, resources, target, template, walk
 
 SECRET = "arn:${AWS::Partition}:secretsmanager:${AWS::Region}:${AWS::AccountId}:secret:${AWS::StackName}"
-# The resources of a role that end in a wildcard, for whom, and why no name can stand there.
+# Resources of a role that end in a wildcard, by role, and why no name can replace it.
 WILDCARDS = {
     f"{SECRET}/grants/*": "a connection's secret is named when the connection is made, and AWS adds six characters to the name",
     f"{SECRET}/oauth-clients/*": "the same, for an OAuth client's",
 }
-# Managed policies and SAM's policy templates are lists of actions that change without a change here. No role has any.
+# Managed policies and SAM's policy templates can change without a change here. No role has any.
 POLICY_RESOURCES = {"AWS::IAM::Policy", "AWS::IAM::ManagedPolicy", "AWS::IAM::UserPolicy", "AWS::IAM::RolePolicy"}
-# What a role may do is what its policies and this allow: it gives nobody anything by itself.
+# A role may do what its policies and this boundary both allow; the boundary alone grants nothing.
 BOUNDARY = "FunctionsBoundary"
 IDENTITIES = {"AWS::IAM::User", "AWS::IAM::Group", "AWS::IAM::AccessKey", "AWS::Lambda::Url"}
-# Who puts things on whose behalf: without a condition on the source it would do so for any AWS account.
+# Services that act on behalf of others: without a condition on the source they would do so for any AWS account.
 SOURCES = {"aws:SourceArn", "aws:SourceAccount"}
 ACCOUNT_ITSELF = {"AWS": {"Fn::Sub": "arn:${AWS::Partition}:iam::${AWS::AccountId}:root"}}
 
 
 class Statement(NamedTuple):
-    """One statement, with where it stands: `ManageFunction`, `SealingKey`."""
+    """One statement and its place: `ManageFunction`, `SealingKey`."""
 
     owner: str
     content: dict[str, Any]
@@ -52,7 +52,7 @@ class Statement(NamedTuple):
 
 
 def of_roles() -> Iterator[Statement]:
-    """What the template's roles may do: functions' own policies, and those of AWS::IAM::Role."""
+    """Everything that the template's roles may do: functions' own policies, and those of AWS::IAM::Role."""
     for function in functions():
         for statement in function.statements:
             yield Statement(function.logical_id, statement)
@@ -63,9 +63,9 @@ def of_roles() -> Iterator[Statement]:
 
 
 def of_resources() -> Iterator[Statement]:
-    """Who may do something with a resource: every statement anywhere in the template that names a principal.
+    """All statements in the template that name a principal.
 
-    But those that refuse requests without TLS, which allow nothing.
+    Except those that deny requests without TLS, which allow nothing.
     """
     for name, resource in template()["Resources"].items():
         for value in walk(resource):
@@ -86,7 +86,7 @@ each_trust = by_name(of_resources())
 
 
 def text(resource: Any) -> str:
-    """A resource as it stands in the template: `Table.Arn`, or the text of a `!Sub`."""
+    """A resource as the template names it: `Table.Arn`, or the text of a `!Sub`."""
     if isinstance(resource, str):
         return resource
     if "Ref" in resource:  # of a function's alias or of a topic, which is its ARN
@@ -118,7 +118,7 @@ def test_policy_statement_names_its_resources(statement: Statement) -> None:
 
 @each_grant
 def test_policy_statement_is_for_one_service(statement: Statement) -> None:
-    """Or an action could meet a resource that it was not meant for, once someone adds one."""
+    """Otherwise an action could apply to an unintended resource that is added later."""
     assert len({action.partition(":")[0] for action in statement.actions}) == 1
 
 
@@ -129,7 +129,7 @@ def test_policy_explained_wildcards_are_all_used() -> None:
 
 @each_grant
 def test_policy_index_is_granted_by_name_for_query_only(statement: Statement) -> None:
-    """Reading a table by its indexes is reading all of it; so each function has those that it asks, and no `Scan` of any."""
+    """Reading a table by its indexes is reading all of it, so each function has the indexes that it queries, and no `Scan`."""
     indexes = [
         text(resource).partition("/index/")[2] for resource in statement.resources if "/index/" in text(resource)
     ]
@@ -226,7 +226,7 @@ def test_role_key_use_is_limited_to_generate_and_decrypt() -> None:
 
 @pytest.mark.parametrize("kind", ["AWS::SQS::Queue", "AWS::SNS::Topic", "AWS::Events::EventBus"])
 def test_resource_policies_exist_only_for_alarm_topic(kind: str) -> None:
-    """Who may send to a queue is in test_template. The bus has none: only this account's roles reach it."""
+    """test_template checks who may send to a queue. The bus has no policy: only this account's roles reach it."""
     assert resources(kind)
     assert not resources("AWS::Events::EventBusPolicy")
     (policy,) = resources("AWS::SNS::TopicPolicy").values()
@@ -238,7 +238,7 @@ def test_resource_policies_exist_only_for_alarm_topic(kind: str) -> None:
 
 
 def test_permissions_boundary_limits_every_function_and_grants_nothing() -> None:
-    """SAM lets each function that may be in a VPC make network interfaces, which is for Lambda itself and not for the code."""
+    """SAM lets each function that may be in a VPC create network interfaces, which Lambda needs and the code must not use."""
     assert template()["Globals"]["Function"]["PermissionsBoundary"] == {"Ref": BOUNDARY}
     attached = [value for value in walk(template()["Resources"]) if value == {"Ref": BOUNDARY}]
     assert attached == [], "attached to a role it would be a policy that allows everything"

@@ -1,4 +1,4 @@
-"""What every resource of template.yaml must have. What its roles may do is in test_permissions."""
+"""Required properties of every resource in template.yaml. Permissions of roles are in test_permissions."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ SHARED_DEAD_LETTERS = {
     "WebhookDeliveriesQueue": "WebhookEventsDeadLetters",
     "SlowWebhookDeliveriesQueue": "WebhookEventsDeadLetters",
 }
-# The API's functions have one alarm together; a failing sweep matters only while arrivals are kept, which has one too.
+# The API's functions share one alarm; a failing sweep matters only while arrivals are kept, which has an alarm of its own.
 WATCHED_OTHERWISE = {"ManageFunction", "CallConnectionFunction", "RedeemTicketFunction", "SweepArrivalsFunction"}
-# Goes on behind the caller's back: a renewal that has been begun must be brought to its end.
+# Continues after the caller has left: a renewal that has begun must be completed.
 OUTLASTS_ITS_CALLER = {"call_connection"}
-# API Gateway answers the caller itself after this many seconds.
+# API Gateway answers the caller by itself after this many seconds.
 API_TIMEOUT_S = 29
 PUBLIC = {
     ("get", "/install/{platform}/{client}"),
@@ -67,13 +67,13 @@ PUBLIC = {
         )
     ),
 }
-# Paths and methods that the front door does not have. Its function refuses them in the form of the platform's API.
+# Paths and methods that do not exist. The function refuses them in the format of the platform's API.
 UNKNOWN_FRONT_DOOR = {
     (method, path)
     for method in ("delete", "get", "head", "options", "patch", "post", "put")
     for path in ("/subscriptions/{subscription}", "/subscriptions/{subscription}/{proxy+}")
 }
-# The gateway responses after which the same request can succeed a moment later.
+# Gateway responses after which the same request can succeed shortly afterwards.
 TRY_AGAIN = {
     "THROTTLED", "QUOTA_EXCEEDED", "INTEGRATION_FAILURE", "AUTHORIZER_FAILURE", "AUTHORIZER_CONFIGURATION_ERROR", "DEFAULT_5XX",
 }  # fmt: skip
@@ -82,7 +82,7 @@ NEVER_ANSWERED = {
     "UNAUTHORIZED", "INVALID_API_KEY", "BAD_REQUEST_BODY", "BAD_REQUEST_PARAMETERS", "UNSUPPORTED_MEDIA_TYPE",
     "AUTHORIZER_FAILURE", "AUTHORIZER_CONFIGURATION_ERROR", "API_CONFIGURATION_ERROR",
 }  # fmt: skip
-# Where the API describes itself.
+# Where the API's description is served.
 DESCRIPTIONS = {("get", "/v1/openapi.json"), ("get", "/v1/reference"), ("get", "/v1/health")}
 # Each operation twice: for private integrations, whose token the function checks, and for AWS principals.
 PROGRAMS = {(each.method.lower(), f"/v1{each.path}"): each.function for each in OPERATIONS}
@@ -176,7 +176,7 @@ def test_queue_consumer_reports_each_message_and_limits_concurrency(function: Fu
 
 
 def every_value(value: Any) -> list[int]:
-    """A number, or what `!FindInMap` makes of it for every value of the parameter that chooses."""
+    """A number, or the result of `!FindInMap` for every value of the parameter that selects."""
     if not isinstance(value, dict):
         return [value]
     name, parameter, key = value["Fn::FindInMap"]
@@ -212,7 +212,7 @@ def test_source_queue_visibility_timeout_covers_six_function_timeouts(name: str)
 
 
 def test_event_source_with_more_than_ten_messages_has_a_batching_window() -> None:
-    """AWS refuses another one: tests/aws/recorded/lambda_sqs.py."""
+    """AWS refuses other values: tests/aws/recorded/lambda_sqs.py."""
     sources = [event for function in functions() for event in function.events_of("SQS")]
     assert sources
     for event in sources:
@@ -249,7 +249,7 @@ def test_release_records_timeout_is_shorter_than_drain_lease() -> None:
 
 
 def test_messages_in_flight_stay_below_sqs_limit() -> None:
-    """At 40 messages a batch and a batch a second, which `make bench` does not reach, each hidden as long as they may be."""
+    """At 40 messages a batch and a batch a second, which `make bench` does not reach, with the longest visibility timeout."""
     workers = sum(max(every_value(event["ScalingConfig"]["MaximumConcurrency"])) for event in record_sources())
     a_second = workers * max(event["BatchSize"] for event in record_sources())
     assert a_second * retry_schedule.LONGEST_IN_QUEUE_S < 120_000
@@ -317,7 +317,7 @@ def test_api_path_invokes_its_function() -> None:
 
 
 def gateway_responses() -> dict[str, Any]:
-    """As CloudFormation gets them, in the API's OpenAPI body."""
+    """As CloudFormation receives them, in the API's OpenAPI body."""
     (rest_api,) = deploy("portaria").of("AWS::ApiGateway::RestApi").values()
     found: dict[str, Any] = rest_api["Body"]["x-amazon-apigateway-gateway-responses"]
     return found
@@ -337,7 +337,7 @@ def test_api_gateway_responses_are_problem_documents() -> None:
         assert str(response["statusCode"]) == str(document["status"]), name
         assert document["type"].startswith("urn:portaria:problem:")
         assert document["title"] == document["type"].rpartition(":")[2].replace("_", " ").capitalize()
-        # At the front door a program for Adobe's API reads these two.
+        # A program for Adobe's API reads these two.
         assert data_ingestion_api.MESSAGES[document["error_code"]] == document["message"], name
         headers = {key.rpartition(".")[2]: value for key, value in response["responseParameters"].items()}
         assert headers["Content-Type"] == f"'{problems.CONTENT_TYPE}'", name
@@ -349,7 +349,7 @@ def test_api_gateway_responses_are_problem_documents() -> None:
 
 
 def test_api_gateway_responses_have_statuses_of_their_class() -> None:
-    """RFC 9110, 15: what the caller must change is 4XX, what it may repeat unchanged is 429 or 5XX."""
+    """RFC 9110, 15: 4XX if the caller must change the request, 429 or 5XX if it may repeat it unchanged."""
     for name, response in gateway_responses().items():
         status = int(response["statusCode"])
         is_callers_fault = not name.startswith(("INTEGRATION", "API_CONFIGURATION", "AUTHORIZER", "DEFAULT_5XX"))
@@ -387,7 +387,7 @@ def test_api_too_large_response_names_lambda_limit() -> None:
 
 
 def test_api_logs_contain_no_query_string() -> None:
-    """The authorization code travels in it."""
+    """The query contains the authorization code."""
     stage, *_ = api()["MethodSettings"]
     assert (stage["ResourcePath"], stage["HttpMethod"]) == ("/*", "*")
     for setting in api()["MethodSettings"]:
@@ -406,7 +406,7 @@ def test_api_logs_contain_no_query_string() -> None:
 
 
 def test_sealing_key_is_retained_when_stack_is_deleted() -> None:
-    """The table stays too, and may hold grants that only this key opens."""
+    """The table is kept too, and may contain grants that only this key opens."""
     (key,) = resources("AWS::KMS::Key").values()
     assert (key["DeletionPolicy"], key["UpdateReplacePolicy"]) == ("Retain", "Retain")
 
@@ -422,7 +422,7 @@ def test_table_is_retained_on_demand_encrypted_and_backed_up() -> None:
     declared = {attribute["AttributeName"] for attribute in properties["AttributeDefinitions"]}
     keys = [properties["KeySchema"], *(index["KeySchema"] for index in properties["GlobalSecondaryIndexes"])]
     assert declared == {key["AttributeName"] for schema in keys for key in schema}
-    assert "TableName" not in properties  # a name would stand in the way of a second stack and of a replacement
+    assert "TableName" not in properties  # a name would prevent a second stack and a replacement
 
 
 def test_table_indexes_match_table_module() -> None:
@@ -440,7 +440,7 @@ def test_kms_key_rotates(name: str) -> None:
 
 
 def test_queue_policy_allows_only_rules_of_the_bus() -> None:
-    """Only the bus's one rule, and only to what it feeds."""
+    """Only the bus's one rule, and only to its targets."""
     assert resources("AWS::SQS::QueuePolicy")
     for name, policy in resources("AWS::SQS::QueuePolicy").items():
         for statement in policy["Properties"]["PolicyDocument"]["Statement"]:
@@ -486,7 +486,7 @@ def test_alarm_notifies_topic_and_has_description(name: str) -> None:
 
 
 def test_alarm_topic_key_allows_cloudwatch() -> None:
-    """Under the key that AWS manages for SNS it may not, and alarms would go off in silence.
+    """Under the key that AWS manages for SNS it may not, and alarms would send nothing.
 
     https://repost.aws/knowledge-center/cloudwatch-configure-alarm-sns
     """
@@ -507,7 +507,7 @@ def test_alarm_topic_key_allows_cloudwatch() -> None:
 
 @each_alarm
 def test_alarm_on_aws_metric_watches_existing_metric(name: str) -> None:
-    """The project's own metrics are compared with what the functions really emit, in test_permissions."""
+    """test_permissions compares the project's own metrics with those that the functions emit."""
     if "Metrics" in ALARMS[name]["Properties"]:
         of_functions = [each for each in ALARMS[name]["Properties"]["Metrics"] if "MetricStat" in each]
         assert len(of_functions) >= 2
@@ -547,7 +547,7 @@ def watched_metric(properties: dict[str, Any]) -> None:
 
 
 def test_alarms_cover_every_queue_and_unqueued_function() -> None:
-    """A queue's alarms tell of its consumer too, and whoever calls `manage` sees it fail."""
+    """A queue's alarms also show failures of its consumer, and callers of `manage` see its failures."""
     watched = {
         target(dimension["Value"])
         for alarm in ALARMS.values()

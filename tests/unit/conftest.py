@@ -20,20 +20,20 @@ __all__ = ["granted"]
 
 @pytest.fixture(autouse=True)
 def _no_local_cloud_of_this_checkout() -> Iterator[None]:
-    """The command line looks for a local cloud where it runs; one may run in this checkout beside the tests."""
+    """The command line looks for a local cloud in its folder, and one may run in this checkout during the tests."""
     look = local_cloud.stack_file
 
     def elsewhere() -> Path | None:
         return None if Path.cwd().resolve().is_relative_to(ROOT) else look()
 
-    # Not by `monkeypatch`, which would then be undone after the fixtures that a test asks for.
+    # Not with `monkeypatch`, which would be undone after the other fixtures of a test.
     with patch.object(local_cloud, "stack_file", elsewhere):
         yield
 
 
 @pytest.fixture(scope="module")
 def shared() -> Iterator[Cloud]:
-    """One AWS for a whole module; each test leaves it empty."""
+    """One AWS for a module; each test leaves it empty."""
     with cloud() as made:
         yield made
 
@@ -46,7 +46,7 @@ def stack(shared: Cloud) -> Iterator[Cloud]:
 
 @pytest.fixture
 def manage(stack: Cloud) -> Manage:
-    """The administrators' API; suites that read what it logs have one of their own."""
+    """The administrators' API. Suites that read its log have a fixture of their own."""
     return Manage(stack)
 
 

@@ -66,7 +66,7 @@ def create_webhook(cli: CliContext, url: str, events: tuple[str, ...], descripti
 @click.option("--url", metavar="URL", help="A new URL.")
 @EventsOption
 @click.option("--description", metavar="TEXT", help="A new description; '' for none.")
-@click.option("--enable/--disable", "enabled", default=None, help="Send events to it again, or send none.")
+@click.option("--state", type=click.Choice(("enabled", "disabled")), help="Send events to it again, or send none.")
 @click.pass_obj
 def edit_webhook(
     cli: CliContext,
@@ -75,12 +75,13 @@ def edit_webhook(
     url: str | None,
     events: tuple[str, ...],
     description: str | None,
-    enabled: bool | None,
+    state: str | None,
 ) -> None:
     """Change, enable or disable a webhook.
 
     --event replaces all its events. The pending deliveries of a disabled webhook fail.
     """
+    enabled = state == "enabled" if state else None
     changes = inputs.fields(url=url, events=events, description=description, enabled=enabled)
     inputs.require_changes(changes)
     found, etag = cli.api.get_with_etag(KIND, webhook)

@@ -1,4 +1,4 @@
-"""API Gateway's REST API with Lambda proxy integration: the event that a function receives, the answers that it accepts."""
+"""API Gateway's REST API with Lambda proxy integration: the event that a function receives, and the responses it may return."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Api:
         return self.of(case)
 
     def of(self, case: str) -> dict[str, Any]:
-        """The event of the call with the header X-Case."""
+        """The event of the request with the header X-Case."""
         return self.function.events(lambda event: case in (event.get("headers") or {}).values())[0]
 
 
@@ -89,7 +89,7 @@ def _path_in_context(aws: Aws, path: str) -> Any:
 
 
 def _header_case(aws: Aws) -> Any:
-    """A header whose letters keep their case, which only a client that does not normalise them can send."""
+    """A header whose case only a client that does not normalise names can send."""
     api, case = _api(aws), aws.fresh("case")
     where = urlsplit(api.url)
     asked = json.dumps({"answer": {"statusCode": 200}})
@@ -148,7 +148,7 @@ def _expect(name: str, source: str, run: Any, answer: Any, **differs: Any) -> Ex
 
 
 class AnswerRule(NamedTuple):
-    """An answer of a function and the status that the caller gets; `ministack` is MiniStack's, where it differs."""
+    """A function's response and the status that the caller gets; `ministack` is MiniStack's status, if it differs."""
 
     name: str
     step: str

@@ -1,4 +1,4 @@
-"""EventBridge and its scheduler: what a queue receives from them."""
+"""EventBridge and its scheduler: the messages that a queue receives from them."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _unmatched(aws: Aws) -> Any:
 
 
 def _scheduled(aws: Aws) -> Any:
-    """What a queue receives from a schedule whose target has an input."""
+    """The message of a schedule whose target has an input."""
     url, name = aws.queue(), aws.fresh("schedule")
     aws.client("scheduler").create_schedule(
         Name=name,

@@ -1,4 +1,4 @@
-"""Lambda's event source mapping: the event that a function receives, and what its answer does to the messages."""
+"""Lambda's event source mapping: the event of a function, and the effect of its response on the messages."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _of(aws: Aws, url: str) -> Callable[[dict[str, Any]], bool]:
 
 
 def _run(aws: Aws, asked: dict[str, Any], count: int = 1, **attributes: Any) -> tuple[list[dict[str, Any]], set[int]]:
-    """Have `count` messages delivered in one batch. The records, and the messages that are left, by their numbers."""
+    """Deliver `count` messages in one batch. Returns the records, and the remaining messages by number."""
     function, url = functions.shared(aws), aws.queue(**attributes)
     for number in range(count):
         aws.sqs.send_message(QueueUrl=url, MessageBody=json.dumps({**asked, "number": number}))
@@ -54,7 +54,7 @@ def _run(aws: Aws, asked: dict[str, Any], count: int = 1, **attributes: Any) -> 
         )
     )
     client.delete_event_source_mapping(UUID=mapping_id)
-    # Handles of deleted messages do nothing; the others make theirs visible again.
+    # Handles of deleted messages have no effect; the others make their messages visible again.
     for record in records:
         refusal(
             aws.sqs.change_message_visibility,
@@ -78,7 +78,7 @@ def _record(aws: Aws) -> Any:
 
 
 def _redrive(aws: Aws) -> Any:
-    """A function that always fails: its event's receive counts, and what the dead-letter queue holds."""
+    """A function that always fails: the receive counts in its events, and the content of the dead-letter queue."""
     dead = aws.queue()
     policy = json.dumps({"deadLetterTargetArn": aws.arn(dead), "maxReceiveCount": 2})
     function, url = functions.shared(aws), aws.queue(RedrivePolicy=policy, VisibilityTimeout="1")
@@ -117,7 +117,7 @@ def _failures(*identifiers: Any) -> dict[str, Any]:
 
 
 def _answered(name: str, source: str, answer: Any, left: set[int], *, count: int = 1, deleted: bool = False) -> Any:
-    """`deleted` says that MiniStack takes such an answer for a success and deletes the messages."""
+    """`deleted` says that MiniStack treats such a response as success and deletes the messages."""
     return Expectation(
         name,
         source,

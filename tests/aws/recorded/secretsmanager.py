@@ -1,4 +1,4 @@
-"""Secrets Manager: where staging labels move, versions not found, secrets that wait for their removal."""
+"""Secrets Manager: moves of staging labels, missing versions, secrets that are scheduled for deletion."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def secrets(test: str) -> str:
 
 
 class Written:
-    """A secret whose versions are numbered by their order: the first one, made with the secret, is 1."""
+    """A secret whose versions are numbered in order; the first one, created with the secret, is 1."""
 
     def __init__(self, aws: Aws) -> None:
         self.client = aws.secrets
@@ -50,7 +50,7 @@ class Written:
         return self
 
     def labels(self) -> dict[int, set[str]]:
-        """The labels of each version that has any."""
+        """The labels of each version that has labels."""
         stages = self.client.describe_secret(SecretId=self.name)["VersionIdsToStages"]
         return {self.versions.index(version) + 1: set(labels) for version, labels in stages.items() if labels}
 

@@ -35,7 +35,7 @@ def _batch(aws: Aws, entries: list[tuple[str, int]], **attributes: str) -> Any:
 
 
 def _sent(aws: Aws, body: str = "message", **more: Any) -> tuple[str, dict[str, Any]]:
-    """A queue that holds one message, and that message after it was received with its visibility at an end."""
+    """A queue with one message, and that message after a receive whose visibility timeout has ended."""
     url = aws.queue()
     aws.sqs.send_message(QueueUrl=url, MessageBody=body, **more)
     received = aws.sqs.receive_message(
@@ -67,7 +67,7 @@ def _delete_expired(aws: Aws) -> Any:
 
 
 def _receive_again(aws: Aws) -> Any:
-    """Received with no invisibility, then with some, then not at all."""
+    """Received with a timeout of zero, then with a longer one, then not at all."""
     url, _ = _sent(aws)
     again = aws.sqs.receive_message(QueueUrl=url, VisibilityTimeout=30)
     return len(again["Messages"]), _bodies(aws, url)

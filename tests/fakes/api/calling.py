@@ -40,7 +40,7 @@ class Calling:
         PROCESS_CACHE.clear()
 
     def connect(self, name: str, kind: str = "api_key", **changes: Any) -> Connection:
-        """A connection as its creation leaves it."""
+        """A connection as the API creates it."""
         store = Vault(PREFIX)
         secret_id = store.grant_id(name)
         version = vault.version_id(secret_id, 1)
@@ -57,7 +57,7 @@ class Calling:
         return connection
 
     def call(self, body: Any, name: str = "keyed", **headers: str) -> Answer:
-        """A `body` that is text is sent as it is. No answer and no line of the log ever holds a credential."""
+        """A `body` that is text is sent unchanged. No response and no log line ever contains a credential."""
         event = with_headers(proxy_event("POST", f"/connections/{name}/call", body), **headers)
         answer = read(event, self.module.handler(event, functions.Context()))
         for text in (answer.text, str(answer.headers), self.log.getvalue()):

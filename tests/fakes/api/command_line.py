@@ -1,4 +1,4 @@
-"""The command line, run in process against the real functions: only the wire between them is faked."""
+"""The command line, run in process against the real functions: only the transport between them is faked."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ BEARER = r"Bearer portaria_[0-9A-Za-z]{48}$"
 
 
 class Answered:
-    """What botocore's session gives back."""
+    """The return value of botocore's session."""
 
     def __init__(self, status_code: int, text: str, headers: dict[str, str] | None = None) -> None:
         self.status_code, self.text, self.headers = status_code, text, HeadersDict(headers or {})
@@ -42,7 +42,7 @@ def headers_of(request: AWSPreparedRequest) -> dict[str, str]:
 
 
 class Wire:
-    """Carries the command line's requests to the functions, after looking at how they are signed."""
+    """Passes the command line's requests to the functions, after checking their signatures."""
 
     def __init__(self, cloud: Cloud) -> None:
         self.cloud = cloud
@@ -71,7 +71,7 @@ class Wire:
         return Answered(answer.status, answer.text, answer.headers)
 
     def lose(self, error: type[HTTPClientError] = ConnectionClosedError, times: int = 1) -> None:
-        """The next requests are carried, and their answers lost."""
+        """The next requests are delivered, and their responses lost."""
         left = [times]
 
         def carry(request: AWSPreparedRequest) -> Answered:

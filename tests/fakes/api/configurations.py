@@ -1,6 +1,6 @@
-"""Configuration files: entries to put together, and wrong files with the places of their problems.
+"""Configuration files: entries to combine, and invalid files with the places of their problems.
 
-In a wrong file `«1»` stands before the place at which problem 1 must be reported; `unmarked` takes the marks out.
+In an invalid file `«1»` marks the place at which problem 1 must be reported; `unmarked` removes the marks.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ def connections(*entries: str) -> str:
 
 
 def routes(*entries: str) -> str:
-    """Routes beside what they need."""
+    """Routes and the entries that they need."""
     return clients(KOMMO) + connections(MARKETO) + "\n".join(["routes:", *(f"  - {entry}" for entry in entries)]) + "\n"
 
 
 class Wrong(NamedTuple):
-    """A wrong file and a word of each problem, in the order of the marks."""
+    """An invalid file and a word of each problem, in the order of the marks."""
 
     text: str
     words: tuple[str, ...]
@@ -79,7 +79,7 @@ WRONG = {
     "yaml_tag": one("routes: «1»!!python/object/apply:os.getcwd []\n", "a tag (!…) is not allowed"),
     "yaml_tag_of_a_value": one(clients(KOMMO.replace("name: acme", "name: «1»!secret acme")), "a tag (!…)"),
     "yaml_recursion": one(routes(f"«1»&a {{{ROUTE}, <<: *a}}"), "refers to itself"),
-    # The file's own shape
+    # The structure of the file
     "file_empty": one("«1»", "one or more of the sections clients, connections, routes"),
     "file_list": one("«1»- a\n", "one or more of the sections"),
     "section_misspelled": one("«1»conections: []\n", "did you mean connections?"),
@@ -192,7 +192,7 @@ WRONG = {
     ),
     "route_option_unknown": one(routes(f"{{{ROUTE}, options: {{«1»partitoin: x}}}}"), "action, dedupe_by, partition"),
     "route_option_value": one(routes(f"{{{ROUTE}, options: {{action: «1»upsert}}}}"), "createOnly"),
-    # Several at once
+    # Several problems
     "many": Wrong(
         clients(KOMMO.replace("SECRET", "SPACED").replace("{env", "«1»{env"), SHOP.replace("a,", "«2»a b,", 1))
         + connections(

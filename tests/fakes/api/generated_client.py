@@ -15,7 +15,7 @@ PACKAGE = "portaria_client"
 
 @contextmanager
 def generated(folder: Path) -> Iterator[str]:
-    """Generate the package into `folder` and make it importable. Yields what the generator printed."""
+    """Generate the package into `folder` and make it importable. Yields the output of the generator."""
     config = folder / "config.yaml"
     config.write_text("post_hooks: []\n")
     command = [sys.executable, "-m", "openapi_python_client", "generate", "--meta", "none", "--config", str(config)]

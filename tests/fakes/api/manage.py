@@ -30,7 +30,7 @@ API_URL = f"https://{API_HOST}/live"
 BY_RESOURCE = {(each.method, prefix + each.path): each for each in OPERATIONS for prefix in ("/v1", "/admin/v1")}
 REQUEST_ID = gateway.REQUEST_ID
 
-# Headers of every answer, which the document does not repeat for each.
+# Headers of every response, which the document does not repeat for each.
 UNDOCUMENTED = {"Content-Type", "Cache-Control", "X-Content-Type-Options"}
 
 
@@ -54,7 +54,7 @@ class Manage:
         functions.log_to(self.log)
 
     def call(self, method: str, path: str, body: Any = None, **changes: Any) -> Answer:
-        """`path` is below /admin/v1, with its query; a `body` that is text is sent as it is."""
+        """`path` is below /admin/v1, with its query; a `body` that is text is sent unchanged."""
         return self.answer(proxy_event(method, path, body) | changes)
 
     def program(self, token: str, method: str, path: str, body: Any = None, **more: Any) -> Answer:
@@ -62,7 +62,7 @@ class Manage:
         return self.answer(with_token(proxy_event(method, path, body, prefix="/v1"), token, **more))
 
     def create_integration(self, *scopes: str, **more: Any) -> tuple[str, str]:
-        """A private integration's id and token."""
+        """The id and the token of a private integration."""
         made = self.call("POST", "/private-integrations", {"name": "BI", "scopes": list(scopes), **more})
         assert made.status == 201, made.text
         return made.content["id"], made.content["token"]
@@ -73,7 +73,7 @@ class Manage:
 
 @contextmanager
 def watched(cloud: Cloud, canary: str = "canary") -> Iterator[Manage]:
-    """Whatever is called, no answer and no line of the log holds a secret."""
+    """At the end, no response and no log line contains a secret."""
     manage = Manage(cloud)
     answers: list[str] = []
     answer_of = manage.answer
@@ -90,7 +90,7 @@ def watched(cloud: Cloud, canary: str = "canary") -> Iterator[Manage]:
 
 
 def read(event: dict[str, Any], result: dict[str, Any]) -> Answer:
-    """A function's answer, which must be as the API's document says."""
+    """A function's response, which must match the API's document."""
     headers = {name: ", ".join(values) for name, values in result["multiValueHeaders"].items()}
     if "X-Portaria-Request-Id" in headers:
         return Answer(result["statusCode"], headers, result["body"])
@@ -121,7 +121,7 @@ def read(event: dict[str, Any], result: dict[str, Any]) -> Answer:
 
 
 def documented(operation: Operation, status: int) -> set[str]:
-    """The headers that the API's document names for an answer."""
+    """The headers that the API's document names for a response."""
     document = api_document.build()
     path = operation_items.PREFIX + operation.document_path
     response = document["paths"][path][operation.method.lower()]["responses"].get(str(status), {})
@@ -157,7 +157,7 @@ def with_headers(event: dict[str, Any], **headers: str) -> dict[str, Any]:
 def with_token(
     event: dict[str, Any], token: str, *, headers: dict[str, str] | None = None, source: str = "198.51.100.7"
 ) -> dict[str, Any]:
-    """An event as a program sends it that has a token, or an empty text for none."""
+    """The event of a program with a token, or with an empty text for none."""
     signer = dict.fromkeys(("accessKey", "accountId", "caller", "user", "userArn"))
     event["requestContext"]["identity"] |= {**signer, "sourceIp": source}
     with_headers(event, **{"X-Forwarded-For": source})
@@ -165,7 +165,7 @@ def with_token(
 
 
 def _resource(path: str) -> tuple[str, dict[str, str]]:
-    """Which of the API's resources API Gateway finds for a path: literal steps before parameters."""
+    """The resource that API Gateway matches with a path: literal segments before parameters."""
     steps = path.split("/")
     best: tuple[list[bool], str, dict[str, str]] | None = None
     for each in {operation.path for operation in OPERATIONS}:

@@ -41,7 +41,7 @@ class Endpoint:
 
 
 def answer(service: str, operation: str, payload: dict[str, Any]) -> tuple[int, dict[str, Any]]:
-    """What AWS says to one JSON call: the HTTP status and the body."""
+    """AWS's response to one JSON call: the HTTP status and the body."""
     try:
         content = boto3_clients.client(service)._make_api_call(operation, payload)
     except ClientError as error:
@@ -84,7 +84,7 @@ def aws_endpoint() -> Iterator[Endpoint]:
         daemon_threads = True
 
         def handle_error(self, request: object, client_address: object) -> None:
-            pass  # a caller that gave up
+            pass  # the caller has given up
 
     with Server(("127.0.0.1", 0), Handler) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)

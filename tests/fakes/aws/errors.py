@@ -1,4 +1,4 @@
-"""Calls to AWS that fail as when a service throttles."""
+"""Calls to AWS that fail as if a service throttles."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def throttled(operation: str) -> ClientError:
 
 @contextmanager
 def refusing(*operations: str, where: Callable[[Parameters], bool] = lambda parameters: True) -> Iterator[None]:
-    """AWS throttles these operations; with `where`, only the calls whose parameters it is true of."""
+    """AWS throttles these operations; with `where`, only the calls whose parameters it accepts."""
     call = BaseClient._make_api_call
 
     def make_api_call(client: Any, operation: str, parameters: Parameters) -> Any:

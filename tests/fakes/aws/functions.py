@@ -1,4 +1,4 @@
-"""Functions as Lambda runs them: the handler loaded with its environment, SQS envelopes in, the report out."""
+"""Functions as Lambda runs them: the handler loaded with its environment, SQS events in, the report of failures out."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def load(name: str, environment: dict[str, str]) -> ModuleType:
 
 
 def checked(handler: Callable[[dict[str, Any], Any], Any]) -> Callable[[dict[str, Any], Any], Any]:
-    """The handler, each of whose answers must be one that AWS accepts: API Gateway's rules, or an event source mapping's."""
+    """The handler; each of its responses must follow the rules of API Gateway or of an event source mapping."""
 
     @functools.wraps(handler)
     def call(event: dict[str, Any], context: Any) -> Any:
@@ -55,7 +55,7 @@ def checked(handler: Callable[[dict[str, Any], Any], Any]) -> Callable[[dict[str
 
 
 def misreports(event: dict[str, Any], answer: Any) -> list[str]:
-    """Why an event source mapping would take a batch's answer for a failure, or for another one than it is meant to be."""
+    """Why an event source mapping would misread a batch's response."""
     if not isinstance(answer, dict) or set(answer) != {"batchItemFailures"}:
         return ["the answer is no report of failures"]
     sent = {record["messageId"] for record in event["Records"]}
@@ -67,7 +67,7 @@ def misreports(event: dict[str, Any], answer: Any) -> list[str]:
 
 
 def log_to(stream: io.StringIO) -> None:
-    """Send the functions' log somewhere. Their logger is one a process and remembers the first test's standard output."""
+    """Redirect the functions' log. A process has one logger, which keeps the first test's standard output."""
     for handler in logging.getLogger("portaria").handlers:
         if isinstance(handler, logging.StreamHandler):
             handler.stream = stream
@@ -81,7 +81,7 @@ def sample(function: str, name: str) -> dict[str, Any]:
 
 @dataclass
 class Context:
-    """Lambda's context, with the time that a test gives."""
+    """Lambda's context, with a time limit that the test sets."""
 
     time_left_s: float = 120.0
     function_name: str = "portaria"
@@ -94,7 +94,7 @@ class Context:
 
 
 def sqs_event(bodies: dict[str, str], queue: str, receives: int = 1) -> dict[str, Any]:
-    """SQS messages by id, as Lambda's event source mapping hands them over."""
+    """SQS messages by id, as Lambda's event source mapping passes them."""
     return {
         "Records": [
             {

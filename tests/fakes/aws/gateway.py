@@ -1,6 +1,6 @@
-"""API Gateway's REST API in front of a function: the whole proxy event, and the rules for an answer.
+"""API Gateway's REST API in front of a function: the whole proxy event, and the rules for a response.
 
-The members of an event and what becomes of an answer are as recorded from AWS: `tests/aws/recorded/apigateway.py`.
+The members of an event and the effect of a response are as recorded from AWS: `tests/aws/recorded/apigateway.py`.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ STAGE = "live"
 REQUEST_ID = "00000000-0000-4000-8000-000000000001"
 SOURCE_IP = "192.0.2.1"
 USER_AGENT = "portaria"
-# The time of a call that a test does not care about.
+# The time of a request if a test does not set one.
 REQUEST_TIME, REQUEST_TIME_EPOCH = "09/Apr/2026:12:34:56 +0000", 1_775_738_096_000
 IDENTITY = (
     "accessKey", "accountId", "caller", "cognitoAuthenticationProvider", "cognitoAuthenticationType",
     "cognitoIdentityId", "cognitoIdentityPoolId", "principalOrgId", "sourceIp", "user", "userAgent", "userArn",
 )  # fmt: skip
-# Lambda's limit for an answer.
+# Lambda's limit for a response.
 MAX_ANSWER_BYTES = 6_291_556
 
-# What API Gateway renames in an answer, and what it drops:
+# Headers of a response that API Gateway renames, and those that it drops:
 # https://docs.aws.amazon.com/apigateway/latest/developerguide/api-gateway-known-issues.html
 # The recording is test_apigateway_integrations::TestApiGatewayHeaderRemapping::test_apigateway_header_remapping_aws.
 REMAPPED = frozenset(
@@ -35,7 +35,7 @@ REMAPPED = frozenset(
         "proxy-authenticate", "server", "trailer", "upgrade", "user-agent", "www-authenticate",
     }
 )  # fmt: skip
-# Headers of the same page that were recorded to pass, or to be dropped. No function may rely on one of them.
+# Headers of the same page that were recorded as passed or dropped. No function may rely on one of them.
 UNRELIABLE = frozenset({"te", "transfer-encoding", "via", "warn", "content-encoding"})
 
 
@@ -108,7 +108,7 @@ def _signed(user_arn: str | None) -> dict[str, str]:
 
 
 def malformations(answer: Any) -> list[str]:
-    """Why API Gateway would answer 502 instead of a function's answer; an empty list where it accepts it."""
+    """Why API Gateway would answer 502 instead of a function's response; empty if it accepts it."""
     if not isinstance(answer, dict):
         return ["the answer is no object"]
     found = [
@@ -134,13 +134,13 @@ def malformations(answer: Any) -> list[str]:
 
 
 def unreliable_headers(answer: Answer) -> set[str]:
-    """Names of an answer's headers that do not arrive as they were sent, but for the one that the API's document explains."""
+    """Names of a response's headers that do not arrive unchanged, except the one that the API's document explains."""
     names = {name.lower() for name in {**(answer.get("headers") or {}), **(answer.get("multiValueHeaders") or {})}}
     return (names & (REMAPPED | UNRELIABLE)) - {"www-authenticate"}
 
 
 def arrived(name: str) -> str:
-    """The name under which a header of an answer arrives at the caller."""
+    """The name under which a response's header reaches the caller."""
     return f"x-amzn-Remapped-{name}" if name.lower() in REMAPPED else name
 
 

@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any
 from unittest.mock import patch
 
-from portaria.aws import boto3_clients
+from moto.core import DEFAULT_ACCOUNT_ID
+from moto.sqs import sqs_backends
+
 from portaria.core import clock
 from portaria.core.event_catalogue import CATALOGUE
 from portaria.core.http_messages import Request, Response
@@ -98,6 +100,6 @@ def webhook_world(cloud: Cloud) -> Iterator[WebhookWorld]:
     application = Application()
     for queue in ("webhook_events", "webhook_deliveries", "slow_webhook_deliveries", "heard"):
         # An earlier test may have left delayed messages.
-        boto3_clients.client("sqs").purge_queue(QueueUrl=cloud.url(queue))
+        sqs_backends[DEFAULT_ACCOUNT_ID]["us-east-1"].queues[queue]._messages.clear()
     with patch.object(http_client, "send", application.send), patch.object(http_client, "check_public"):
         yield WebhookWorld(cloud, application)

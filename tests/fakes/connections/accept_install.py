@@ -1,4 +1,4 @@
-"""The function accept_install as a cold start makes it, and the events of `events/accept_install/`."""
+"""The function accept_install after a cold start, and the events of `events/accept_install/`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ EVENTS: dict[str, dict[str, Any]] = {
 
 
 def load_handler(endpoint_url: str, **environment: str) -> Any:
-    """A fresh copy of the function, as a cold start makes it."""
+    """A fresh copy of the function, as after a cold start."""
     values = {
         "TABLE_NAME": "portaria",
         "EXCHANGES_QUEUE_URL": f"{endpoint_url}/1/exchanges",

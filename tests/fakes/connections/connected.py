@@ -1,4 +1,4 @@
-"""Connections as their creation leaves them, and the supply of their tokens."""
+"""Connections as the API creates them, and their token provider."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def connect(
 
 
 def to_engage(cloud: Cloud, name: str = "engage-one", **changes: str) -> Connection:
-    """A credential that is changed to an empty text is left out."""
+    """A credential that is changed to an empty text is omitted."""
     credentials = {key: text for key, text in {**engage.LOG_IN, **changes}.items() if text}
     fields = {"customer_id": engage.CUSTOMER, "environment": "homologation"}
     return connect(cloud, name, "engage", "password", "sandbox.engage.bz", fields, credentials)

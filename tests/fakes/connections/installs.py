@@ -1,4 +1,4 @@
-"""One install at a time, against moto and the fake Kommo, driven as Lambda and SQS would drive it."""
+"""One install at a time, against moto and the fake Kommo, driven as Lambda and SQS do it."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def item(cloud: Cloud, code: str) -> dict[str, Any]:
 
 
 def events(cloud: Cloud) -> list[tuple[str, dict[str, Any]]]:
-    """Without the version, which the fake cloud checks."""
+    """Without the version, which the fake AWS checks."""
     heard = [json.loads(body) for body in cloud.receive("heard")]
     for event in heard:
         del event["detail"]["version"]

@@ -1,4 +1,4 @@
-"""Platforms and a provider of OAuth 2.0 that take certain credentials, for connections of every kind."""
+"""Platforms and an OAuth 2.0 provider that accept certain credentials, for connections of all kinds."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PROVIDER = "login.example.com"
 
 
 class World:
-    """The platforms, each with what it takes, and an OAuth provider with one client of each grant."""
+    """The platforms, each with the credentials it accepts, and an OAuth provider with one client of each grant type."""
 
     def __init__(self, mock: responses.RequestsMock, stack: Cloud) -> None:
         self.mock = mock

@@ -1,4 +1,4 @@
-"""A connected Kommo account, and processes that ask for its token."""
+"""A connected Kommo account, and processes that request its token."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TOKEN_PATH = "/oauth2/access_token"
 
 
 class Desk:
-    """One stack, a connected Kommo account, and processes that ask for its token."""
+    """One stack, a connected Kommo account, and processes that request its token."""
 
     def __init__(self, stack: Cloud, mock: responses.RequestsMock, time: VirtualClock) -> None:
         self.stack, self.mock, self.time = stack, mock, time
@@ -66,7 +66,7 @@ class Desk:
         return made
 
     def process(self, time_left_s: float = 600.0, cache: TokenCache | None = None, **more: Any) -> TokenProvider:
-        """Another process than all before it."""
+        """A new process, with empty caches."""
         key = self.stack.environment["SEALING_KEY_ID"]
         return TokenProvider(self.table, self.vault, key, lambda: time_left_s, cache=cache or TokenCache(), **more)
 

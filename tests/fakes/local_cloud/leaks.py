@@ -16,13 +16,13 @@ from local.stack import LOCAL, Stack
 from tests import leaks
 from tests.leaks import WATCH, Watch
 
-# Longer than it takes to read a queue, shorter than anyone would notice.
+# Longer than a queue needs to be read, and too short to be noticed.
 HIDDEN_S = 30
 
 
 @contextmanager
 def watching(stack: Stack, logs: dict[Path, int], watch: Watch = WATCH) -> Iterator[None]:
-    """Read everything at the end; of the files only what came after `logs`, their sizes before."""
+    """Read everything at the end; of the log files only what follows their sizes in `logs`."""
     started_ms = int(time.time() * 1000)
     with _ear(stack) as ear:
         yield
@@ -37,7 +37,7 @@ def watching(stack: Stack, logs: dict[Path, int], watch: Watch = WATCH) -> Itera
 
 
 def sizes() -> dict[Path, int]:
-    """How long the local cloud's logs are."""
+    """The sizes of the local cloud's logs."""
     return {file: file.stat().st_size for file in LOCAL.glob("*.log")}
 
 
@@ -59,17 +59,17 @@ def read_table(stack: Stack, watch: Watch) -> None:
 def read_files(before: dict[Path, int], watch: Watch) -> None:
     for file, size in sizes().items():
         with file.open(errors="replace") as lines:
-            # A process that was started again has begun its log anew.
+            # A restarted process has begun a new log.
             lines.seek(before.get(file, 0) if before.get(file, 0) <= size else 0)
             for line in lines:
                 watch.look("stack_process_lines", line, file.name)
 
 
 def _messages(stack: Stack, url: str) -> Iterator[str]:
-    """The bodies of all messages that can be received now. They stay where they are."""
+    """The bodies of all messages that can be received now. They stay in the queue."""
     sqs = stack.client("sqs")
     received: list[dict[str, Any]] = []
-    # Without waiting: the queues' own setting would be 20 seconds for each.
+    # Without waiting: the queues' own setting would take 20 seconds for each.
     ask = {"QueueUrl": url, "MaxNumberOfMessages": 10, "VisibilityTimeout": HIDDEN_S, "WaitTimeSeconds": 0}
     while found := sqs.receive_message(**ask).get("Messages"):
         received += found
@@ -80,7 +80,7 @@ def _messages(stack: Stack, url: str) -> Iterator[str]:
 
 @contextmanager
 def _ear(stack: Stack) -> Iterator[str]:
-    """A queue that hears every event of the bus."""
+    """A queue that receives every event of the bus."""
     sqs, events = stack.client("sqs"), stack.client("events")
     name = f"leak-check-{time.time_ns()}"
     url = sqs.create_queue(QueueName=name)["QueueUrl"]

@@ -20,7 +20,7 @@ from local.stack import ROOT, Stack
 T = TypeVar("T")
 
 
-# The least that the local cloud can deploy: a function that tells which settings it sees, and may send to one queue.
+# The smallest template for the local cloud: a function that returns its settings, and may send to one queue.
 TEMPLATE = """
 AWSTemplateFormatVersion: "2010-09-09"
 Transform: AWS::Serverless-2016-10-31
@@ -61,7 +61,7 @@ def handler(event, context):
 """
 
 
-# What a person's shell may hold, and no function may see
+# Variables of a user's shell that no function may see
 SHELL = {
     "AWS_PROFILE": "somebody",
     "AWS_ACCESS_KEY_ID": "AKIASOMEBODY",
@@ -103,7 +103,7 @@ class Checkout:
         return process.returncode, output
 
     def begin_anew(self) -> None:
-        """Stop, and remove what it keeps."""
+        """Stop it and remove its data."""
         self.run("down")
         shutil.rmtree(self.root / "build" / "local" / "state", ignore_errors=True)
 
@@ -118,7 +118,7 @@ class Checkout:
 
 
 def until(condition: Callable[[], T], timeout_s: float = 60) -> T:
-    """Wait until a condition holds and return what it gave."""
+    """Wait until a condition holds. Returns its value."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
         if found := condition():
@@ -137,7 +137,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkout]:
 
 @pytest.fixture
 def neighbour(checkout: Checkout) -> Stack:
-    """The neighbouring checkout's stack, running; started anew where a test took it down or broke it."""
+    """The neighbouring checkout's stack, running; restarted if a test stopped or broke it."""
     running = Stack.read(checkout.root / "build" / "stack.json")
     if running is None or not set(running.pids.values()) <= checkout.processes().keys():
         status, output = checkout.run("up")

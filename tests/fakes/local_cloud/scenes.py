@@ -1,4 +1,4 @@
-"""What tests on the local cloud begin with: an integration, a destination and a route of their own, and arrivals."""
+"""Set-up of tests on the local cloud: an integration, a destination and a route of their own, and installs."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Scene:
         return dict(answer.json())
 
     def send_to_marketo(self) -> str:
-        """A Marketo connection and a route to it for every account that installs; its Munchkin id."""
+        """Create a Marketo connection and a route to it for every account that installs. Returns its Munchkin id."""
         letters = "".join(secrets.choice("ABCDEFGHJKLMNPQRSTUVWXYZ") for _ in range(3))
         munchkin = f"{secrets.randbelow(1000):03d}-{letters}-{secrets.randbelow(1000):03d}"
         self.cloud.control.add_marketo_instance(munchkin, f"marketo-{self.name}", "canary-marketo-secret")
@@ -67,7 +67,7 @@ class Scene:
         return munchkin
 
     def account(self, suffix: str = "", contacts: int = 0, **details: Any) -> str:
-        """A Kommo account; its host."""
+        """Add a Kommo account. Returns its host."""
         account = self.cloud.control.add_kommo_account(f"{self.name}{suffix}", contacts=contacts, **details)
         return str(account["host"])
 
@@ -91,7 +91,7 @@ class Scene:
                 return found
 
     def wait_for_end(self, count: int = 1) -> list[dict[str, Any]]:
-        """Wait until so many installs have ended, and return them."""
+        """Wait until this many installs have ended, and return them."""
         return wait_for(
             lambda: [item for item in self.installs() if item["state"] in ("connected", "failed")],
             lambda ended: len(ended) >= count,
@@ -102,7 +102,7 @@ Found = TypeVar("Found")
 
 
 def wait_for(look: Callable[[], Found], enough: Callable[[Found], bool], patience_s: float = PATIENCE_S) -> Found:
-    """Look until it is enough. Fails with what was seen last."""
+    """Look until it is enough. Fails with the last result."""
     deadline = time.monotonic() + patience_s
     while True:
         found = look()

@@ -36,7 +36,7 @@ class SignedByAws(AuthBase):
 
 
 class Web(requests.Session):
-    """The outside world's view of a local cloud: every https host through its proxy, none of this machine's settings."""
+    """An HTTP client outside of the local cloud: every https host through its proxy, without this machine's settings."""
 
     def __init__(self, stack: Stack, *, auth: AuthBase | None = None) -> None:
         super().__init__()
@@ -80,7 +80,7 @@ class LocalCloud:
 
 @pytest.fixture(scope="session")
 def stack() -> Iterator[LocalCloud]:
-    """This checkout's local cloud, up to date. It is read for leaks at the end, and stopped only if it did not run before."""
+    """This checkout's local cloud, up to date. It is searched for leaks at the end, and stopped unless it ran before."""
     before = Stack.read()
     ran = before is not None and not before.dead_parts()
     logs = leaks.sizes()

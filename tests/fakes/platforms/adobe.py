@@ -1,4 +1,4 @@
-"""Adobe I/O Events: what it delivers, signed as it signs, and where its keys lie."""
+"""Adobe I/O Events: its deliveries, its signatures, and where its keys are."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TYPE = "com.adobe.platform.marketo.observability."
 
 @cache
 def private_key(number: int = 1, bits: int = 2048) -> rsa.RSAPrivateKey:
-    """One for all tests: making one takes a while."""
+    """One for all tests, because generating it takes long."""
     return rsa.generate_private_key(public_exponent=65537, key_size=bits)
 
 
@@ -33,7 +33,7 @@ def keep_keys(mock: responses.RequestsMock) -> None:
 
 
 def signed(body: str, number: int = 1, *, path: str = KEY_PATH, by: rsa.RSAPrivateKey | None = None) -> dict[str, str]:
-    """The headers of a delivery; its two signatures are told by `number`."""
+    """The headers of a delivery; `number` selects its signatures."""
     signature = (by or private_key()).sign(body.encode(), padding.PKCS1v15(), hashes.SHA256())
     return {
         f"x-adobe-digital-signature-{number}": base64.b64encode(signature).decode(),
@@ -65,13 +65,13 @@ def results(event_id: str = "e-1", *requests: dict[str, Any], munchkin: str = MU
 
 
 def wrapped(event: dict[str, Any]) -> dict[str, Any]:
-    """The other shape in which a batch's items come."""
+    """The other shape of a batch's items."""
     body = {name: value for name, value in event.items() if name != "recipientclientid"}
     return {"eventid": event["id"], "event": {"body": body}, "recipientclientid": event["recipientclientid"]}
 
 
 def call(method: str, body: str | None, headers: dict[str, str]) -> dict[str, Any]:
-    """What API Gateway makes of a call."""
+    """The event that API Gateway creates from a delivery."""
     return {
         "httpMethod": method,
         "resource": "/receipts/{platform}",

@@ -58,7 +58,7 @@ class Kommo:
         return callback
 
     def _current_token(self, request: requests.PreparedRequest) -> Answer:
-        """A test may put something in `_token`'s place after this was made."""
+        """A test may replace `_token` after this was created."""
         return self._token(request)
 
     def _token(self, request: requests.PreparedRequest) -> Answer:
@@ -86,12 +86,12 @@ class Kommo:
         return self._give(f"{token.removeprefix('canary-refresh-')}+", subdomain)
 
     def connect(self, code: str, subdomain: str) -> dict[str, str]:
-        """A pair of tokens as an exchange would have given it."""
+        """A pair of tokens as an exchange returns it."""
         pair: dict[str, str] = json.loads(self._give(code, subdomain)[2])
         return pair
 
     def _give(self, code: str, subdomain: str) -> Answer:
-        """A pair named after the code, or after the pair before it and a plus sign."""
+        """A pair named after the code, or after the previous pair with a plus sign."""
         pair: dict[str, Any] = {
             "access_token": f"canary-access-{code}",
             "refresh_token": f"canary-refresh-{code}",

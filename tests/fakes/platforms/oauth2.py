@@ -95,7 +95,7 @@ class Shop:
         self.vault.create(self.vault.client_secret_id("oauth2", "shop"), client_secret)
 
     def connect(self, life_s: float, *, refresh_token: str = "canary-r-0", **more: Any) -> Connection:
-        """Store a connection whose access token has just been given and lives so long."""
+        """Store a connection whose access token was just issued with this lifetime."""
         secret_id = f"{PREFIX}/grants/{NAME}"
         version = vault.version_id(secret_id, 1)
         now = clock.to_iso(clock.now())
@@ -117,7 +117,7 @@ class Shop:
         return made
 
     def process(self, time_left_s: float = 600.0, **more: Any) -> TokenProvider:
-        """Another process than all before it."""
+        """A new process, with empty caches."""
         key = self.stack.environment["SEALING_KEY_ID"]
         return TokenProvider(self.table, self.vault, key, lambda: time_left_s, cache=TokenCache(), **more)
 
@@ -144,6 +144,6 @@ def _request(token: Token) -> Request:
 
 @contextmanager
 def serving(provider: Provider) -> Iterator[Provider]:
-    """Whatever leaves through the outbound client reaches this provider and its API."""
+    """All requests of the outbound client reach this provider and its API."""
     with patch.object(http_client, "send", provider.send):
         yield provider

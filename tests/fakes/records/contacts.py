@@ -1,4 +1,4 @@
-"""Synthetic contacts in Kommo's shape, and Kommo's listing of them at the edge of `requests`."""
+"""Synthetic contacts in Kommo's format, and Kommo's listing of them at the edge of `requests`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SOURCE, DESTINATION, ROUTE = "kommo-acme-1001", "marketo-one", "people"
 def contact(
     number: int, *, email: str | None = "", updated_at: int = 1_700_000_000, company: int = 0
 ) -> dict[str, Any]:
-    """`email` is made up where it is empty and left out where it is None."""
+    """`email` is generated if it is empty and omitted if it is None."""
     email = f"person{number}@example.com" if email == "" else email
     values = [("PHONE", f"+1555{number:07d}"), *([("EMAIL", email)] if email else [])]
     return {
@@ -45,7 +45,7 @@ def contact(
 
 
 def person(number: int) -> dict[str, Any]:
-    """What a made-up contact is to be in Marketo."""
+    """The person that Marketo should have for a synthetic contact."""
     return {
         "firstName": "Test",
         "lastName": f"Person{number}",
@@ -74,7 +74,7 @@ def set_up(cloud: Cloud, route: Route | None = None) -> Route:
 
 
 def connect_kommo(cloud: Cloud, generation: int) -> None:
-    """(Re)place the connection to Kommo with the grant of a generation, whose token is `canary-access-{generation}`."""
+    """Create or replace the connection to Kommo with the grant of a generation, whose token is `canary-access-{generation}`."""
     vault = Vault(PREFIX)
     secret_id = vault.grant_id(f"install-{generation}")
     token = {"access_token": f"canary-access-{generation}", "expires_at": "2999-01-01T00:00:00.000Z"}

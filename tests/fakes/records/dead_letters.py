@@ -1,4 +1,4 @@
-"""Dead letters to put into the table, and what became of them."""
+"""Dead letters to put into the table, and their state."""
 
 from __future__ import annotations
 

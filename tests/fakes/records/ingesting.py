@@ -1,4 +1,4 @@
-"""The ingestion of records on AWS in memory, where a batch takes a millisecond: for properties and for all ways to fail."""
+"""The ingestion of records on AWS in memory, where a batch takes a millisecond: for properties and for all failures."""
 
 from __future__ import annotations
 
@@ -71,11 +71,11 @@ class Desk:
 
     @property
     def waits(self) -> dict[str, float]:
-        """For how many seconds each message that waits in the table is not tried again, by its id."""
+        """The seconds before each message that waits in the table is tried again, by message id."""
         return waiting_records.waits(self.table)
 
     def release(self, *, time_left_s: float = 120.0) -> list[str]:
-        """One sweep of what waits, and the drains that follow from it; what each message came to."""
+        """One sweep of the waiting records, and its drains. Returns the outcome of each message."""
         return waiting_records.release(self.cloud, time_left_s=time_left_s)
 
     def ingest(self, *deliveries: QueuedMessage, bulk: bool = False, time_left_s: float = 120.0) -> BatchOutcome:
@@ -86,7 +86,7 @@ class Desk:
         return [person for path, document in self.accepted if path == "persons" for person in document["persons"]]
 
     def state(self, key: str = "email") -> dict[str, Document]:
-        """What upserts of all persons one after the other have left."""
+        """The result of upserts of all persons in order."""
         found: dict[str, Document] = {}
         for person in self.persons:
             found.setdefault(person[key], {}).update(person)
@@ -99,7 +99,7 @@ class Desk:
         ]
 
     def answer(self, request: Request, *, allowed_domain: str, owner: str) -> Response:
-        """The edge: what leaves through `http_client`, and what comes back."""
+        """The edge: the requests of `http_client`, and their responses."""
         if request.url.endswith("/identity/oauth/token"):
             token = {"access_token": "canary-token:int", "token_type": "bearer", "expires_in": 3599}
             return Response(200, {}, orjson.dumps(token))
@@ -135,7 +135,7 @@ def body(
     read_at: int = 1,
     **given: Any,
 ) -> str:
-    """One message of contacts, each of which has an `id` and an `updated_at`; of every route where none is named."""
+    """One message of contacts, each of which has an `id` and an `updated_at`; of all routes if none is named."""
     said = {"connection": SOURCE, "object": "contacts", "origin": origin, "read_at": read_at, "route": route, **given}
     records = [Record(str(each["id"]), each["updated_at"], each) for each in contacts]
     (packed,) = record_messages.pack(records, **said)

@@ -1,4 +1,4 @@
-"""Receipts of requests to a destination, and notes of a front door's requests."""
+"""Receipts of requests to a destination, and notes of accept_records."""
 
 from __future__ import annotations
 

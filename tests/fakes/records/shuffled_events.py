@@ -1,4 +1,4 @@
-"""Changes of contacts that arrive shuffled and repeated, and what must be left of them."""
+"""Changes of contacts that arrive shuffled and repeated, and the expected result."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def deliveries(draw: Any) -> Deliveries:
 
 
 def check_newest_is_left(given_: Deliveries, origin: str) -> None:
-    """Ingest the batches one after the other; fails unless the destination has the newest change of each contact."""
+    """Ingest the batches in order. Fails unless the destination has the newest change of each contact."""
     changes, batches = given_
     newest = {one["id"]: one["updated_at"] for one in sorted(changes, key=lambda one: one["updated_at"])}
     with ingesting.desk() as desk:

@@ -1,4 +1,4 @@
-"""What waits in the table for its destination, and its release as the schedule and its queue bring it about."""
+"""Records that wait in the table, and their release by the schedule and its queue."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ EVERYTHING = 1_000_000
 
 @contextmanager
 def later(**by: float) -> Iterator[None]:
-    """The time is later, by what a timedelta takes."""
+    """Advance the time by the arguments of a timedelta."""
     now = clock.now
     with patch.object(clock, "now", lambda: now() + timedelta(**by)):
         yield
 
 
 def entries(table: Table) -> list[waiting_entries.Entry]:
-    """All entries of all lists that the destinations' backlogs lead to, list by list in their order."""
+    """All entries of all lists of the destinations' backlogs, list by list in their order."""
     return [
         entry
         for backlog in backlogs.list_all(table)
@@ -39,7 +39,7 @@ def entries(table: Table) -> list[waiting_entries.Entry]:
 
 
 def waits(table: Table) -> dict[str, float]:
-    """How many seconds pass before each message that waits is tried again, by the message's id."""
+    """The seconds before each waiting message is tried again, by the message's id."""
     now, found = clock.now().timestamp(), {}
     for backlog in backlogs.list_all(table):
         status = backlogs.status(table, backlog.destination)
@@ -52,12 +52,12 @@ def waits(table: Table) -> dict[str, float]:
 
 
 def keys(table: Table) -> list[str]:
-    """The keys of the records that wait, in the order of their lists."""
+    """The keys of the waiting records, in the order of their lists."""
     return [record["key"] for entry in entries(table) for record in json.loads(entry.body)["records"]]
 
 
 def release(cloud: Cloud, *, time_left_s: float = 120.0) -> list[str]:
-    """One sweep, and the drains that follow from it; what each message came to."""
+    """One sweep and its drains. Returns the outcome of each message."""
     settings: Any = cloud.settings(ReleaseRecordsSettings)
     outcomes = [record_release.handle_message('{"sweep": ""}', settings, lambda: time_left_s).state]
     while queue := cloud.queues.get("waiting_records"):
@@ -66,7 +66,7 @@ def release(cloud: Cloud, *, time_left_s: float = 120.0) -> list[str]:
 
 
 def release_by(function: ModuleType, stack: moto_cloud.Cloud) -> None:
-    """The same through the handler of `release_records`, which must report nothing as failed."""
+    """The same through the handler of `release_records`, which must not report a failure."""
     bodies = ['{"sweep": ""}']
     while bodies:
         for body in bodies:

@@ -1,4 +1,4 @@
-"""template.yaml read as data: intrinsic tags in their long form, Globals merged in, grants as IAM will see them."""
+"""template.yaml as data: intrinsic tags in their long form, Globals merged in, grants as IAM evaluates them."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def served_by(operation: dict[str, Any]) -> str:
 
 
 def target(value: Any) -> str:
-    """The logical id that a `!Ref` or `!GetAtt` leads to."""
+    """The logical id in a `!Ref` or `!GetAtt`."""
     return str(value["Ref"] if "Ref" in value else value["Fn::GetAtt"][0])
 
 

@@ -1,4 +1,4 @@
-"""What a function's role in template.yaml grants, and what its handler uses of it, seen at botocore.
+"""The grants of a function's role in template.yaml, and their use by its handler, recorded at botocore.
 
 A call belongs to the function whose handler.py is on the stack, so every test that drives a handler takes part, in any
 order and in any selection.
@@ -25,7 +25,7 @@ from tests.fakes.template.document import Function, as_list, functions
 
 REGION, ACCOUNT = "us-east-1", "123456789012"
 HANDLERS = {str(ROOT / "functions" / function.name / "handler.py"): function.name for function in functions()}
-# What IAM asks for where it is not the operation's own name.
+# Actions whose name differs from that of the operation.
 # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-api-permissions-reference.html
 ACTIONS = {
     ("sqs", "SendMessageBatch"): "SendMessage",
@@ -39,19 +39,19 @@ IN_TRANSACTION = {
     "Delete": "DeleteItem",
     "ConditionCheck": "ConditionCheckItem",
 }
-# What Lambda's pollers do with a queue in the function's name.
+# The calls of Lambda's pollers to a queue, in the function's name.
 # https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-configure.html
 POLLING = ("sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes")
 
 
-# The condition keys by which a role's grants are narrowed, by the service that they belong to.
+# The condition keys that restrict a role's grants, by service.
 # https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/specifying-conditions.html
 # https://docs.aws.amazon.com/kms/latest/developerguide/conditions-kms.html#conditions-kms-encryption-context-keys
 CONDITION_KEYS = {"dynamodb:LeadingKeys", "kms:EncryptionContextKeys"}
 
 
 class Use(NamedTuple):
-    """One thing that IAM decides: `sqs:SendMessage` on a resource's ARN.
+    """One decision of IAM: `sqs:SendMessage` on a resource's ARN.
 
     `keys` are the partition keys of a call to DynamoDB, or the names in the encryption context of a call to KMS.
     """
@@ -93,7 +93,7 @@ def grants(name: str) -> tuple[Grant, ...]:
 
 
 def condition_keys(statement: dict[str, Any]) -> list[str]:
-    """The patterns to which a statement narrows the keys of a call; none where it has no condition."""
+    """The patterns of a statement for the keys of a call; none if it has no condition."""
     narrowed: dict[str, dict[str, list[str]]] = statement.get("Condition", {})
     assert set(narrowed) <= {"ForAllValues:StringLike"}
     for condition in narrowed.values():
@@ -104,7 +104,7 @@ def condition_keys(statement: dict[str, Any]) -> list[str]:
 
 
 def arn(value: Any) -> str:
-    """An intrinsic of the template as the ARN that the resource has on the fake cloud."""
+    """An intrinsic of the template as the ARN that the resource has on the fake AWS."""
     if "Fn::Sub" in value:
         known = {
             "AWS::Partition": "aws",
@@ -131,7 +131,7 @@ def _arn_of(reference: str) -> str:
 
 
 def uses(service: str, operation: str, parameters: dict[str, Any]) -> list[Use]:
-    """What IAM decides about one call."""
+    """The decisions of IAM about one call."""
     if service == "dynamodb" and operation == "TransactWriteItems":
         return [
             Use(f"dynamodb:{IN_TRANSACTION[kind]}", _table(call), leading_keys(call))
@@ -153,7 +153,7 @@ def uses(service: str, operation: str, parameters: dict[str, Any]) -> list[Use]:
         name = parameters.get("SecretId") or parameters["Name"]
         return [Use(f"secretsmanager:{operation}", f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:{name}-AbCdEf")]
     if service == "kms":
-        # The fake cloud has one key.
+        # The fake AWS has one key.
         return [Use(f"kms:{operation}", _arn_of("SealingKey.Arn"), tuple(sorted(parameters["EncryptionContext"])))]
     if service == "events" and operation == "PutEvents":
         buses = {entry.get("EventBusName", "default") for entry in parameters["Entries"]}
@@ -162,7 +162,7 @@ def uses(service: str, operation: str, parameters: dict[str, Any]) -> list[Use]:
 
 
 def leading_keys(call: dict[str, Any]) -> tuple[str, ...]:
-    """The partition key that a call to DynamoDB names, up to its first `#`: those of one kind of item are alike."""
+    """The partition key of a call to DynamoDB, up to its first `#`: keys of one kind of item are alike."""
     if "KeyConditionExpression" in call:
         key = call["ExpressionAttributeValues"][":pk"]
     else:
@@ -187,7 +187,7 @@ def _table(call: dict[str, Any]) -> str:
 
 
 class Recorder:
-    """`used` holds what each function's handler has used; `refused` what its role would not have allowed."""
+    """`used` has the uses of each function's handler; `refused` those that its role would not allow."""
 
     def __init__(self) -> None:
         self.used: set[tuple[str, Use]] = set()
@@ -226,7 +226,7 @@ def recording() -> Iterator[Recorder]:
 
 @pytest.fixture(autouse=True)
 def granted() -> Iterator[None]:
-    """For a suite's conftest: each of its tests that drives a handler fails where the function's role grants less."""
+    """For a suite's conftest: a test that drives a handler fails if the function's role grants less than it uses."""
     with recording() as recorder:
         yield
     assert recorder.refused == [], "template.yaml does not grant what a handler used"

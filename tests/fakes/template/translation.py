@@ -22,7 +22,7 @@ REGION, ACCOUNT, PARTITION = "us-east-1", "123456789012", "aws"
 
 Properties = dict[str, Any]
 
-# Runs in the SAM CLI's virtual environment. Code and layers stand for what `sam package` uploads.
+# Runs in the SAM CLI's virtual environment. Placeholders replace the code and layers that `sam package` uploads.
 TRANSLATE = """
 import json, sys
 import boto3
@@ -63,7 +63,7 @@ class Stack:
 
 @cache
 def translated(parameters: tuple[tuple[str, str], ...], code: str = "code") -> dict[str, Any]:
-    """template.yaml after the SAM transform, for parameters as sorted pairs; `code` stands for the digest of all code."""
+    """template.yaml after the SAM transform, for parameters as sorted pairs; `code` replaces the digest of all code."""
     environment = {"PATH": os.environ["PATH"], "AWS_DEFAULT_REGION": REGION}
     command = [str(SAM_PYTHON), "-c", TRANSLATE, str(ROOT / "template.yaml"), json.dumps(dict(parameters)), code]
     done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
@@ -72,7 +72,7 @@ def translated(parameters: tuple[tuple[str, str], ...], code: str = "code") -> d
 
 
 def deploy(stack_name: str, **parameters: str) -> Stack:
-    """The stack that template.yaml becomes; the same object for the same parameters, which nothing may change."""
+    """The stack of template.yaml. The same object for the same parameters, which must not be changed."""
     return _deployed(stack_name, tuple(sorted(parameters.items())))
 
 
@@ -100,7 +100,7 @@ def resolve(template: dict[str, Any], stack_name: str, parameters: dict[str, str
 
 
 class _Absent:
-    """`AWS::NoValue`: the property is left out."""
+    """`AWS::NoValue`: the property is omitted."""
 
 
 class _Resolver:
@@ -233,7 +233,7 @@ class _Resolver:
         return kind
 
     def physical(self, logical_id: str) -> str:
-        """An explicit name, or one as CloudFormation makes it."""
+        """An explicit name, or one as CloudFormation generates it."""
         properties = self.template["Resources"][logical_id].get("Properties", {})
         for name in NAMES.get(self.kind(logical_id), ()):
             if name in properties:
@@ -245,7 +245,7 @@ class _Resolver:
         return f"arn:{PARTITION}:lambda:{REGION}:{ACCOUNT}:function:{name}"
 
 
-# The property that names a resource physically, by its type.
+# The property with the physical name of a resource, by its type.
 NAMES = {
     "AWS::ApiGateway::RestApi": ("Name",),
     "AWS::CloudWatch::Alarm": ("AlarmName",),

@@ -1,4 +1,4 @@
-"""The crash matrix of grants in use: refresh, rotation and reconnect, with a death around every outgoing call."""
+"""The crash matrix of grants in use: refresh, rotation and reconnect, with a crash around every outgoing call."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from tests.simulation.oracle import End, judge
 from tests.simulation.schedule import Violation, simulating
 
 RESULT = Path("build/faults/grant_crashes.json")
-# What is done, by the scenario that does it. Refresh tokens work once: no platform forgives anything here.
+# The operations, by the scenario that runs them. Refresh tokens work once, so the platform forgives nothing.
 PARTS = {
     "refresh": ("one_renewal", "two_days"),
     "rotation": ("fresh_rotation", "rotation", "rotation_at_once", "expired_rotation", "bad_rotation"),
     "reconnect": ("revocation", "reinstall", "departure_and_return"),
 }
 WORKERS = 2
-# Where a platform has given tokens that are stored nowhere yet: the answer-lost window.
+# Calls after which the platform has issued tokens that are not stored yet: the lost-answer window.
 WINDOW = {
     "refresh": ("crash_after refresh", "crash_before secretsmanager.put_secret_value"),
     "rotation": (),
@@ -30,7 +30,7 @@ WINDOW = {
 
 
 def die(scenario: str, number: int, when: str) -> End:
-    """Play a scenario in which the process that makes this call dies. Raises `Violation`."""
+    """Play a scenario in which the process crashes at this call. Raises `Violation`."""
     plan = {number: when} if number else {}
     schedule = scenarios.begin(scenario, "strict", random.Random(0), workers=WORKERS, plan=plan)
     try:
@@ -71,6 +71,6 @@ def test_grants_killed_at_any_call_are_never_lost() -> None:
     assert lost == []
     assert outside == []
     assert parts["rotation"]["flagged"] == 0
-    # Both ends of the window were met, or the matrix has missed it.
+    # Both ends of the window occurred, or the matrix has missed it.
     assert parts["refresh"]["flagged"] >= 2
     assert sums["cases"] >= 300

@@ -1,4 +1,4 @@
-"""The crash matrix of an install: die before and after each outgoing call, redeliver, and look where it ended."""
+"""The crash matrix of an install: crash before and after each outgoing call, redeliver, and check the outcome."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class End:
 
 
 def turn(cloud: Cloud, body: str, time: VirtualClock, calls: Calls | None = None) -> None:
-    """One delivery of the message. A lease that a death left behind ends before the queue delivers again."""
+    """One delivery of the message. A crashed worker's lease ends before the queue delivers again."""
     fakes.forget_tokens()
     try:
         with outgoing(calls or Calls()):
@@ -125,10 +125,10 @@ def check_failed(stack: Cloud, item: dict[str, Any]) -> None:
 
 
 def sweep(*, reinstall: bool, long: bool, code_known: bool = True) -> list[tuple[str, str, End]]:
-    """Part, moment and end of each death.
+    """Part, moment and outcome of each crash.
 
-    Who dies before a call leaves what one leaves who died after the call before: the short version dies after each call, and
-    once before the first. That it makes no difference is what the long one shows.
+    A crash before a call leaves the same state as one after the previous call. So the short version crashes after each call and
+    once before the first; the long version shows that the others make no difference.
     """
     whole = run(0, "before", reinstall=reinstall, code_known=code_known)
     part = "refused" if not code_known else "reinstall" if reinstall else "install"
@@ -163,7 +163,7 @@ def test_exchange_code_killed_at_any_call_completes_on_redelivery(long: bool) ->
 
     assert lost == []
     assert twice == []
-    # The one window: the platform has given the tokens, and they were stored nowhere yet.
+    # The one window: the platform has issued the tokens, and they are not stored yet.
     token_url = f"{SUBDOMAIN}.kommo.com/oauth2/access_token"
     window = {f"after POST {token_url}"} | ({"before secretsmanager.CreateSecret"} if long else set())
     assert {moment for _, moment in flagged} == window
@@ -178,7 +178,7 @@ def test_exchange_code_refused_and_killed_at_any_call_keeps_first_reason(long: b
 
 
 def accept(stack: Cloud, calls: Calls) -> int | None:
-    """One call of the widget hook; the status that Kommo got, or None where the process died before it answered."""
+    """One call of the widget webhook. Returns the status that Kommo got, or None if the process crashed before it answered."""
     with patch.dict(os.environ, stack.environment), outgoing(calls):
         settings = AcceptInstallSettings.from_env()
         table = LightTable(settings.table_name)
@@ -195,7 +195,7 @@ def accept(stack: Cloud, calls: Calls) -> int | None:
 
 
 def call_with_boto3(client: Any, operation: str, payload: dict[str, Any], *, timeout_s: float) -> dict[str, Any]:
-    """Carry the hook's own signed calls to moto, which stands behind boto3 only. The wire is tested in test_light_client."""
+    """Pass the webhook's own signed calls to moto, which is behind boto3 only. test_light_client tests the transport."""
     service = {"AmazonSQS": "sqs", "DynamoDB_20120810": "dynamodb"}[client._target_prefix]
     answer: dict[str, Any] = boto3.client(service)._make_api_call(operation, payload)
     return answer
@@ -238,7 +238,7 @@ def test_accept_install_killed_at_any_call_never_loses_an_accepted_code(
 
 
 def test_arrival_sweep_killed_at_any_call_queues_kept_code() -> None:
-    """Given a kept arrival, when the sweep dies around any call, then the next sweep leaves it queued at least once."""
+    """Given a kept install, when the sweep crashes around any call, then the next sweep leaves it queued at least once."""
     seen: list[str] = []
     for number in range(5):
         for when in ("before", "after"):
@@ -253,6 +253,6 @@ def test_arrival_sweep_killed_at_any_call_queues_kept_code() -> None:
                 seen = max(seen, calls.seen, key=len)
                 assert {json.loads(body)["code"] for body in stack.receive("exchanges")} == {CODE}
                 assert stack.table.query("ARRIVALS") == ([], None)
-    # The second look is for those without a proof.
+    # The second query is for installs without a proof.
     assert seen == ["dynamodb.Query", "sqs.SendMessage", "dynamodb.DeleteItem", "dynamodb.Query"]
     write_result("sweep", cases=2 * len(seen))

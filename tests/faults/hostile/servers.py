@@ -21,7 +21,7 @@ from typing import Any
 
 import trustme
 
-# Four of them are longer than a request waits that need not be answered.
+# Four of them are longer than the timeout of a request that need not be answered.
 PAUSE_S = 0.03
 
 
@@ -35,7 +35,7 @@ def answer(account: str, status: str = "200 OK", headers: str = "", body: bytes 
 
 
 def raw(head: str, body: bytes = b"") -> bytes:
-    """An answer with the lines of `head` as they stand, each ended by CRLF."""
+    """A response with the lines of `head` unchanged, each ended by CRLF."""
     return head.replace("\n", "\r\n").encode("latin-1") + b"\r\n\r\n" + body
 
 
@@ -72,7 +72,7 @@ def _ways() -> list[Way]:
         return b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + chunked(body_of(own))
 
     def framed(headers: str, after: Callable[[str], bytes] = answer) -> Callable[[str], bytes]:
-        """An answer whose length is told as `headers` say, with the account's body and another answer behind it."""
+        """A response whose length is given by `headers`, with the account's body and another response after it."""
 
         def piece(own: str) -> bytes:
             length = len(body_of(own))
@@ -86,7 +86,7 @@ def _ways() -> list[Way]:
         )
 
     found = [
-        # ------------------------------------------------------------------------------------------- interim answers
+        # ----------------------------------------------------------------------------------------- interim responses
         way("103 before the answer", early_hints, answer, harmless=True),
         way("103 and the answer at once", lambda own: early_hints + answer(own), harmless=True),
         way("102 before the answer", raw("HTTP/1.1 102 Processing"), answer, harmless=True),
@@ -101,7 +101,7 @@ def _ways() -> list[Way]:
         way("a hundred interim answers", early_hints * 100, answer),
         way("101 that was not asked for", raw("HTTP/1.1 101 Switching Protocols\nUpgrade: h2c\nConnection: upgrade"), answer),
         way("101 and the answer at once", lambda own: raw("HTTP/1.1 101 Switching Protocols") + answer(own)),
-        # --------------------------------------------------------------------------------------- more than one answer
+        # ------------------------------------------------------------------------------------- more than one response
         way("two answers at once", lambda own: answer(own) + answer(own)),
         way("a second answer later", answer, answer, stray=True),
         way("a third answer later", answer, answer, answer, stray=True),
@@ -116,7 +116,7 @@ def _ways() -> list[Way]:
         way("a line end later, then an answer", answer, b"\r\n", answer, stray=True),
         way("close announced and not done", lambda own: answer(own, headers="Connection: close\r\n") + answer(own)),
         way("close and keep-alive", lambda own: answer(own, headers="Connection: keep-alive, close\r\n") + answer(own)),
-        # ------------------------------------------------------------------------------------------------- the length
+        # ----------------------------------------------------------------------------------------------------- length
         way("a length that is too small", framed("Content-Length: {half}", lambda own: b"")),
         way("a length of nought", framed("Content-Length: 0")),
         way("a length that is too large", framed("Content-Length: 5000", lambda own: b""), then="silence"),
@@ -140,7 +140,7 @@ def _ways() -> list[Way]:
         way("a length that is folded", framed("Content-Length:\n {half}")),
         way("HTTP/1.0 and kept", lambda own: answer(own, headers="Connection: keep-alive\r\n").replace(b"1.1", b"1.0", 1)),
         way("HTTP/1.0 and two answers", lambda own: answer(own).replace(b"1.1", b"1.0", 1) + answer(own)),
-        # ------------------------------------------------------------------------------------------- answers without a body
+        # ----------------------------------------------------------------------------------------- responses without a body
         way("HEAD with a body", answer, method="HEAD"),
         way("HEAD with a body later", lambda own: answer(own)[: -len(body_of(own))], body_of, method="HEAD", stray=True),
         way("HEAD with chunks", own_chunk, method="HEAD"),
@@ -188,7 +188,7 @@ def _ways() -> list[Way]:
         way("HTTP/2 in the status line", lambda own: answer(own).replace(b"HTTP/1.1", b"HTTP/2", 1)),
         way("HTTP/0.9", body_of),
         way("a line end before the answer", lambda own: b"\r\n" + answer(own)),
-        # -------------------------------------------------------------------------------------- bodies, ends, time-outs
+        # --------------------------------------------------------------------------------------- bodies, ends, timeouts
         way("a body labelled gzip that is not", lambda own: answer(own, headers="Content-Encoding: gzip\r\n")),
         way("gzip with bytes behind it", lambda own: answer(
             own, headers="Content-Encoding: gzip\r\n", body=gzip.compress(body_of(own)) + b"rest")),
@@ -278,14 +278,14 @@ class MisbehavingServer:
         elif way.then == "reset":
             tls.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         elif way.then == "close":
-            # The end of TLS is announced, but the peer's announcement is not waited for.
+            # The end of TLS is announced, but the peer's announcement is not awaited.
             tls.settimeout(0)
             with suppress(OSError):
                 tls.unwrap()
 
 
 def _read_account(tls: ssl.SSLSocket) -> str:
-    """The account that the next request names; empty where the connection has ended or what comes is no request."""
+    """The account that the next request names; empty if the connection has ended or no valid request arrives."""
     data = b""
     while b"\r\n\r\n" not in data:
         received = tls.recv(65536)

@@ -1,4 +1,4 @@
-"""No expression stalls or kills the worker that maps records: each ends within its budget of time and memory."""
+"""No expression blocks or kills the worker that maps records: each ends within its budget of time and memory."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.faults.hostile import expressions
 
 RESULT = Path("build/faults/hostile_expressions.json")
 MAX_MS, MAX_MB = 100.0, 50.0
-# The short version looks at the memory of every so many evaluations; measuring it takes ten times as long as they do.
+# The short version measures memory every so many evaluations, because that takes ten times as long as an evaluation.
 EVERY = 25
 
 
@@ -38,7 +38,7 @@ def evaluate(mapping: Mapping, data: dict[str, Any], *, is_partial: bool) -> str
 
 @contextmanager
 def no_collector() -> Iterator[None]:
-    """As in the worker, whose batch runs without the collector of cycles."""
+    """As in the worker, whose batch runs without the garbage collector."""
     gc.collect()
     gc.disable()
     try:
@@ -48,7 +48,7 @@ def no_collector() -> Iterator[None]:
 
 
 def compiled(expression: str) -> tuple[Mapping | None, float]:
-    """The mapping of one attribute, None where it cannot be read, and the milliseconds that it takes to compile it."""
+    """The mapping of one attribute, None if it cannot be read, and the milliseconds that it takes to compile it."""
     started = time.process_time()
     try:
         mapping = Mapping([("x", expression)])

@@ -31,9 +31,9 @@ pytestmark = pytest.mark.enable_socket
 RESULT = Path("build/faults/misbehaving_servers.json")
 HOST = "login.example.com"
 LONG_PAIRS = 1_000
-# What is not answered in this time is given up; an answer that comes too late comes after it.
+# A request without response in this time is given up; a late response comes after it.
 SHORT_S = 0.1
-# Of requests that must be answered, on however busy a machine.
+# The timeout of requests that must be answered, even on a busy machine.
 LONG_S = 5.0
 
 
@@ -56,7 +56,7 @@ def net(server: MisbehavingServer) -> Iterator[Internet]:
 
 
 def send(account: str, owner: str, read_timeout_s: float, method: str = "POST") -> Response | None:
-    """The answer, or None where the caller is told that none came or that it cannot be used."""
+    """The response, or None if the caller is told that none came or that it is unusable."""
     body = b"grant_type=refresh_token" if method == "POST" else None
     headers = {"Content-Type": "application/x-www-form-urlencoded"} if body else {}
     request = Request(
@@ -84,12 +84,12 @@ class Pair(NamedTuple):
 
 
 def accounts_in(response: Response | None) -> set[str]:
-    """The accounts whose tokens an answer holds."""
+    """The accounts whose tokens a response contains."""
     return set(re.findall(r"-of-([A-Za-z0-9-]+)", f"{response.body!r} {response.headers}")) if response else set()
 
 
 def try_pair(server: MisbehavingServer, net: Internet, pair: Pair, number: int) -> list[str]:
-    """What went wrong in one pair: empty where each caller got what was its own, or an error."""
+    """What went wrong in one pair: empty if each caller got its own response, or an error."""
     way, immediately = pair.way, pair.immediately
     http_client.transport.close()
     net.dialled.clear()
@@ -122,7 +122,7 @@ def try_pair(server: MisbehavingServer, net: Internet, pair: Pair, number: int) 
 def test_http_client_misbehaving_server_answer_never_reaches_another_caller(
     server: MisbehavingServer, net: Internet, long: bool
 ) -> None:
-    # What a server sends unasked while a request is on its way cannot be told from the answer to it: only the owner protects.
+    # An unrequested response that arrives during a request cannot be told from its response: only the owner protects.
     pairs = [
         Pair(way, immediately, one_owner)
         for way in WAYS

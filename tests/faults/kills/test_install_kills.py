@@ -18,14 +18,14 @@ from tests.fakes.local_cloud.scenes import Scene, wait_for
 from tests.fakes.local_cloud.session import LocalCloud, needs_proc, workers
 
 RESULT = Path("build/faults/install_kills.json")
-# A worker killed before it shortened its message's time leaves it hidden for the queue's whole 240 s, and the next may be too.
+# A worker killed before it shortened its message's timeout leaves it hidden for the queue's 240 s, and so may the next.
 PATIENCE_S = 900.0
 
 
 @needs_proc
 @pytest.mark.enable_socket
 def test_exchange_code_workers_killed_after_exchange_do_not_exchange_again(stack: LocalCloud) -> None:
-    """Given workers that wait for the account's data, when they are killed, then others go on with the stored grants."""
+    """Given workers that wait for the account's data, when they are killed, then others continue with the stored grants."""
     scene = Scene(stack)
     hosts = [scene.account(f"-{number}") for number in range(3)]
     codes = {host: scene.code(host) for host in hosts}
@@ -61,7 +61,7 @@ def test_installs_functions_killed_at_random_lose_no_install(stack: LocalCloud, 
     def kill() -> None:
         while len(kills) < kills_wanted:
             time.sleep(chance.uniform(1, 4))
-            # One kill takes more than one worker with it: MiniStack throws away all of a function's when one has died.
+            # One kill can end more than one worker: MiniStack discards all workers of a function when one has died.
             function = chance.choices(("ExchangeCode", "AcceptInstall"), (4, 1))[0]
             if processes := workers(stack, function):
                 with contextlib.suppress(ProcessLookupError):

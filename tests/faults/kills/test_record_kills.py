@@ -21,10 +21,10 @@ from tests.fakes.local_cloud.session import LocalCloud, needs_proc, workers
 
 RESULT = Path("build/faults/record_kills.json")
 EVENTS, KILLS = 150, 10
-# A killed worker's messages stay hidden for the queue's visibility: 725 s in the template, shortened here. What is answered
-# with 429 after many other failures waits for up to ten minutes, and may be so again.
+# A killed worker's messages stay hidden for the visibility timeout: 725 s in the template, shortened here. A record that is
+# answered with 429 after many other failures waits for up to ten minutes, and may do so again.
 HIDDEN_S, PATIENCE_S = 45, 3_000.0
-# Of what comes past those above it each strikes its share, so that all strike a fifth.
+# Each fault takes its share of what the ones above it leave, so that each affects a fifth.
 FAULTS: tuple[dict[str, Any], ...] = (
     {"kind": "rate_limited", "share": 1 / 5},
     {"kind": "status", "status": 500, "share": 1 / 4},
@@ -35,7 +35,7 @@ FAULTS: tuple[dict[str, Any], ...] = (
 
 @contextlib.contextmanager
 def hurried(cloud: LocalCloud) -> Iterator[None]:
-    """Records are sent again at once, and come back soon from a worker that was killed."""
+    """Records are retried at once, and those of a killed worker become visible soon."""
     with (
         hurried_function(cloud, "ingest_records", "records"),
         hurried_function(cloud, "release_records", "waiting_records"),
@@ -134,7 +134,7 @@ def letters(cloud: LocalCloud, load: Load) -> list[dict[str, Any]]:
 
 
 def dead_records(cloud: LocalCloud, load: Load) -> dict[str, str]:
-    """By e-mail address of what is a dead letter in the version that counts, the reason."""
+    """By e-mail address of each dead letter in the expected version, the reason."""
     found: dict[str, str] = {}
     for letter in letters(cloud, load):
         for record in letter["content"]:

@@ -1,4 +1,4 @@
-"""A flood of forged install hooks must not delay real installs: `build/faults/hook_flood.json`."""
+"""A flood of forged install webhooks must not delay real installs: `build/faults/hook_flood.json`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def play(name: str, *, long: bool) -> tuple[Scenario, Result]:
 
 
 def write(name: str, scenario: Scenario, result: Result) -> None:
-    """Each scenario's figures, and at the top what holds for all of them."""
+    """Each scenario's figures, and those of all scenarios at the top."""
     old: dict[str, Any] = json.loads(RESULT.read_text()) if RESULT.exists() else {}
     figures = {"addresses": scenario.addresses, "seconds": scenario.flood_s, **vars(result)}
     scenarios = {**old.get("scenarios", {}), name: figures}
@@ -42,7 +42,7 @@ def write(name: str, scenario: Scenario, result: Result) -> None:
 
 @pytest.mark.parametrize("name", SHORT)
 def test_hook_flood_real_installs_connect_within_two_minutes(name: str, long: bool) -> None:
-    """Given forged hooks whose hosts refuse, are silent or missing, when real ones come, then each connects in time."""
+    """Given forged webhooks whose hosts refuse, are silent or missing, then each real install connects in time."""
     scenario, result = play(name, long=long)
     assert result.forged == scenario.forged_per_s * scenario.flood_s
     assert result.refused == 0
@@ -58,7 +58,7 @@ def test_hook_flood_of_one_host_kind_real_installs_connect(host: str) -> None:
 
 
 def test_hook_flood_simulation_without_defences_finds_late_installs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The simulation can fail: as before, five codes are exchanged at once and no address is suspect."""
+    """The simulation can fail: without the defences, five codes are exchanged at once and no address is suspect."""
     settings = hook_floods.read_settings() | {"unproven_exchanges": (5, 1)}
     monkeypatch.setattr(hook_floods, "read_settings", lambda: settings)
     monkeypatch.setattr(hook_sources, "SUSPECT_AT", 1_000_000)

@@ -1,4 +1,4 @@
-"""The auditor audited: bugs planted in the code, one at a time, each of which the simulation must catch."""
+"""Bugs planted in the code, one at a time, each of which the simulation must catch."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_simulation_planted_bug_is_caught(long: bool) -> None:
 
 
 def test_planted_bugs_can_all_still_be_planted() -> None:
-    """Given the list, then each piece of source that it replaces is still there, once, and the rest compiles."""
+    """Given the list, then each piece of source that it replaces still occurs once, and the result compiles."""
     assert len(BUGS) >= 20
     assert len({bug.name for bug in BUGS}) == len(BUGS)
     for bug in (*BUGS, *RECORD_BUGS):

@@ -1,4 +1,4 @@
-"""Records on their way to a destination that fails four times of five, while the processes that carry them die."""
+"""Records for a destination that fails four times of five, while the workers crash."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_records_faults_and_kills_every_record_is_applied_after_redrive(long: bo
     assert not broken, "\n".join(["a run broke a rule:", *broken[:20], command])
     assert total.applied + total.dead_with_reason == total.sent
     assert total.applied_after_redrive == total.sent
-    # It is no proof where nothing went wrong.
+    # The run proves nothing without faults.
     assert total.dead_with_reason > total.sent * 0.05
     assert total.deaths > runs
 
@@ -56,7 +56,7 @@ def test_records_faults_and_kills_every_record_is_applied_after_redrive(long: bo
 @pytest.mark.parametrize("origin", [record_messages.EVENT, record_messages.RECONCILIATION, record_messages.BACKFILL])
 @pytest.mark.parametrize("keep_newest", ["events", "all", "none"])
 def test_pipeline_record_refused_after_version_mark_is_sent_again(origin: str, keep_newest: str) -> None:
-    """Given a record that was marked and not taken, when its message comes back, then its own mark does not stop it."""
+    """Given a record that was marked and refused, when its message is received again, then its own mark does not stop it."""
     with ingesting.desk() as desk:
         desk.route("people", keep_newest=keep_newest)
         message = QueuedMessage("m1", body([contact(1)], origin=origin))

@@ -35,7 +35,7 @@ from tests.simulation.schedule import BEGIN, HERE, Schedule, simulating
 
 RENEWALS, LONG_RENEWALS = 1_000, 10_000
 ROTATIONS, LONG_ROTATIONS = 150, 500
-# Of the calls to AWS this part fails, half of these after they have done their work, and as many end the process.
+# This share of the calls to AWS fails, half of them after they have taken effect, and the same share ends the process.
 FAILING = 0.004
 DAY_S = 86_400.0
 
@@ -52,7 +52,7 @@ class World:
         for secret_id, secret in cloud.secrets.items():
             for version, held in secret.versions.items():
                 self.schedule.secret_stored(secret_id, version, held.text)
-        # One worker at a time calls here, so that `Schedule` has no lease to check.
+        # One worker at a time calls here, so `Schedule` has no lease to check.
         platform.presenting = platform.leaving = lambda host, token: None
         self.failing = 0.0
         self.calls: Counter[str] = Counter()
@@ -96,7 +96,7 @@ class World:
         return provider.TokenProvider(Table(TABLE), Vault(PREFIX), KEY_ID, lambda: 90.0, cache=cache.TokenCache())
 
     def visit(self) -> None:
-        """What `renew_tokens` does with a connection that is due."""
+        """The work of `renew_tokens` on a connection that is due."""
         settings = self.cloud.settings(RenewTokensSettings)
         renewal_sweep.handle_message(f'{{"connection": "{NAME}"}}', settings, lambda: 90.0, RateLimiter(1e9))
 
@@ -112,7 +112,7 @@ class World:
         raise AssertionError("a call that never succeeds")
 
     def in_a_day(self) -> int:
-        """The most versions that were put within 24 hours."""
+        """The largest number of versions that were put within 24 hours."""
         most = first = 0
         for last, at in enumerate(self.puts):
             while self.puts[first] <= at - DAY_S:
@@ -157,7 +157,7 @@ def test_connection_thousands_of_renewals_stay_within_secret_quotas(life_s: int,
 
 
 def test_stored_grant_repeated_pairs_reuse_a_fixed_set_of_labels() -> None:
-    """Given 200 turns that each find another pair under the id of their generation, then their labels are used again."""
+    """Given 200 renewals that each find another pair under the id of their generation, then their labels are used again."""
     world = World("oauth2", seed=1)
     secret_id = world.item(NAME)["secret_id"]
     vault = Vault(PREFIX)
@@ -171,7 +171,7 @@ def test_stored_grant_repeated_pairs_reuse_a_fixed_set_of_labels() -> None:
 
 @pytest.mark.parametrize("expire_now", [False, True])
 def test_connection_hundreds_of_rotations_stay_within_secret_quotas(expire_now: bool, long: bool) -> None:
-    """Given a new token every half hour, some of which the platform refuses, then each good one is in use afterwards."""
+    """Given a new token every half hour, some of which the platform refuses, then each valid one is used afterwards."""
     world = World("bearer", seed=int(expire_now))
     world.failing = FAILING
     table, vault, platform = Table(TABLE), Vault(PREFIX), world.schedule.platform

@@ -1,4 +1,4 @@
-"""What the simulation stands on: its AWS must refuse what AWS refuses, or its verdicts mean nothing."""
+"""The in-memory AWS of the simulation must refuse what AWS refuses, or its results mean nothing."""
 
 from __future__ import annotations
 
@@ -192,7 +192,7 @@ RECORDS = Cloud.url("records")
 
 @pytest.fixture
 def time(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A clock that stands still; `time["now"]` moves it."""
+    """A clock that stands still until a test changes `time["now"]`."""
     standing = {"now": datetime(2026, 3, 4, tzinfo=UTC)}
     monkeypatch.setattr(clock, "now", lambda: standing["now"])
     return standing
@@ -218,7 +218,7 @@ def test_simulated_sqs_visibility_is_limited_to_twelve_hours_since_receive(cloud
     change = {"QueueUrl": RECORDS, "ReceiptHandle": message["ReceiptHandle"]}
     assert code(sqs.change_message_visibility, **change, VisibilityTimeout=43_200) == "InvalidParameterValue"
     assert code(sqs.change_message_visibility, **change, VisibilityTimeout=43_198) == "InvalidParameterValue"
-    # What was refused changed nothing
+    # Refused calls changed nothing
     time["now"] += timedelta(seconds=722)
     (message,) = receive()
     assert message["Attributes"]["ApproximateReceiveCount"] == "2"
@@ -245,7 +245,7 @@ def test_simulated_sqs_message_is_dropped_after_retention(cloud: Cloud, time: An
     boto3_clients.client("sqs").send_message(QueueUrl=RECORDS, MessageBody="x")
     time["now"] += timedelta(days=7)
     (message,) = receive(VisibilityTimeout=0)
-    # Being received does not prolong it
+    # A receive does not prolong it
     time["now"] += timedelta(seconds=1)
     assert receive() == []
     assert [each.id for each in cloud.expired] == [message["MessageId"]]

@@ -1,4 +1,4 @@
-"""The deterministic simulation: no connection is lost, whatever fails and in whatever order things happen."""
+"""The deterministic simulation: no connection is lost, whatever fails and in any order."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from tests.simulation.schedule import simulating
 
 SCHEDULES, LONG_SCHEDULES = 500, 100_000
 PROCESSES = 2
-# Where every pair of faults is tried, with the modes that make a difference there.
+# The scenarios in which every pair of faults is tried, with the modes that make a difference.
 PAIRS = {
     "one_renewal": MODES, "install": ("strict",), "fresh_rotation": ("strict",),
 }  # fmt: skip
-# A pair's first fault decides the process that tries it: enough parts for the processes to end together.
+# A pair's first fault decides its process: enough parts for the processes to end together.
 PARTS = 8
-# What the short run tries every single fault in; the long one tries all scenarios, in all modes.
+# The scenarios in which the short run tries every single fault; the long one tries all scenarios, in all modes.
 SHORT_SINGLES = {
     "one_renewal": MODES, "install": ("strict",), "departure": ("strict",),
     "fresh_rotation": ("strict",),
 }  # fmt: skip
 
 
-# Schedules that broke a rule once.
+# Schedules that once broke a rule.
 ONCE_BROKEN = (
-    # A refusal behind a lost answer was taken for the customer's departure.
+    # A refusal after a lost response was taken for a disconnect by the customer.
     Case("strict", 0, "replayed_hook", ((13, "pause_before"),)),
 )
 
@@ -76,7 +76,7 @@ def test_simulation_schedules_that_once_failed_pass() -> None:
 
 
 def test_simulation_schedule_with_same_seed_makes_same_calls() -> None:
-    """Given a seed, when its schedule is played twice, then both make the same calls at the same moments."""
+    """Given a seed, when its schedule is played twice, then both make the same calls at the same times."""
     for mode in MODES:
         for seed in range(20):
             traces: list[list[str]] = [[], []]
@@ -88,7 +88,7 @@ def test_simulation_schedule_with_same_seed_makes_same_calls() -> None:
 
 
 def test_simulation_single_fault_at_refresh_ends_grant_only_for_lost_answer() -> None:
-    """Given one fault at the refresh, then only an answer that never came costs a grant, and only where it works once."""
+    """Given one fault at the refresh, then only a lost response costs a grant, and only if the token works once."""
     with simulating():
         ends = {
             (mode, fault): attempt(Case(mode, 0, "one_renewal", ((number, fault),)))
@@ -100,7 +100,7 @@ def test_simulation_single_fault_at_refresh_ends_grant_only_for_lost_answer() ->
 
 
 def refresh_faults(mode: str) -> list[tuple[int, str]]:
-    """Every fault that the refresh itself can have, with the number of that call."""
+    """Every fault of the refresh itself, with the number of that call."""
     end = attempt(Case(mode, 0, "one_renewal", ()))
     seen: tuple[str, ...] = getattr(end, "seen", ())
     number = next(at for at, name in enumerate(seen, start=1) if name.startswith("refresh "))

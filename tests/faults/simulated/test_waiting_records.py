@@ -1,4 +1,4 @@
-"""Masses of records for one destination that takes none must not delay those of another, and must all arrive in the end."""
+"""Many records for a failing destination must not delay those of another, and must all arrive in the end."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LIMIT = 60
 
 
 def play(name: str, *, long: bool) -> tuple[Scenario, Result]:
-    """Raises `Broken` where a rule is broken, such as one record of the other destination that takes longer than a minute."""
+    """Raises `Broken` if a rule is broken, such as a record of the other destination that takes longer than a minute."""
     scenario = LONG.get(name, SCENARIOS[name]) if long else SCENARIOS[name]
     result = waiting_runs.play(scenario)
     print(f"\n{name}: {result}")
@@ -31,10 +31,10 @@ def play(name: str, *, long: bool) -> tuple[Scenario, Result]:
 @pytest.mark.parametrize("name", ["masses", "quota"])
 def test_waiting_records_of_paused_destination_leave_sqs_and_are_applied_later(name: str, long: bool) -> None:
     scenario, result = play(name, long=long)
-    # All of them waited at the same time, more than SQS has room for, and none was received twice
+    # All of them waited at the same time, more than fit into SQS, and none was received twice
     assert result.most_waiting == scenario.count > scenario.max_in_flight
     assert result.most_receives == 1
-    # One request showed each time that the destination was still closed
+    # One request checked each time that the destination was still closed
     assert result.refused <= scenario.closed_s / 1_800 + 10
     assert result.applied >= scenario.keys
 

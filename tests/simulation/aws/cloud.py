@@ -1,8 +1,8 @@
 """AWS in memory, behind the interface of boto3's clients: DynamoDB, Secrets Manager, KMS, SQS, EventBridge.
 
-`Cloud.carry` is around every call, so that a simulation can let other workers run, or have something fail. Errors are real
-botocore errors. `limits` has the documented limits that are enforced here. Not thread-safe: it is for greenlets, which switch
-only where they are asked to.
+`Cloud.carry` wraps every call, so that a simulation can let other workers run, or inject a fault. Errors are real botocore
+errors. `limits` has the documented limits that are enforced here. Not thread-safe: it is for greenlets, which switch only
+where they are asked to.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def error(code: str, operation: str, message: str = "", **more: Any) -> ClientEr
 
 
 class Stored(dict[str, expressions.Value]):
-    """An item as the table holds it. It is never changed, so that its plain form and its size are worked out only once."""
+    """An item of the table. It is immutable, so that its plain form and its size are computed only once."""
 
     __slots__ = ("plain", "size")
 
@@ -103,7 +103,7 @@ class Version:
 
 @dataclass
 class StoredSecret:
-    """`deleted_at` is when its removal was asked for, in epoch seconds."""
+    """`deleted_at` is the time of the deletion request, in epoch seconds."""
 
     versions: dict[str, Version] = field(default_factory=dict)
     deleted_at: float | None = None
@@ -120,7 +120,7 @@ class StoredSecret:
 
 @dataclass
 class Message:
-    """`sent_at` and `received_at` are epoch seconds; by default a message is sent when it is to be visible."""
+    """`sent_at` and `received_at` are epoch seconds; by default a message is sent when it becomes visible."""
 
     body: str
     visible_at: float
@@ -139,9 +139,9 @@ class Message:
 
 
 class Cloud:
-    """`secret_stored` and `item_written` are told of every text that Secrets Manager or the table has taken, at once.
+    """`secret_stored` and `item_written` are called with every text that Secrets Manager or the table has accepted.
 
-    `lag` gives the seconds after which a write shows in an index, or in an eventually consistent read of the table; 0 for at
+    `lag` returns the seconds after which a write shows in an index, or in an eventually consistent read of the table; 0 for at
     once. Writes of one item become visible in their order.
     """
 
@@ -150,12 +150,12 @@ class Cloud:
         self.replica = View("")
         self.items = self.views[""].items
         self.lag: Callable[[], float] = lambda: 0.0
-        # Writes that a view does not show yet, in order: (from when on, item). A view is named as in `view`.
+        # Writes that a view does not show yet, in order: (visible from, item). A view is named as in `view`.
         self.late: dict[str, dict[tuple[str, str], list[tuple[float, Stored | None]]]] = defaultdict(dict)
         self.rates = limits.Rates()
         self.secrets: dict[str, StoredSecret] = {}
         self.queues: dict[str, list[Message]] = {}
-        # Messages that SQS dropped because nobody deleted them in time.
+        # Messages that SQS dropped because they were not deleted in time.
         self.expired: list[Message] = []
         self.events: list[dict[str, Any]] = []
         self.keys: dict[bytes, tuple[bytes, str]] = {}
@@ -175,7 +175,7 @@ class Cloud:
         return self.clients[service]
 
     def copy(self) -> Cloud:
-        """Another with the same contents: items are never changed in place, so that they are shared."""
+        """A copy with the same contents; items are immutable, so they are shared."""
         other = Cloud()
         other.views = {name: view.copy(name) for name, view in self.views.items()}
         other.replica = self.replica.copy("")
@@ -208,11 +208,11 @@ class Cloud:
         return kind(**values)
 
     def item(self, pk: str, sk: str) -> dict[str, Any]:
-        """An item as plain values, for whoever looks on; empty where there is none."""
+        """An item as plain values, for an observer; empty if there is none."""
         return plain(self.items.get((pk, sk), {}))
 
     def heard(self) -> list[tuple[str, dict[str, Any]]]:
-        """The events that the bus took: (detail type, detail). Without the version, which `put_events` checks."""
+        """The events that the bus accepted: (detail type, detail). Without the version, which `put_events` checks."""
         found = [(event["DetailType"], json.loads(event["Detail"])) for event in self.events]
         for _, detail in found:
             del detail["version"]
@@ -236,7 +236,7 @@ class Cloud:
         self.item_written(old or {}, new or {})
 
     def view(self, name: str) -> View:
-        """An index, or `REPLICA`, as it shows now."""
+        """The current contents of an index, or of `REPLICA`."""
         if late := self.late[name]:
             now = clock.now().timestamp()
             for key, waiting in list(late.items()):
@@ -251,7 +251,7 @@ class Cloud:
 
 
 class Client:
-    """What `boto3.client(service)` gives: every operation goes through the cloud's `carry`."""
+    """The result of `boto3.client(service)`: every operation goes through the cloud's `carry`."""
 
     def __init__(self, cloud: Cloud, service: str, operations: Any) -> None:
         self._cloud, self._service, self._operations = cloud, service, operations
@@ -265,11 +265,11 @@ class Client:
 
         def call(**parameters: Any) -> Any:
             if operation == "transact_write_items":
-                # boto3 makes one up for each call, so that its own tries write only once.
+                # boto3 generates one for each call, so that its own retries write only once.
                 parameters.setdefault("ClientRequestToken", str(cloud.number()))
             return cloud.carry(name, lambda: run(**parameters))
 
-        # Kept, since this is asked for thousands of times a second.
+        # Cached, because this is called thousands of times a second.
         self.__dict__[operation] = call
         return call
 
@@ -475,11 +475,11 @@ class DynamoDB:
         return new
 
     def _readable(self, consistent: bool) -> View:
-        """What a read of the table sees."""
+        """The items that a read of the table sees."""
         return self.cloud.views[""] if consistent else self.cloud.view(REPLICA)
 
     def _check(self, key: tuple[str, str], how: dict[str, Any], operation: str, update: str | None) -> None:
-        """Raises what DynamoDB does where a condition does not hold, or where values and expressions do not fit."""
+        """Raises DynamoDB's error if a condition does not hold, or if values and expressions do not match."""
         names, values = how.get("ExpressionAttributeNames") or {}, how.get("ExpressionAttributeValues") or {}
         for text in (update, how.get("ConditionExpression")):
             if text and len(text.encode()) > limits.EXPRESSION_BYTES:
@@ -667,7 +667,7 @@ class SecretsManager:
         self._take(secret, label)
         secret.versions[version].labels.add(label)
         if label == "AWSCURRENT" and before:
-            # The one that was current becomes the previous one, and what was that before is nothing any more.
+            # The current version becomes the previous one, and the former previous version loses its label.
             self._take(secret, "AWSPREVIOUS")
             secret.versions[before].labels.add("AWSPREVIOUS")
 
@@ -770,7 +770,7 @@ class Sqs:
         }
 
     def receive(self, queue: str, most: int, hidden_s: float) -> list[Message]:
-        """Messages, as several calls give them to a poller. Raises OverLimit where too many are in flight."""
+        """Messages, as several calls return them to a poller. Raises OverLimit if too many are in flight."""
         now, held = clock.now().timestamp(), self.cloud.queues.get(queue, [])
         kept_from = now - self.RETENTION_S.get(queue, self.DEFAULT_RETENTION_S)
         if any(message.sent_at < kept_from for message in held):
@@ -856,7 +856,7 @@ class EventBridge:
 
 
 class InTurn:
-    """Stands for a pool of threads, since this cloud is not for several, and their order could not be repeated."""
+    """Replaces a pool of threads, because this cloud is not thread-safe, and their order could not be repeated."""
 
     def __init__(self, _: int) -> None:
         self.map = map
@@ -870,7 +870,7 @@ class InTurn:
 
 @contextmanager
 def installed(current: Callable[[], Cloud]) -> Iterator[None]:
-    """Have the product's clients be those of the current cloud, and its table's codec a quick one that writes the same."""
+    """Replace the product's clients by those of the current cloud, and its table's codec by a fast one with the same output."""
     with (
         patch.object(boto3_clients, "client", lambda service: current().client(service)),
         patch.object(table, "_serialize", wire),
@@ -880,7 +880,7 @@ def installed(current: Callable[[], Cloud]) -> Iterator[None]:
 
 
 def wire(value: Any) -> dict[str, Any]:
-    """As boto3's TypeSerializer has it, for the types that items hold here."""
+    """As boto3's TypeSerializer does it, for the types that items have here."""
     match value:
         case bool():
             return {"BOOL": value}
@@ -929,7 +929,7 @@ def _key(item: Item) -> tuple[str, str]:
 
 
 def _validate_message(body: str, group: str | None) -> None:
-    """Raises what SQS does for a message that is empty or too large, or whose group id is malformed."""
+    """Raises SQS's error for a message that is empty or too large, or whose group id is malformed."""
     if not body:
         raise error("MissingParameter", "SendMessage", "The request must contain the parameter MessageBody.")
     if len(body.encode()) > MAX_MESSAGE_BYTES:
@@ -945,7 +945,7 @@ def _place(item: Item | None, pk_name: str, sk_name: str) -> tuple[str, str] | N
 
 
 def _validate(item: Item, operation: str) -> None:
-    """Keys of the table and of its indexes are texts of limited length and not empty ones; an item is of limited size."""
+    """Keys of the table and of its indexes are non-empty texts of limited length; an item is of limited size."""
     for pk_name, sk_name in table.INDEXES.values():
         # A text is a sort key of an index only in an item with that index's partition key.
         most_sk = limits.SORT_KEY_BYTES if pk_name in item else limits.PARTITION_KEY_BYTES

@@ -1,7 +1,7 @@
-"""DynamoDB's condition, update and key expressions, as far as the code uses them, compiled once and kept.
+"""DynamoDB's condition, update and key expressions, as far as the code uses them, compiled once and cached.
 
 https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Expressions.OperatorsAndFunctions.html
-What is not known here raises `UnknownSyntax`, so that an expression is never taken for true.
+Unsupported syntax raises `UnknownSyntax`, so that an expression is never true by mistake.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any, NoReturn
 
-# An attribute's value as it is on the wire: {"S": "…"}, {"N": "1"}.
+# An attribute's value in the request format: {"S": "…"}, {"N": "1"}.
 Value = dict[str, Any]
 Item = dict[str, Value]
 Values = dict[str, Value]
@@ -31,15 +31,15 @@ _CLAUSES = ("SET", "REMOVE", "ADD", "DELETE")
 
 
 class UnknownSyntax(BaseException):
-    """No `except Exception` of the code under test may swallow this."""
+    """The code under test must not catch it with `except Exception`."""
 
 
 class Invalid(Exception):
-    """What DynamoDB answers with a ValidationException."""
+    """An error that DynamoDB answers with a ValidationException."""
 
 
 class Update:
-    """`sets` are (attribute, operand) and `adds` likewise; all operands are worked out on the old item."""
+    """`sets` and `adds` are pairs (attribute, operand); all operands are evaluated on the old item."""
 
     def __init__(self, sets: list[tuple[str, Operand]], removes: list[str], adds: list[tuple[str, Operand]]) -> None:
         self.sets, self.removes, self.adds = sets, removes, adds

@@ -1,4 +1,4 @@
-"""The documented limits of the AWS services that `cloud` stands for, and how AWS measures sizes.
+"""The documented limits of the AWS services in `cloud`, and how AWS measures sizes.
 
 Each constant names its official page. `docs/fidelity.md` lists the rules with their tests.
 """

@@ -1,4 +1,4 @@
-"""Bugs planted in the code that lets records wait, one at a time, each of which a simulation of records must catch."""
+"""Bugs planted in the code that stores waiting records, one at a time. A simulation of records must catch each."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ RECORD_BUGS = (
         ("failing",),
     ),
 )
-# Quick to be found, and one of each sort.
+# Bugs that are found quickly, one of each kind.
 QUICK = (
     "an entry deleted before its records are dealt with",
     "new records overtake those that wait",
@@ -72,7 +72,7 @@ QUICK = (
 
 
 def seek(bug: Bug, limit: int) -> str:
-    """What the first run that breaks says, of at most so many; empty where none does."""
+    """The message of the first run that fails, of at most this many; empty if none does."""
     with planted(bug):
         match bug.scenarios:
             case ("runs",):

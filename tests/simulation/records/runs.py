@@ -46,34 +46,34 @@ from tests.simulation.faults import LONGEST_INDEX_LAG_S, index_lag_s, throttled
 BEGIN = datetime(2026, 1, 5, 15, tzinfo=UTC).timestamp()
 MUNCHKIN = "123-ABC-456"
 LIVE, BULK, WAITING, GIVEN_UP = "records", "bulk_records", "waiting_records", "records_dead_letters"
-# As template.yaml has them: what a function may take, for how long its queue hides a message, and how often it gives it out.
+# As in template.yaml: the functions' timeouts, the visibility timeout of their queues, and the number of receives.
 TIME_LIMIT_S, HIDDEN_S, MAX_RECEIVES = 120.0, 725.0, {LIVE: 60, BULK: 60, WAITING: 20}
-# How often what waits in the table is looked at.
+# How often waiting records are checked.
 SWEEP_EVERY_S = 60.0
 WORKERS = 3
-# Everything comes within ten minutes.
+# All records arrive within ten minutes.
 COMES_WITHIN_S = 600.0
-# What a destination does, each as often: take the records, or one of these.
+# What a destination does, each with the same frequency: accept the records, or one of these.
 KINDS = ("", "429", "500", "timeout", "reset", "quota", "stopped")
 CODES = {"429": "429001", "500": "5000801", "quota": "4290801", "stopped": "4030801"}
-# Out of all calls to AWS this part is refused, half of these after they have done their work.
+# This share of all calls to AWS is refused, half of them after they have taken effect.
 THROTTLED = 0.004
-# A run that has not come to rest after so many turns never will.
+# A run with more turns than this does not end.
 MAX_TURNS = 20_000
 NEVER = float("inf")
-# Of the quota's counters, which are read again after each wait: fewer than in truth, which only makes fewer of the same calls.
+# Counters of the quota, which are read again after each wait: fewer than in the product, which only reduces the calls.
 SHARDS = 2
-# Whose versions the routes remember.
+# Destinations whose versions the routes store.
 KEEPING = (("events", "events"), ("all", "all"), ("events", "all"))
 
 
 class Broken(BaseException):
-    """Something was lost or is stale. It is no Exception, so that the code under test does not catch it."""
+    """A record was lost or is stale. It is no Exception, so that the code under test does not catch it."""
 
 
 @dataclass
 class Worker:
-    """A process: what it keeps in memory, and what it is at."""
+    """A process: its memory, and its current work."""
 
     number: int
     running: greenlet | None = None
@@ -86,7 +86,7 @@ class Worker:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What must stand in the end: a version (`updated_at`) of a record, in every partition that its ways lead to."""
+    """A version (`updated_at`) of a record that must be stored in the end, in every partition of its routes."""
 
     source: str
     key: str
@@ -97,7 +97,7 @@ class Wanted:
 
 @dataclass
 class Ended:
-    """`sent` counts what must arrive, a record and a way at a time; the rest is as it stands when the faults end."""
+    """`sent` counts the expected deliveries, one for each record and route; the rest is the state when the faults end."""
 
     sent: int = 0
     applied: int = 0
@@ -125,7 +125,7 @@ class Run:
         self.workers = [Worker(number) for number in range(WORKERS)]
         self.current: Worker | None = None
         self.faulty, self.over = True, False
-        # How likely a worker dies before a call, and after it. In some runs none does.
+        # The probability that a worker crashes before a call, and after it. In some runs none does.
         self.dying = self.rng.choice((0.0, 0.001, 0.003, 0.008))
         self.settings: IngestRecordsSettings = self.cloud.settings(IngestRecordsSettings)
         self.release_settings: ReleaseRecordsSettings = self.cloud.settings(ReleaseRecordsSettings)
@@ -136,7 +136,7 @@ class Run:
         self.turns = 0
         self.swept_at = BEGIN
 
-    # ------------------------------------------------------------------------------------------------- what there is to do
+    # ---------------------------------------------------------------------------------------------------------------- work
 
     def set_up(self) -> None:
         table, vault = Table(TABLE), Vault(PREFIX)
@@ -163,11 +163,11 @@ class Run:
                 priority=self.rng.choice(("normal", "high")),
             )
             routes.put(table, route, new=True)
-        # From here on, so that the routes are known before the first record comes.
+        # From here on, so that the routes are known before the first record arrives.
         self.cloud.lag = lambda: index_lag_s(self.lag_rng)
 
     def draw(self) -> None:
-        """Records of each origin, and the messages that bring them, shuffled and some of them twice."""
+        """Records of each origin, and their messages, shuffled and some of them twice."""
         people = list(range(1, self.rng.randint(6, 16)))
         versions = {number: sorted(self.rng.sample(range(1, 9), self.rng.randint(1, 3))) for number in people}
         partitions = tuple(self.ways.values())
@@ -180,7 +180,7 @@ class Run:
             for version in versions[number]:
                 if not lost or version != versions[number][-1]:
                     self.say([(number, version)], LIVE, record_messages.EVENT, read_at=version * 1_000 + 100)
-            # What the platform lost, and some of what it did not lose, is read again.
+            # Records that the platform lost, and some that it did not lose, are read again.
             if lost or self.rng.random() < 0.3:
                 self.say([(number, versions[number][-1])], BULK, record_messages.RECONCILIATION, read_at=10_000)
         for start in range(0, len(people), 5):
@@ -201,7 +201,7 @@ class Run:
         self.post(queue, body)
 
     def say_at_front_door(self, caller: str, number: int) -> None:
-        """Objects in the destination's own shape, which name their way themselves."""
+        """Objects in the destination's own format, which name their destination."""
         persons = [
             {"email": f"{caller}-{number}-{each}@example.com", "lastName": "1"}
             for each in range(self.rng.randint(1, 3))
@@ -236,7 +236,7 @@ class Run:
         return datetime.fromtimestamp(self.time, UTC)
 
     def wait(self, seconds: float) -> None:
-        """Let the others go on meanwhile. Whoever stands outside, an operator, only waits."""
+        """Let the others run meanwhile. An operator outside of the run only waits."""
         worker = self.current
         if worker is None:
             self.time += seconds
@@ -247,7 +247,7 @@ class Run:
             raise Died
 
     def rest(self) -> None:
-        """Deliver messages and let the workers go on until there is nothing left to do."""
+        """Deliver messages and let the workers run until nothing is left to do."""
         while True:
             ready = [worker for worker in self.workers if worker.running is not None and worker.wake_at <= self.time]
             if ready:
@@ -284,7 +284,7 @@ class Run:
         return at
 
     def give(self, worker: Worker, queue: str, visible: list[Message]) -> None:
-        """A batch for a worker, but those that came too often already."""
+        """A batch for a worker, without messages that were received too often."""
         self.turns += 1
         if self.turns > MAX_TURNS:
             raise Broken("it never comes to rest")
@@ -314,14 +314,14 @@ class Run:
             worker.running = None
 
     def end(self) -> None:
-        """Let go of workers that are still in a call."""
+        """Discard workers that are still in a call."""
         self.over = True
         for worker in self.workers:
             if worker.running and not worker.running.dead:
                 self.resume(worker)
 
     def work(self, worker: Worker, queue: str, batch: list[Message]) -> None:
-        """What the functions' handlers do, and then the poller of their queue."""
+        """The work of the functions' handlers, and then of their queue's poller."""
         try:
             match queue:
                 case "records_dead_letters":
@@ -373,10 +373,10 @@ class Run:
                 failed.append(message.id)
         return failed
 
-    # --------------------------------------------------------------------------------------------------- what can go wrong
+    # -------------------------------------------------------------------------------------------------------------- faults
 
     def carry(self, name: str, call: Callable[[], Any]) -> Any:
-        """Every call to AWS. Whoever stands outside meets no faults."""
+        """Every call to AWS. Calls of an operator have no faults."""
         if self.current is None:
             return call()
         self.maybe_die()

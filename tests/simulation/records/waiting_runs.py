@@ -42,18 +42,18 @@ from tests.simulation.aws.cloud import PREFIX, TABLE, Cloud, Message, Sqs, insta
 BEGIN = datetime(2026, 1, 5, 15, tzinfo=UTC).timestamp()
 LIVE, WAITING = "records", "waiting_records"
 CLOSED, OPEN = "marketo-closed", "marketo-open"
-# As template.yaml has them.
+# As in template.yaml.
 BATCH, INGEST_WORKERS, RELEASE_WORKERS, TIME_LIMIT_S, HIDDEN_S = 40, 5, 5, 120.0, 725.0
-# What a batch takes besides its requests, and a request.
+# The time of a batch besides its requests, and of a request.
 BATCH_S, REQUEST_S = 2.0, 0.3
-# How long a record for the open destination may take, from its sending to its arrival there.
+# How long a record for the open destination may take, from sending to arrival.
 MOST_DELAY_S = 60.0
 DAY_S = 86_400.0
 NEVER = float("inf")
 
 
 class Broken(BaseException):
-    """A rule was broken. It is no Exception, so that the code under test does not catch it."""
+    """A rule was violated. It is no Exception, so that the code under test does not catch it."""
 
 
 @dataclass(frozen=True)
@@ -75,14 +75,14 @@ class Scenario:
     objects_a_request: int = 1_000
 
 
-# What `make test` runs: a hundredth of the messages, with a hundredth of the limit.
+# The runs of `make test`: a hundredth of the messages, with a hundredth of the limit.
 SCENARIOS = {
     "masses": Scenario(3_000, 20.0, 3_600.0, "4030801", 1_200, keys=1_000),
     "quota": Scenario(3_000, 20.0, 3 * DAY_S, "4290801", 1_200, keys=1_000, others_every_s=900.0),
     "failing": Scenario(3_000, 5.0, 2_400.0, "5000801", 1_200, keys=1_000, keep_newest="events"),
     "busy": Scenario(3_000, 5.0, 1_800.0, "429001", 1_200, keys=1_000),
     "days": Scenario(300, 0.0003, 13 * DAY_S, "4030801", 1_200, keys=100, others_every_s=3_600.0),
-    # Records go on coming while those that wait are sent, a few at a time.
+    # New records arrive while the waiting ones are sent, a few at a time.
     "order": Scenario(2_250, 1.0, 300.0, "4030801", 1_200, keys=30, objects_a_request=10),
 }
 LONG = {
@@ -102,7 +102,7 @@ class Worker:
 
 @dataclass
 class Result:
-    """`drained_s` is how long the records took to flow after the destination had recovered."""
+    """`drained_s` is how long the records took after the destination had recovered."""
 
     applied: int = 0
     requests: int = 0
@@ -121,7 +121,7 @@ class Flow:
     cloud: Cloud = field(default_factory=Cloud)
     current: Worker | None = None
     result: Result = field(default_factory=Result)
-    # The versions that the closed destination took of each key, and when records for the open one were sent.
+    # The versions of each key that the closed destination accepted, and when records for the open one were sent.
     taken: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
     sent_at: dict[str, float] = field(default_factory=dict)
     versions: dict[str, int] = field(default_factory=dict)
@@ -138,7 +138,7 @@ class Flow:
         self.sweeps_at = BEGIN
         self.over = False
 
-    # ---------------------------------------------------------------------------------------------------------- the world
+    # -------------------------------------------------------------------------------------------------------------- world
 
     def set_up(self) -> None:
         store, vault = Table(TABLE), Vault(PREFIX)
@@ -161,7 +161,7 @@ class Flow:
             )
 
     def arrivals(self) -> Iterator[tuple[float, str, str]]:
-        """When each message comes, for which destination, and its body."""
+        """When each message arrives, for which destination, and its body."""
         scenario = self.scenario
         closed = (
             (BEGIN + number / scenario.a_second, CLOSED, number % scenario.keys, number // scenario.keys + 1)
@@ -192,7 +192,7 @@ class Flow:
     def send(self, request: Request, *, allowed_domain: str, follow_redirects: int = 0, owner: str) -> Response:
         """The edge of both destinations."""
         if request.url.endswith("/identity/oauth/token"):
-            # At once: the workers share one memory of tokens, whose lock no other may want meanwhile.
+            # At once: the workers share one token cache, whose lock no other worker may need meanwhile.
             token = {"access_token": "canary-token:int", "token_type": "bearer", "expires_in": 3599}
             return Response(200, {}, json.dumps(token).encode())
         self.wait(REQUEST_S)
@@ -225,7 +225,7 @@ class Flow:
             raise greenlet.GreenletExit
 
     def run(self) -> Result:
-        """Until everything has come and nothing waits any more. Raises `Broken`."""
+        """Run until everything has arrived and nothing waits. Raises `Broken`."""
         self.set_up()
         arrivals = self.arrivals()
         following = next(arrivals, None)
@@ -251,7 +251,7 @@ class Flow:
         return self.judge()
 
     def move_on(self, next_arrival: float) -> None:
-        """To the next moment at which something happens."""
+        """Advance to the next event."""
         moments = [next_arrival, *(worker.wake_at for worker in (*self.ingesting, *self.releasing) if worker.running)]
         moments += [message.visible_at for held in self.cloud.queues.values() for message in held]
         later = [moment for moment in moments if moment > self.time]
@@ -286,7 +286,7 @@ class Flow:
                 except ClientError as refused:
                     if boto3_clients.error_code(refused) != "OverLimit":
                         raise
-                    # The poller gets nothing until others are deleted or come back.
+                    # The poller gets nothing until other messages are deleted or become visible.
                     break
                 self.start(worker, work, batch)
 
@@ -324,7 +324,7 @@ class Flow:
         record_release.handle_message(message.body, self.release_settings, lambda: worker.deadline - self.time)
         self.sqs.delete_message(self.cloud.url(WAITING), message.id)
 
-    # ------------------------------------------------------------------------------------------------------ what must hold
+    # --------------------------------------------------------------------------------------------------------------- rules
 
     def look(self) -> None:
         in_flight = sum(message.is_in_flight(self.time) for message in self.cloud.queues.get(LIVE, ()))
@@ -372,7 +372,7 @@ def _merged(*series: Iterator[tuple[float, str, int, int]]) -> Iterator[tuple[fl
 
 
 class _InTurn:
-    """Stands for a pool of threads: one after the other."""
+    """Replaces a pool of threads: one task after the other."""
 
     def __init__(self, _: int) -> None:
         self.map = map
@@ -415,7 +415,7 @@ def play(scenario: Scenario) -> Result:
 
 
 def attempt(name: str) -> str:
-    """What a scenario breaks; empty where it breaks nothing."""
+    """The violations of a scenario; empty if there are none."""
     try:
         play(SCENARIOS[name])
     except Broken as broken:

@@ -1,4 +1,4 @@
-"""The API, called with whatever its own document allows and does not allow, on the deployed template: see `fuzzing`."""
+"""The API on the deployed template, called with valid and invalid requests generated from its document: see `fuzzing`."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ import pytest
 
 from portaria.access import api_tokens
 from tests.fakes.local_cloud.session import LocalCloud
-from tests.stack.api import fuzzing
-from tests.stack.api.fuzzing import Fuzz, Group, Scenery
+from tests.stack.api.fuzz_operations import operation_id
+from tests.stack.api.fuzz_scenery import Scenery
+from tests.stack.api.fuzzing import Fuzz, Group
 
 RESULT = Path("build/faults/api_fuzz.json")
-# Made-up calls of each operation.
+# Generated calls of each operation.
 ADMINISTRATOR, TOKEN, NOBODY = 2, 1, 0
 LONG_ADMINISTRATOR, LONG_TOKEN, LONG_NOBODY = 45, 45, 3
-LONG_CALLS = 5_000
+LONG_CALLS = 6_000
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ def scenery(stack: LocalCloud) -> Iterator[Scenery]:
 
 
 def scopes(document: dict[str, Any]) -> list[str]:
-    """Every scope that an operation of the document asks for."""
+    """Every scope that an operation of the document requires."""
     operations = [operation for methods in document["paths"].values() for operation in methods.values()]
     security = [
         each for operation in operations if isinstance(operation, dict) for each in operation.get("security", ())
@@ -38,7 +39,7 @@ def scopes(document: dict[str, Any]) -> list[str]:
 
 
 def groups(cloud: LocalCloud, token: str, *, long: bool) -> list[Group]:
-    """Who calls. Below /v1 each kind of caller has an address of its own, as tokens that do not work put theirs off."""
+    """The callers. Below /v1 each kind has an address of its own, because invalid tokens slow down their address."""
     programs, administrators = f"{cloud.public_url}/v1", f"{cloud.public_url}/admin/v1"
 
     def as_program(number: int, authorization: str) -> dict[str, str]:
@@ -72,8 +73,8 @@ def test_api_fuzz_every_call_is_answered_as_documented(stack: LocalCloud, scener
     print(f"\napi fuzz: {figures}")
     assert not tally.findings, "\n".join(["answers that should not be:", *tally.sentences()])
     assert (tally.server_errors, tally.undocumented, tally.violations) == (0, 0, 0)
-    # Nothing was called in vain: each operation has succeeded at least once, and each kind of caller got what is theirs.
-    assert {fuzzing.operation_id(operation) for operation in fuzz.operations} == tally.succeeded
+    # Each operation has succeeded at least once, and each kind of caller got the expected responses.
+    assert {operation_id(operation) for operation in fuzz.operations} == tally.succeeded
     assert set(tally.statuses["no token"]) <= {200, 401, 303, 404, 403}
     assert tally.opened == {"show_health"}
     assert set(tally.statuses["guessed token"]) <= {200, 401, 429, 303}

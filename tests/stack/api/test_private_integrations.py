@@ -1,4 +1,4 @@
-"""Programs with tokens on the deployed template, and what those try who should not have one."""
+"""Programs with tokens on the deployed template, and refused attempts of callers without the right one."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ Found = TypeVar("Found")
 
 
 def some_address() -> str:
-    """Where a call comes from. MiniStack takes it from X-Forwarded-For; API Gateway from the connection alone."""
+    """The source address of a request. MiniStack takes it from X-Forwarded-For, API Gateway from the connection only."""
     return "2001:db8::" + ":".join(secrets.token_hex(2) for _ in range(3))
 
 
 @dataclass
 class Integration:
-    """A private integration that an administrator made, and its token."""
+    """A private integration that an administrator created, and its token."""
 
     cloud: LocalCloud
     scopes: tuple[str, ...]
@@ -39,7 +39,7 @@ class Integration:
         self.id, self.token = made["id"], made["token"]
 
     def manage(self, method: str, path: str, body: Any = None, *, status: int = 200) -> requests.Response:
-        """As an administrator; `path` is below this one's own."""
+        """As an administrator; `path` is below this integration's own."""
         own = f"/{self.id}" if self.id else ""
         url = f"{self.cloud.public_url}/admin/v1/private-integrations{own}{path}"
         answer = self.cloud.admin.request(method, url, json=body)
@@ -53,7 +53,7 @@ class Integration:
         return self.cloud.web.request(method, f"{self.cloud.public_url}/v1{path}", json=body, headers=headers)
 
     def status(self, token: str = "") -> int:
-        """What a call for which this one has the scope is answered."""
+        """The response to a call for which this integration has the scope."""
         return self.call("GET", "/routes", token=token).status_code
 
 
@@ -68,7 +68,7 @@ def reason(answer: requests.Response) -> tuple[int, str]:
 
 
 def run_concurrently(number: int, work: Callable[[], Found], workers: int = 4) -> list[Found]:
-    """So many, as many of them at the same time as there are workers: MiniStack starts a process for each."""
+    """This many calls, concurrently, up to the number of workers: MiniStack starts a process for each."""
     with ThreadPoolExecutor(workers) as pool:
         return [future.result() for future in [pool.submit(work) for _ in range(number)]]
 
@@ -128,7 +128,7 @@ def test_edit_private_integration_removed_scope_applies_to_next_call(integration
 
 
 def test_rotate_private_integration_concurrently_only_one_succeeds(integration: Integration) -> None:
-    """Given several administrators who rotate at once, then one has a token and the others none."""
+    """Given several administrators who rotate at the same time, then one gets a token and the others none."""
     url = f"{integration.cloud.public_url}/admin/v1/private-integrations/{integration.id}/rotate"
 
     def rotate(**body: Any) -> requests.Response:
@@ -144,7 +144,7 @@ def test_rotate_private_integration_concurrently_only_one_succeeds(integration: 
     (won,) = (answer.json()["token"] for answer in answers if answer.status_code == 200)
     assert [integration.status(token) for token in (integration.token, won)] == [200, 200]
 
-    # Those who want the old one gone may each win, one after the other: then only the last one's token works.
+    # Immediate rotations may all succeed, one after the other: then only the last token works.
     answers = [answer for answer in run_concurrently(4, lambda: rotate(expire_now=True)) if answer.status_code == 200]
     last = max(answers, key=lambda answer: int(answer.headers["ETag"].strip('"'))).json()["token"]
     given = {answer.json()["token"] for answer in answers}
@@ -181,7 +181,7 @@ def test_token_at_admin_api_or_private_integrations_is_refused(stack: LocalCloud
     for path in ("private-integrations", "routes", f"private-integrations/{integration.id}"):
         headers = {"Authorization": f"Bearer {integration.token}"}
         answer = stack.web.get(f"{stack.public_url}/admin/v1/{path}", headers=headers)
-        # API Gateway refuses it: the function, which names each request, was not asked.
+        # API Gateway refuses it: the function, which adds a request id, was not called.
         assert (answer.status_code, "X-Request-Id" in answer.headers) == (403, False)
     for method, path in (("GET", ""), ("POST", f"/{integration.id}/rotate"), ("DELETE", f"/{integration.id}")):
         refused = integration.call(method, f"/private-integrations{path}", {})
@@ -192,7 +192,7 @@ def test_token_at_admin_api_or_private_integrations_is_refused(stack: LocalCloud
 def test_token_failed_attempts_of_one_address_are_throttled(integration: Integration) -> None:
     guessing, other = some_address(), some_address()
     answers: list[requests.Response] = []
-    # Twice as many: a minute may end between them, and the count begins anew.
+    # Twice as many: a minute may end between them, and the count begins again.
     while len(answers) < 2 * auth_throttle.MOST + 2 and (not answers or answers[-1].status_code == 401):
         token = api_tokens.make(integration.id).reveal()
         answers.append(integration.call("GET", "/routes", token=token, address=guessing))
@@ -207,7 +207,7 @@ def test_token_failed_attempts_of_one_address_are_throttled(integration: Integra
 
 @dataclass
 class Engage:
-    """A connection to Engage's simulator with one user whose identifier is registered, and a program that signs people on."""
+    """A connection to Engage's simulator with one user whose identifier is registered, and a program that signs users on."""
 
     cloud: LocalCloud
     name: str = field(default_factory=lambda: f"t{secrets.token_hex(4)}")
@@ -232,13 +232,13 @@ class Engage:
         return str(made.json()["link"])
 
     def open(self, link: str) -> requests.Response:
-        """In a browser of its own."""
+        """In a separate browser."""
         with Web(self.cloud.stack) as browser:
             return browser.get(link, allow_redirects=False)
 
     def enter(self, location: str) -> str:
-        """Arrive at the front end: who is in now. `ValueError` for a key that was used."""
-        # The address has its query in the fragment, which a browser sends to nobody.
+        """Open the front end. Returns the user who is signed in. Raises `ValueError` for a used key."""
+        # The address has its query in the fragment, which a browser does not send.
         (key,) = parse_qs(urlsplit(location).fragment.partition("?")[2])["key"]
         return self.cloud.control.enter_engage(self.name, key)
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 TIMEOUT_S = 120.0
-# Nothing of a person's settings: not of the make that runs this, nor of another sandbox.
+# No settings of the user, of the calling make, or of another sandbox.
 KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "XDG_CACHE_HOME")
 FENCED = re.compile(r"^(?P<indent> *)```(?P<kind>\w*)\n(?P<content>.*?)^(?P=indent)```$", re.MULTILINE | re.DOTALL)
 NOT_RUN = re.compile(r"<!-- not run: (.+) -->\s*\Z")
@@ -71,7 +71,7 @@ def _commands(section: str, content: str) -> Iterator[Block]:
 
 
 class Shell:
-    """One bash, as a person's terminal in a folder. What a block sets, the next one sees."""
+    """One bash with its folder, as a terminal. What a block sets, the next one sees."""
 
     def __init__(self, folder: Path) -> None:
         environment = {name: os.environ[name] for name in KEPT if name in os.environ}
@@ -100,7 +100,7 @@ class Shell:
             self._bash.wait()
 
     def run(self, script: str) -> tuple[bool, str]:
-        """Whether every command succeeded, and what was printed."""
+        """Whether every command succeeded, and the output."""
         assert self._bash.stdin
         mark = f"end-{secrets.token_hex(8)}"
         self._bash.stdin.write(f"failed=; trap 'failed=1' ERR\n{script}\ntrap - ERR; echo; echo {mark} $failed\n")
@@ -121,7 +121,7 @@ class Shell:
 
 
 def difference(expected: str, printed: str) -> str:
-    """What of the expected lines was not printed, and what was; empty where they are the same."""
+    """The expected lines and the output if they differ; empty if they match."""
     wanted, got = _lines_of(expected), _lines_of(printed)
     pattern = "".join("(?:.*\n)*?" if line == "…" else f"{_pattern(line)}\n" for line in wanted)
     if re.fullmatch(pattern, "".join(f"{line}\n" for line in got)):

@@ -18,7 +18,7 @@ portaria configure examples/portaria.yaml
 portaria configure examples/connections.yaml
 sandbox kommo click-install padaria
 """
-# test_quickstart.py runs it, on a cloud on which nothing has happened yet.
+# test_quickstart.py runs it, on an unused cloud.
 TOUR = ROOT / "docs" / "quickstart.md"
 # Tokens that the documents save. A token file is never overwritten.
 TOKENS = ("nightly.token", "bi-listing.token", "bi-listing-new.token")

@@ -1,4 +1,4 @@
-"""The guided tour, as a person pastes it: every block of docs/quickstart.md, in order, in one shell."""
+"""Every block of docs/quickstart.md, in order, in one shell."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.fakes.local_cloud.session import LocalCloud
 from tests.stack.documents.shell_blocks import Shell, blocks, difference
 
 TOUR = ROOT / "docs" / "quickstart.md"
-# What the tour writes beside the sandbox's own files. A token is never written over.
+# Files that the quickstart writes beside the sandbox's own. A token file is never overwritten.
 WRITTEN = ("portaria.yaml", "website.token", "bi.token")
 SECONDS = ROOT / "build" / "quickstart.json"
 

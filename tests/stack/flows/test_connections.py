@@ -1,4 +1,4 @@
-"""Connections of every kind on the deployed template: made, used, rotated, replaced and deleted by an administrator."""
+"""Connections of all kinds on the deployed template: created, used, rotated, replaced and deleted by an administrator."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ VERSION = {"Version": "2021-07-28"}
 
 @dataclass
 class Administrator:
-    """Somebody with AWS credentials and one connection, `name`. No answer that they get holds a secret."""
+    """An administrator with AWS credentials and one connection, `name`. No response to them contains a secret."""
 
     cloud: LocalCloud
     name: str = field(default_factory=lambda: f"t{secrets.token_hex(4)}")
@@ -37,7 +37,7 @@ class Administrator:
         return self.ask("GET", f"connections/{self.name}")
 
     def call(self, method: str, path: str, *, status: int = 200, **more: Any) -> Any:
-        """A call to the connection's API, and what its answer's JSON holds; `status` is what that API answered."""
+        """A call to the connection's API. Returns the JSON of the response; `status` is the API's own."""
         answer = self.ask("POST", f"connections/{self.name}/call", {"method": method, "path": path, **more})
         assert answer["status"] == status, answer
         return json.loads(answer["body"]) if answer["body"] else None
@@ -75,7 +75,7 @@ class Location:
         return self.administrator.connect("leadconnector", fields={"location_id": self.id}, credentials=given)
 
     def calls(self, token: str) -> int:
-        """How many of LeadConnector's answers a token brought."""
+        """The number of LeadConnector's responses to a token."""
         return int(self.control.leadconnector_token(token)["calls"])
 
 
@@ -102,7 +102,7 @@ def provider(cloud: LocalCloud, name: str, **settings: Any) -> tuple[str, str]:
 PERSON = {"priority": "normal", "dedupeFields": {"field1": "email"}, "persons": [{"email": "maria@example.com"}]}
 
 
-# ------------------------------------------------------------------------------------------------------------ every kind
+# ------------------------------------------------------------------------------------------------------------- all kinds
 
 
 def test_http_connection_api_key_is_sent_in_named_header(administrator: Administrator) -> None:
@@ -133,7 +133,7 @@ def test_http_connection_bearer_token_is_sent_and_401_keeps_connection(
     found = administrator.call("GET", f"/locations/{location.id}", headers=VERSION)
     assert found["location"]["id"] == location.id
     administrator.call("GET", f"/locations/{location.id}", status=401)
-    # A 401 for whatever reason ends no connection whose platform nobody knows.
+    # A 401 ends no connection of a generic platform.
     assert administrator.show()["state"] == "connected"
 
 
@@ -166,7 +166,7 @@ def test_engage_connection_wrong_password_is_refused_and_right_one_logs_in(admin
     assert refused["type"] == "urn:portaria:problem:credentials_refused"
     made = administrator.connect("engage", fields={"customer_id": name}, credentials=log_in)
     assert (made["kind"], made["fields"]["environment"]) == ("password", "homologation")
-    # Nothing is at this path: the call arrives, with a token of its own.
+    # This path does not exist, so the call arrives with a token of its own.
     administrator.call("GET", "/api/v1/nothing", status=404)
     (user,) = [user for user in administrator.cloud.control.engage() if user["customer_id"] == name]
     assert user["log_ins"] == 2
@@ -186,13 +186,13 @@ def test_client_credentials_connection_requests_new_token_after_expiry(administr
     made = administrator.connect("oauth2", kind="client_credentials", client=name, allowed_domain=host)
     assert (made["state"], made["scopes"]) == ("connected", "read")
     assert administrator.call("GET", "/api/me") == {"sub": "somebody", "scope": "read", "pairs": 1}
-    # Every token of it ends: the next call brings a new one.
+    # Every token of it ends, so the next call obtains a new one.
     administrator.cloud.control.end_oauth2_tokens(name)
     assert administrator.call("GET", "/api/me")["sub"] == "somebody"
     assert administrator.cloud.control.oauth2(name)["calls"] == {"client_credentials issued": 3}
 
 
-# ----------------------------------------------------------------------------------------------------- other credentials
+# ---------------------------------------------------------------------------------------------- replacement and rotation
 
 
 def test_leadconnector_connection_rotation_keeps_old_token_in_reserve(
@@ -209,7 +209,7 @@ def test_leadconnector_connection_rotation_keeps_old_token_in_reserve(
     assert administrator.show() == made
     administrator.call("GET", where)
 
-    # One that works takes the old one's place
+    # One that works replaces the old one
     new = secret("pit-")
     location.control.rotate_leadconnector_token(location.token, new)
     rotated = administrator.ask("POST", rotate, {"credentials": {"token": new}})
@@ -221,13 +221,13 @@ def test_leadconnector_connection_rotation_keeps_old_token_in_reserve(
     administrator.call("GET", where)
     assert (location.calls(new), location.calls(location.token)) == (before[0] + 1, before[1])
 
-    # While both should work and the new one does not, the old one does
+    # During the overlap the old one is used if the new one does not work
     location.control.revoke_leadconnector_token(new)
     administrator.call("GET", where)
     assert location.calls(location.token) == before[1] + 1
     assert administrator.show()["state"] == "connected"
 
-    # The overlap is ended: nobody uses the old one any more, though LeadConnector would still take it
+    # After the overlap the old one is not used, although LeadConnector would still accept it
     assert administrator.ask("POST", f"connections/{administrator.name}/rotation/expire", {})["previous_until"] is None
     assert "AWSPREVIOUS" not in str(administrator.labels())
     administrator.call("GET", where, status=401)
@@ -238,7 +238,7 @@ def test_leadconnector_connection_rotation_keeps_old_token_in_reserve(
     used = administrator.ask("POST", f"{path}/call", {"method": "GET", "path": where}, status=409)
     assert used["type"] == "urn:portaria:problem:needs_reconnect"
 
-    # And a token that works brings it back
+    # A token that works makes the connection usable again
     good = secret("pit-")
     location.control.add_leadconnector_token(good, location.id)
     assert administrator.ask("PUT", f"{path}/credentials", {"credentials": {"token": good}})["state"] == "connected"
@@ -257,7 +257,7 @@ def test_http_connection_replaced_credentials_drop_old_ones(administrator: Admin
     assert replaced["generation"] == 2
     assert administrator.call("GET", "/api/me") == {"sub": administrator.name}
     assert "AWSPREVIOUS" not in str(administrator.labels())
-    # The same ones again change nothing; whatever is fixed stays
+    # Replacing with the same credentials changes nothing; immutable fields stay
     assert administrator.ask("PUT", f"{path}/credentials", good) == replaced
     fixed = administrator.ask("PUT", f"{path}/credentials", {**good, "allowed_domain": LEADCONNECTOR}, status=409)
     assert fixed["type"] == "urn:portaria:problem:connection_fixed"
@@ -274,7 +274,7 @@ def test_delete_connection_removes_secret_and_name_can_be_reused(
     assert administrator.ask("GET", path, status=404)["type"] == "urn:portaria:problem:unknown_connection"
     administrator.ask("POST", f"{path}/rotate", {"credentials": {"token": secret("pit-")}}, status=409)
     call = {"method": "GET", "path": f"/locations/{location.id}"}
-    # It stands marked as removed for a while, and a process that knows the token does not use it
+    # It is marked as deleted for a while, and a process that has cached the token does not use it
     assert administrator.ask("POST", f"{path}/call", call, status=409)["type"].endswith(":connection_removed")
 
     assert location.connect()["generation"] == 1
@@ -286,7 +286,7 @@ def test_delete_connection_removes_secret_and_name_can_be_reused(
     administrator.call("GET", f"/locations/{location.id}")
 
 
-# ---------------------------------------------------------------------------------------------------------------- the gate
+# ---------------------------------------------------------------------------------------------------------- outbound guard
 
 
 def test_call_connection_hostile_url_or_header_reaches_no_other_host(administrator: Administrator) -> None:

@@ -1,4 +1,4 @@
-"""Grants on the local cloud: renewed by the schedule's queue, asked for by a crowd, and taken away by the customer."""
+"""Grants on the local cloud: renewed by the schedule's queue, requested by concurrent callers, and revoked by the customer."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ swept_at = 0.0
 
 
 def sweep(cloud: LocalCloud) -> None:
-    """What the schedule sends every five minutes; here every three seconds at most, however often it is called."""
+    """The schedule's message, sent every five minutes on AWS; here every three seconds at most."""
     global swept_at  # noqa: PLW0603 - one schedule a session
     if time.monotonic() < swept_at + 3:
         return
@@ -65,7 +65,7 @@ def heard(cloud: LocalCloud, queue_url: str) -> list[dict[str, Any]]:
 
 @pytest.fixture
 def ear(stack: LocalCloud, request: pytest.FixtureRequest) -> Iterator[str]:
-    """A queue that hears every event of the project's bus."""
+    """A queue that receives every event of the project's bus."""
     name = f"ear-{abs(hash(request.node.name)) % 10**8}"
     url = stack.sqs.create_queue(QueueName=name)["QueueUrl"]
     arn = stack.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
@@ -108,7 +108,7 @@ def test_renew_tokens_revoked_grant_is_announced_and_reinstall_recovers_it(scene
     assert event["detail"]["reconnect_url"] == f"{scene.install_url}/start"
     assert (show(scene, name)["state"], show(scene, name)["reason"]) == ("needs_reconnect", "grant_revoked")
 
-    # And a reinstall brings it back under its old name
+    # And a reinstall restores it under its old name
     scene.cloud.control.set_kommo_limits(access_life_s=86_400)
     assert scene.hook(scene.code(host), host).status_code == 200
     wait_for(lambda: show(scene, name), lambda connection: connection["state"] == "connected")
@@ -138,7 +138,7 @@ def test_uninstall_disconnected_account_is_removed_and_can_be_installed_again(sc
     wait_for(lambda: heard(scene.cloud, ear), lambda events: "connection.removed" in str(events))
     assert "DeletedDate" in scene.cloud.secrets.describe_secret(SecretId=secret_id)
 
-    # When they install again and the old hook is sent once more, then the new connection stays
+    # When they install again and the old webhook is repeated, then the new connection stays
     assert scene.hook(scene.code(host), host).status_code == 200
     wait_for(lambda: show(scene, name), lambda connection: connection["state"] == "connected")
     assert uninstall(scene, hook).status_code == 200

@@ -1,4 +1,4 @@
-"""A connection to any OAuth 2.0 provider on the deployed template, a requests session playing the person's browser."""
+"""A connection to a generic OAuth 2.0 provider on the deployed template; a requests session plays the user's browser."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.fakes.local_cloud.session import LocalCloud, Web
 
 
 class Provider:
-    """A simulated provider, and this project's OAuth client and connection for it, all of one test's own name."""
+    """A simulated provider, with this project's OAuth client and connection for it, named after the test."""
 
     def __init__(self, cloud: LocalCloud, **settings: Any) -> None:
         self.cloud = cloud
@@ -55,7 +55,7 @@ class Provider:
         return str(answer.json()["url"])
 
     def decide(self, browser: Web, link: str, decision: str) -> Any:
-        """Open the link, come to the provider's page, choose there, and come back."""
+        """Open the link, consent or refuse on the provider's page, and return."""
         consent = browser.get(link)
         assert consent.url.startswith(f"{self.urls['authorize_url']}?"), consent.text
         choice = re.search(rf'href="([^"]*decision={decision}[^"]*)"', consent.text)
@@ -88,7 +88,7 @@ def test_oauth2_authorization_allowed_connects_the_connection_once(stack: LocalC
     )
     assert ended["state"] == "connected"
     assert stack.control.oauth2(provider.name)["calls"] == {"authorization_code issued": 1}
-    # A link opens once, also in the browser that used it.
+    # A link opens once, even in the browser that used it.
     again = browser.get(link, headers={"Accept": "text/html"})
     assert again.status_code == 404
     assert "used_ticket" in again.text

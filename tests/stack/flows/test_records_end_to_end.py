@@ -1,4 +1,4 @@
-"""Records on the deployed template: from an event, and from a program written for Adobe's endpoint, to a known end."""
+"""Records on the deployed template: from an event, and from a program written for Adobe's endpoint, to a known outcome."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_records_kommo_event_is_applied_after_adobe_report(scene: Scene) -> None
     contact = control.kommo_contacts(host)["contacts"][0]["id"]
     control.change_kommo(host, id=contact, fields={"email": "ana@example.com", "last_name": "Souza"})
 
-    # The event proves the address; the name, which it lacks, comes with the account's next reading.
+    # The event proves the address; the missing name comes with the next read of the account.
     wait_for(lambda: control.marketo_persons(munchkin, "ana@example.com"), bool)
     scene.cloud.sqs.send_message(
         QueueUrl=scene.cloud.stack.queues["backfills"], MessageBody=json.dumps({"reconcile": "due"})
@@ -45,7 +45,7 @@ def test_records_kommo_event_is_applied_after_adobe_report(scene: Scene) -> None
 
     webhook = f"{scene.cloud.public_url}/receipts/marketo"
     assert control.register_adobe_webhook(webhook, ADOBE_CLIENT_ID)
-    # One event for each of two requests at least, and one with the quota; each twice, in both shapes.
+    # One event for each of at least two requests, and one with the quota; each twice, in both shapes.
     assert control.deliver_adobe_events(webhook, munchkin, shape="wrapped", times=2) >= 3
     assert control.deliver_adobe_events(webhook, munchkin) == 1
     receipts = listed(scene, "receipts", **of_contact)
@@ -84,7 +84,7 @@ def test_records_refused_person_becomes_dead_letter_and_is_redriven_with_trace(s
         done = scene.cloud.admin.post(url, json={"connection": destination, "dry_run": dry_run}).json()
         assert [each["outcome"] for each in done["letters"]] == [outcome]
     wait_for(lambda: control.marketo_persons(munchkin), lambda found: len(found) == 9)
-    # The caller's headers reached Marketo with every request, the redriven one too, and find all of their receipts.
+    # The caller's headers reached Marketo with every request, including the redriven one, and find all of their receipts.
     sent = {(each["correlation_id"], each["request_source"]) for each in control.marketo_requests(munchkin)}
     assert sent == {(f"nightly {scene.name}", "export")}
     found = listed(scene, "receipts", correlation_id=f"nightly {scene.name}")
@@ -148,14 +148,14 @@ def test_records_for_exhausted_quota_wait_and_are_sent_after_new_credentials(sce
         json={"credentials": {"client_id": destination, "client_secret": "canary-marketo-secret"}},
     )
     assert replaced.status_code == 200, replaced.text
-    # The schedule looks once a minute
+    # The schedule runs once a minute
     wait_for(lambda: control.marketo_persons(munchkin), lambda found: len(found) == 3, 240.0)
     wait_for(lambda: waiting(scene, destination), lambda found: found == 0)
     assert listed(scene, "dead-letters", connection=destination) == []
 
 
 def waiting(scene: Scene, destination: str) -> int:
-    """How many records wait in the table for a destination."""
+    """The number of records that wait in the table for a destination."""
     item = scene.cloud.dynamodb.get_item(
         TableName=scene.cloud.stack.table,
         Key={"pk": {"S": f"PARKED#{destination}"}, "sk": {"S": "WAITING"}},

@@ -1,4 +1,4 @@
-"""A build for the other processor, made on this one: Lambda on arm64 costs a fifth less, and CI has no such machine."""
+"""A build for the other processor, made on this one, because CI has no arm64 machine and Lambda on arm64 costs a fifth less."""
 
 from __future__ import annotations
 
@@ -34,6 +34,6 @@ def test_build_for_other_processor_has_only_its_modules() -> None:
     packages = {file.relative_to(build.folder).parts[2].partition(".")[0] for file, _ in found}
     assert {"pydantic_core", "cryptography", "orjson", "_cffi_backend", "markupsafe"} <= packages
 
-    # The check that `make deploy` relies on, shown to fail.
+    # The check that `make deploy` relies on can fail.
     with pytest.raises(NotStarted, match=f"the build is for {ours}, but .* is for {other}"):
         Build(MINISTACK_PYTHON, parameters, build.folder, build.cache).run(lambda _command, _environment: None)

@@ -1,4 +1,4 @@
-"""What Lambda guarantees to a function and its caller, with small functions in `local.functions.execution_environment`."""
+"""Lambda's guarantees to a function and its caller, with small functions in `local.functions.execution_environment`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Make = Callable[..., Function]
 
 @pytest.fixture
 def function(tmp_path: Path) -> Make:
-    """Makes a function whose handler.py is the given code; its layers are folders of modules by their text."""
+    """Creates a function with this code as handler.py; its layers are folders of modules by their source."""
 
     def make(code: str, *layers: dict[str, str], **settings: object) -> Function:
         folder = tmp_path / "task"
@@ -68,7 +68,7 @@ def error_of(report: Report) -> tuple[str, str]:
     return report.answer["errorType"], report.answer["errorMessage"]
 
 
-# ------------------------------------------------------------------------------------------------- what a function sees
+# ---------------------------------------------------------------------------------------------------------- environment
 
 
 def test_execution_environment_context_and_variables_equal_lambda(function: Make) -> None:
@@ -168,7 +168,7 @@ def test_execution_environment_function_writes_no_bytecode(function: Make) -> No
     assert list(probe.layers[0].rglob("*.pyc")) == []
 
 
-# ---------------------------------------------------------------------------------------------------- answers and errors
+# -------------------------------------------------------------------------------------------------- responses and errors
 
 
 def test_execution_environment_invocations_share_process_with_separate_logs(function: Make) -> None:
@@ -246,7 +246,7 @@ def test_execution_environment_answer_of_maximum_size_is_accepted(function: Make
     assert len(report.payload) == MAX_PAYLOAD_BYTES
 
 
-# -------------------------------------------------------------------------------------------------------- limits and ends
+# ---------------------------------------------------------------------------------------------------- limits and shutdown
 
 
 def test_execution_environment_timed_out_function_is_killed_with_children(function: Make) -> None:

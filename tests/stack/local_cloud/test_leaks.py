@@ -1,4 +1,4 @@
-"""What the leak check reads of the local cloud: a secret is found wherever one is left."""
+"""What the leak check reads on the local cloud: it finds a secret in every place."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from tests.fakes.local_cloud import leaks
 from tests.fakes.local_cloud.session import LocalCloud
 from tests.leaks import Watch
 
-# Not what the session's own check looks for, which reads all this too.
+# Not the canary of the session's own check, which also reads all this.
 PLANTED = "planted-secret"
 
 
 def test_stack_leak_check_finds_planted_secrets_in_every_place(stack: LocalCloud) -> None:
-    """Given secrets in a log, a metric, the table, a queue, on the bus and in a process's log, then each is found, once."""
+    """Given secrets in a log, a metric, the table, a queue, on the bus and in a process's log, then each is found once."""
     name, watch = f"planted-{time.time_ns()}", Watch(needles=(PLANTED,))
     key = {"pk": {"S": name}, "sk": {"S": "PLANTED"}}
     queue, group = stack.stack.queues["renewals_dead_letters"], stack.stack.log_groups["manage"]

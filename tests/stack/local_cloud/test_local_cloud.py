@@ -106,7 +106,7 @@ def test_local_cloud_status_names_dead_process_and_up_restarts(checkout: Checkou
 
 
 def messages(stack: Stack) -> str:
-    """How many messages the queue of the neighbour holds."""
+    """The number of messages in the neighbour's queue."""
     answer = stack.client("sqs").get_queue_attributes(QueueUrl=stack.queues["things"], AttributeNames=["All"])
     return str(answer["Attributes"]["ApproximateNumberOfMessages"])
 
@@ -196,7 +196,7 @@ def test_local_cloud_up_ministack_dies_during_deployment_shows_its_log(checkout:
     output, _ = starting.communicate(timeout=60)
     assert starting.returncode == 1
     assert "ministack died during the deployment" in output
-    assert "Ready" in output  # MiniStack's own words
+    assert "Ready" in output  # MiniStack's own message
     assert not checkout.processes()
 
 
@@ -211,7 +211,7 @@ def test_local_cloud_up_requested_port_in_use_names_its_process(checkout: Checko
 
 
 def test_local_cloud_down_does_not_end_foreign_processes(checkout: Checkout, neighbour: Stack) -> None:
-    """Also one whose number build/stack.json holds, as after a restart of the machine."""
+    """Also one whose number is in build/stack.json, as after a restart of the machine."""
     file = checkout.root / "build" / "stack.json"
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as foreign:
         file.write_text(json.dumps({**json.loads(file.read_text()), "pids": {"ministack": foreign.pid}}))
@@ -324,7 +324,7 @@ ACME = "acme.kommo.com"
 
 @pytest.fixture
 def kommo(control: Control) -> Control:
-    """Kommo with one client and one account of 600 contacts, and no limit of requests in the way."""
+    """Kommo with one client and one account of 600 contacts, without a rate limit."""
     control.add_kommo_client(**CLIENT)
     control.add_kommo_account("acme", contacts=600)
     control.set_kommo_limits(requests_per_s=1_000)

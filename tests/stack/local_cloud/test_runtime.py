@@ -35,7 +35,7 @@ PACKAGE = ROOT / "layers" / "portaria" / "portaria"
 # https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
 MAX_UNZIPPED_BYTES = 250 * 2**20
 
-# A handler that imports what its event names, and answers what it could not import.
+# A handler that imports the module that its event names, and returns the modules that failed.
 IMPORTER = """
 import importlib
 def handler(event, context):
@@ -56,7 +56,7 @@ def functions(stack: LocalCloud) -> dict[str, Function]:
 
 @pytest.fixture
 def clean_up(stack: LocalCloud) -> Iterator[None]:
-    """Remove what the events for `manage` create, which may be there already from a run that was stopped."""
+    """Remove what the events for `manage` create, which a stopped run may have left."""
 
     def delete() -> None:
         paths = ["oauth-clients/kommo/crm"]
@@ -82,7 +82,7 @@ def test_functions_and_event_folders_match() -> None:
 @pytest.mark.usefixtures("clean_up")
 def test_functions_answer_every_sample_event(stack: LocalCloud, functions: dict[str, Function]) -> None:
     def answers(logical_id: str) -> list[tuple[str, Report, str]]:
-        """A function's events one after another in one process: the first finds it cold, the others warm."""
+        """A function's events in turn in one process: the first one is a cold start."""
         function = functions[logical_id]
         answered = []
         with ExecutionEnvironment(function, invoke.aws_environment(stack.stack, function)) as environment:
@@ -104,7 +104,7 @@ def test_functions_answer_every_sample_event(stack: LocalCloud, functions: dict[
 
 
 def problem_of(report: Report, event: dict[str, Any]) -> str:
-    """What is wrong with the answer to an event of API Gateway, SQS or the Scheduler; empty where nothing is."""
+    """What is wrong with the response to an event of API Gateway, SQS or the Scheduler; empty if nothing is."""
     if report.failed:
         return f"{report.answer['errorType']}: {report.answer['errorMessage']}"
     answer = report.answer
@@ -160,7 +160,7 @@ def test_problem_of_response_finds_what_api_gateway_refuses(answer: Any, problem
 def test_function_imports_are_all_in_its_layers(
     stack: LocalCloud, functions: dict[str, Function], tmp_path: Path
 ) -> None:
-    """Events reach few of the imports inside functions. So all that the code names is imported, with the same layers."""
+    """Events reach few imports inside functions, so all modules that the code names are imported with the same layers."""
     (tmp_path / "handler.py").write_text(IMPORTER)
     by_layers: dict[tuple[Path, ...], list[str]] = {}
     for logical_id, function in functions.items():
@@ -206,7 +206,7 @@ def _imported(node: ast.AST) -> Iterator[str]:
     elif isinstance(node, ast.Call) and re.fullmatch(r"platforms\.(load|every)", ast.unparse(node.func)):
         yield from (f"portaria.platforms.{path.parent.name}" for path in PACKAGE.glob("platforms/*/__init__.py"))
     for child in ast.iter_child_nodes(node):
-        # Neither what only a type checker reads nor what only a command runs.
+        # Except imports for type checking, and those of commands only.
         if not (isinstance(child, ast.If) and ast.unparse(child.test) in ("TYPE_CHECKING", "__name__ == '__main__'")):
             yield from _imported(child)
 
@@ -223,12 +223,12 @@ def source_of(name: str) -> Path | None:
 def test_function_with_package_missing_from_layer_fails(
     stack: LocalCloud, functions: dict[str, Function], tmp_path: Path
 ) -> None:
-    """The check of this file, on a copy of the layer without `requests`."""
+    """The check of this module, on a copy of the layer without `requests`."""
     function = functions["ExchangeCodeFunction"]
     (layer,) = (layer for layer in function.layers if layer.name == "LibrariesLayer")
     merge_layers((layer,), tmp_path / "layer")
     packages = tmp_path / "layer" / "python"
-    # A link to a folder is made a folder of links, so that nothing is removed from the layer itself.
+    # A link to a folder becomes a folder of links, so that nothing is removed from the layer itself.
     packages.unlink()
     packages.mkdir()
     for package in (layer / "python").iterdir():

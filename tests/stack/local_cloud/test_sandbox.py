@@ -44,7 +44,7 @@ def test_sandbox_started_twice_changes_nothing(stack: LocalCloud) -> None:
 
 
 def test_sandbox_kommo_account_is_installed_changed_and_uninstalled(scene: Scene) -> None:
-    """With an account and an application of its own, by hook and in a browser."""
+    """With an account and an application of its own, by webhook and in a browser."""
     name, munchkin = f"{scene.name}s", scene.send_to_marketo()
     assert "20 contacts" in run("kommo", "add-account", name, "--contacts", "20", "--without-email", "0")
     assert "exists already" in run("kommo", "add-account", name)
@@ -58,7 +58,7 @@ def test_sandbox_kommo_account_is_installed_changed_and_uninstalled(scene: Scene
     connection = scene.wait_for_end(2)[0]["connection"]
     assert "has disconnected" in run("kommo", "uninstall", name, "--client", scene.name)
     state = f"{scene.cloud.public_url}/admin/v1/connections/{connection}"
-    # Where Kommo refuses the token while the hook is looked at, Portaria asks it again before it removes the connection.
+    # If Kommo refuses the token when the webhook is checked, Portaria asks it again before it removes the connection.
     ended = ("removed", "needs_reconnect")
     wait_for(lambda: scene.cloud.admin.get(state).json()["state"], lambda found: found in ended)
 

@@ -8,7 +8,7 @@ from local.stack import Stack
 from tests.fakes.local_cloud.session import LocalCloud
 
 
-@pytest.mark.long  # In `make test`, another lane runs test_local_cloud.py, with such a checkout, beside this stack.
+@pytest.mark.long  # In `make test`, test_local_cloud.py runs with such a checkout at the same time as this stack.
 def test_local_clouds_of_two_checkouts_run_side_by_side(stack: LocalCloud, neighbour: Stack) -> None:
     assert not stack.stack.dead_parts()
     assert stack.stack.aws_endpoint_url != neighbour.aws_endpoint_url

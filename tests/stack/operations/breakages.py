@@ -1,4 +1,4 @@
-"""Ways to break the running local stack, each put right again at the end of its `with`."""
+"""Ways to break the running local stack, each repaired at the end of its `with`."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def environment(cloud: LocalCloud, function: str, **variables: str) -> Iterator[
 
 @contextmanager
 def wrong_queue(cloud: LocalCloud) -> Iterator[None]:
-    """The front door sends its records to the queue of backfills."""
+    """accept_records sends its records to the queue of backfills."""
     with environment(cloud, "accept_records", RECORDS_QUEUE_URL=cloud.stack.queues["backfills"]):
         yield
 
@@ -54,7 +54,7 @@ def wrong_bus(cloud: LocalCloud) -> Iterator[None]:
 
 @contextmanager
 def disabled_event_source(cloud: LocalCloud) -> Iterator[None]:
-    """Nobody takes codes from their queue."""
+    """No function receives codes from their queue."""
     uuid = physical(cloud, "ExchangeCodeFunctionExchanges")
     cloud.functions.update_event_source_mapping(UUID=uuid, Enabled=False)
     try:
@@ -65,7 +65,7 @@ def disabled_event_source(cloud: LocalCloud) -> Iterator[None]:
 
 @contextmanager
 def throttled(cloud: LocalCloud) -> Iterator[None]:
-    """The function that renews tokens cannot run: no call to the API shows that."""
+    """The function that renews tokens cannot run, which no call of the API shows."""
     name = cloud.stack.functions["renew_tokens"]
     cloud.functions.put_function_concurrency(FunctionName=name, ReservedConcurrentExecutions=0)
     try:
@@ -111,7 +111,7 @@ def deleted_topic(cloud: LocalCloud) -> Iterator[None]:
 
 @contextmanager
 def missing_route(cloud: LocalCloud) -> Iterator[None]:
-    """The API has no install hook."""
+    """The API has no install webhook."""
     gateway: Any = cloud.stack.client("apigateway")
     api = physical(cloud, "Api")
     resources = gateway.get_resources(restApiId=api, limit=500)["items"]
@@ -128,7 +128,7 @@ def missing_route(cloud: LocalCloud) -> Iterator[None]:
 
 @contextmanager
 def missing_index(cloud: LocalCloud) -> Iterator[None]:
-    """The table lacks the index that renewals are found in."""
+    """The table lacks the index for renewals."""
     table = cloud.stack.table
     described = cloud.dynamodb.describe_table(TableName=table)["Table"]
     index = next(each for each in described["GlobalSecondaryIndexes"] if each["IndexName"] == "by_due")

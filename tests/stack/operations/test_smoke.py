@@ -1,4 +1,4 @@
-"""`portaria smoke` on the local cloud: as it should be, broken in one place at a time, interrupted, and killed."""
+"""`portaria smoke` on the local cloud: working, broken in one place at a time, interrupted, and killed."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from tests.fakes.local_cloud.session import LocalCloud
 from tests.stack.operations import breakages
 from tests.stack.operations.breakages import Breakage, denied
 
-# Kept on purpose, or removed by DynamoDB: the audit trail, and notes that expire.
+# Kept on purpose, or removed by DynamoDB: the audit log, and notes that expire.
 KEPT = ("AUDIT#", "IDEMPOTENCY", "REQUEST#")
 PREFIX = "portaria-smoke-"
 Json = dict[str, Any]
 
 
 def smoke(*only: str, patience: int = 60) -> tuple[int, Json]:
-    """Its exit code and what it says to programs."""
+    """Its exit code and its JSON output."""
     options = [word for check in only for word in ("--only", check)]
     arguments = ["--stack-file", str(STACK_FILE), "--json", "smoke", "--patience", str(patience), *options]
     result = CliRunner().invoke(portaria, arguments)
@@ -44,7 +44,7 @@ def rows(report: Json) -> dict[str, Json]:
 
 
 def left(cloud: LocalCloud) -> list[str]:
-    """The items and secrets in the stack that a smoke run made."""
+    """The items and secrets of a smoke run in the stack."""
     read = TypeDeserializer().deserialize
     found = []
     for page in cloud.dynamodb.get_paginator("scan").paginate(TableName=cloud.stack.table):
@@ -57,7 +57,7 @@ def left(cloud: LocalCloud) -> list[str]:
 
 
 def messages(cloud: LocalCloud, queue_url: str) -> int:
-    """How many messages are in a queue, those in flight included."""
+    """The number of messages in a queue, including those in flight."""
     names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
     attributes = cloud.sqs.get_queue_attributes(QueueUrl=queue_url, AttributeNames=names)["Attributes"]
     return sum(int(attributes[name]) for name in names)
@@ -105,7 +105,7 @@ def test_smoke_broken_stack_fails_with_finding_and_advice(
     stack: LocalCloud, breakage: Breakage, check: str, said: str
 ) -> None:
     with breakage(stack):
-        # An exchange that never ends is waited for this long, and must have begun by then on a busy machine.
+        # The wait for an exchange that never ends, and which must have begun by then on a busy machine.
         exit_code, report = smoke(check, patience=12)
     row = rows(report)[check]
     assert (row["state"], exit_code) == ("fail", 1), row
@@ -116,7 +116,7 @@ def test_smoke_broken_stack_fails_with_finding_and_advice(
 
 @contextmanager
 def waiting_run(cloud: LocalCloud) -> Iterator[subprocess.Popen[str]]:
-    """A run in a process of its own, which has made its OAuth client and waits for an exchange that does not come."""
+    """A run in a separate process, which has created its OAuth client and waits for an exchange that does not come."""
     command = [sys.executable, "-m", "portaria_cli", "--stack-file", str(STACK_FILE), "--json", "smoke"]
     command += ["--only", "forged-code", "--patience", "120"]
     environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'layers' / 'portaria'}:{ROOT / 'cli'}"}
@@ -132,7 +132,7 @@ def waiting_run(cloud: LocalCloud) -> Iterator[subprocess.Popen[str]]:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)])
 def test_smoke_interrupted_removes_what_it_created(stack: LocalCloud, number: signal.Signals) -> None:
-    # An install of a broken stack above may still be under way: it ends by itself, and a later run removes it.
+    # An install of a broken stack above may still be running: it ends by itself, and a later run removes it.
     before = set(left(stack))
     with waiting_run(stack) as process:
         process.send_signal(number)
@@ -142,7 +142,7 @@ def test_smoke_interrupted_removes_what_it_created(stack: LocalCloud, number: si
         assert report["interrupted"]
         assert rows(report)["forged-code"]["found"] == "interrupted"
         assert set(left(stack)) <= before
-    # The code is still in its queue, and must not become an install of a client that is gone.
+    # The code is still in its queue, and must not become an install of a deleted client.
     queue = stack.stack.queues["exchanges"]
     wait_for(lambda: messages(stack, queue), lambda count: count == 0)
     assert set(left(stack)) <= before
@@ -157,7 +157,7 @@ def test_smoke_after_killed_run_removes_its_leftovers(stack: LocalCloud) -> None
         assert "SMOKE" in killed | before
         assert any("/oauth-clients/" in key for key in killed)
         (client,) = [key.rpartition("#")[2] for key in killed if key.startswith("CLIENT#")]
-        # As if its lease had run out: nobody renews it.
+        # As if its lease had expired, because no process renews it.
         stack.dynamodb.update_item(
             TableName=stack.stack.table,
             Key={"pk": {"S": "SMOKE"}, "sk": {"S": "LEASE"}},

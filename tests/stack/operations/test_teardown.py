@@ -25,7 +25,7 @@ KEPT = ("Table", "SealingKey")
 
 @dataclass(frozen=True)
 class Small:
-    """A stack that has what a deletion keeps, and two secrets."""
+    """A stack with the resources that a deletion keeps, and two secrets."""
 
     cloud: LocalCloud
     name: str
@@ -54,7 +54,7 @@ class Small:
         )
 
     def bring_back(self, kept: dict[str, str]) -> None:
-        """What docs/operations.md says of a stack that was deleted: import the table and the key into a new one."""
+        """The procedure of docs/operations.md for a deleted stack: import the table and the key into a new one."""
         cloudformation = self.cloud.stack.client("cloudformation")
         body = {"Resources": {logical_id: template()["Resources"][logical_id] for logical_id in KEPT}}
         imported = [

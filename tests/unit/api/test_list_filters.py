@@ -13,7 +13,7 @@ import pytest
 from botocore.client import BaseClient
 
 from portaria.access import audit
-from portaria.aws import filter_index
+from portaria.aws import merged_pages
 from portaria.connections import connection_store, refused_grants
 from portaria.connections.tokens import usability
 from portaria.core import clock
@@ -177,7 +177,7 @@ def test_list_connections_by_state_that_change_meanwhile_are_left_out(manage: Ma
     """The index is eventually consistent: it can still hold a connection that has just ended."""
     for name in ("one", "two", "three"):
         connection_store.create(shared.table, Connection(name, "kommo", "oauth2", "*.kommo.com", "connected", 1, "s"))
-    merged = filter_index.merged_page
+    merged = merged_pages.merged_page
 
     def stale(*arguments: Any, **how: Any) -> Any:
         found = merged(*arguments, **how)
@@ -185,7 +185,7 @@ def test_list_connections_by_state_that_change_meanwhile_are_left_out(manage: Ma
         usability.end(shared.table, two, ConnectionReason.REFUSED_TOO_LONG)
         return found
 
-    with patch.object(filter_index, "merged_page", stale):
+    with patch.object(merged_pages, "merged_page", stale):
         found = manage.call("GET", "/connections?platform=kommo&state=connected").content["items"]
     assert [each["name"] for each in found] == ["one", "three"]
 

@@ -1,4 +1,4 @@
-"""The command line, against the real function `manage` in process: only the wire between them is faked."""
+"""The command line against the real function `manage`, in process: only the transport between them is faked."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def marketo() -> Iterator[responses.RequestsMock]:
 
 
 def only(tmp_path: Path, *names: str) -> Path:
-    """The example with connections of these names alone, and the clients of theirs."""
+    """The example file with only the connections of these names, and their OAuth clients."""
     content = yaml.safe_load(CONNECTIONS.read_text())
     content["connections"] = [each for each in content["connections"] if each["name"] in names]
     clients = [each.get("client") for each in content["connections"]]
@@ -557,7 +557,7 @@ class TestApiDiscovery:
 
 
 def test_functions_import_no_command_line_module() -> None:
-    """Nor what it needs: click, rich and yaml are not in the layer."""
+    """Nor its libraries: click, rich and yaml are not in the layer."""
     root = EXAMPLE.parent.parent
     code = "import sys, handler; print(sorted({'click', 'rich', 'yaml', 'portaria_cli'} & set(sys.modules)))"
     environment = {

@@ -1,4 +1,4 @@
-"""Many entries from a file: reading what spreadsheets write, sending it batch by batch, and what each entry came to."""
+"""Batches from a file: reading what spreadsheets write, sending it in parts, and the outcome of each entry."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ HEADER = "user_login,identifier\n"
 
 @pytest.fixture
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The waits that were made, in seconds."""
+    """The waits between requests, in seconds."""
     waits: list[float] = []
     monkeypatch.setattr(bulk_upload, "sleep", waits.append)
     return waits
@@ -68,7 +68,7 @@ def outcomes(document: dict[str, Any]) -> list[str]:
 
 
 def answering(wire: Wire, answers: list[Any], field: str = "users") -> list[list[Any]]:
-    """Let the API answer batches by `answers`: a function of the batch, an exception, or an answer. What was sent is told."""
+    """Answer batches with `answers`: functions of the batch, exceptions or responses. Returns the requests that were sent."""
     sent: list[list[Any]] = []
 
     def answer(request: AWSPreparedRequest) -> Answered:
@@ -85,7 +85,7 @@ def answering(wire: Wire, answers: list[Any], field: str = "users") -> list[list
 
 
 def became(*outcomes: str, after_s: float | None = None) -> Callable[[list[Any]], Answered]:
-    """One outcome an entry; the last of them for all that are left."""
+    """One outcome for each entry; the last one is used for the rest."""
 
     def answer(batch: list[Any]) -> Answered:
         told = [outcomes[min(number, len(outcomes) - 1)] for number in range(len(batch))]
@@ -194,7 +194,7 @@ def test_read_contacts_invalid_json_is_refused(tmp_path: Path, text: str, words:
         import_files.read_contacts(tmp_path / "file.json")
 
 
-# ------------------------------------------------------------ what entries come to
+# ------------------------------------------------------------- outcomes of entries
 
 
 def test_cli_identifiers_each_user_has_an_outcome(engage: Engage, file: Path) -> None:
@@ -250,7 +250,7 @@ def test_cli_identifiers_platform_without_identifiers_is_not_sent(marketek: Lead
     assert json.loads(shown.stderr)["type"] == "urn:portaria:problem:not_offered"
 
 
-# ------------------------------------------------------------ batch by batch
+# ------------------------------------------------------------------ requests
 
 
 def test_cli_identifiers_sends_batches_of_500(wire: Wire, file: Path) -> None:
@@ -369,12 +369,12 @@ def test_cli_identifiers_more_than_20_refused_users_are_all_reported(engage: Eng
     assert outcomes(shown) == ["registered", "refused"] * 45
 
 
-# ------------------------------------------------------------ on a terminal
+# ----------------------------------------------------------------- terminal
 
 
 @pytest.fixture
 def terminal(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
-    """What is written to standard error, as if a person saw it."""
+    """Standard error as a terminal shows it."""
     written = io.StringIO()
     console = Console(file=written, force_terminal=True, width=100)
     monkeypatch.setattr(context, "errors", lambda: console)

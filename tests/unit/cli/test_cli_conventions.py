@@ -1,4 +1,4 @@
-"""What all commands have in common: their names, --json, errors, pages, the pager and the version."""
+"""Conventions of all commands: names, --json, errors, pages, the pager and the version."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ OTHER_NAMES = {
     "replace_webhook": ("webhooks", "edit"),
     # Only the credentials of a connection can change.
     "replace_credentials": ("connections", "edit"),
-    # Operations that need no scope.
+    # Operations without a scope.
     "list_platforms": ("platforms", "list"),
     "show_platform": ("platforms", "show"),
     "list_scopes": ("scopes", "list"),
@@ -48,7 +48,7 @@ def wire(stack: Cloud, monkeypatch: pytest.MonkeyPatch) -> Wire:
 
 
 def commands() -> Iterator[tuple[tuple[str, ...], click.Command]]:
-    """Every command by its words."""
+    """All commands, by their words."""
     ctx = click.Context(portaria)
     for name in portaria.list_commands(ctx):
         command = portaria.get_command(ctx, name)
@@ -174,7 +174,7 @@ class TestPages:
 
 
 class TestPager:
-    """On a real pseudo-terminal. `profiles list` calls nothing."""
+    """On a real pseudo-terminal. `profiles list` makes no request."""
 
     @pytest.fixture(autouse=True)
     def profiles(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,7 +213,7 @@ class TestPager:
         try:
             return os.read(outer, 65_536)
         except OSError:
-            # Linux reports the end of a pseudo-terminal so.
+            # Linux reports the end of a pseudo-terminal with this error.
             return b""
 
     def test_a_long_list_goes_through_the_pager(self, tmp_path: Path) -> None:

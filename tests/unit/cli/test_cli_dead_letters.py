@@ -57,7 +57,7 @@ class TestListing:
 
 
 class TestDeletion:
-    """Of several. The answers are as the API's document describes them."""
+    """Of several dead letters. The responses are as the API's document describes them."""
 
     def answer(self, wire: Wire, *answers: dict[str, Any]) -> None:
         left = [{"not_deleted": [], "more": False, "next_cursor": None, **each} for each in answers]

@@ -1,4 +1,4 @@
-"""The command line as a private integration and over private integrations, the audit trail, and what a shell completes."""
+"""The command line with an integration's token, commands for private integrations, the audit log, and shell completion."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def wire(shared: Cloud, monkeypatch: pytest.MonkeyPatch) -> Iterator[Wire]:
 
 
 def create(*given: str, name: str = "crm") -> str:
-    """A new private integration's token."""
+    """The token of a new private integration."""
     _, token = private_integrations.create(
         Table(TABLE), api_tokens.new_id(), name, "", given or ("routes:list",), "arn:aws:iam::123456789012:user/maria"
     )
@@ -480,7 +480,7 @@ class TestPrivateIntegrations:
 clock_now = clock.now
 
 
-# ------------------------------------------------------------ creations, and answers that are lost
+# -------------------------------------------------------------------- creations and lost responses
 
 
 class TestCreations:
@@ -599,7 +599,7 @@ class TestCreations:
             )
 
 
-# ------------------------------------------------------------ the audit trail
+# ------------------------------------------------------------------ audit log
 
 
 def test_cli_audit_list_shows_caller_operation_and_outcome(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -632,7 +632,7 @@ class TestCompletion:
         assert "bash" in run("completion", "tcsh", exit_code=2).stderr
 
     def complete(self, words: str, shell: str = "bash") -> list[str]:
-        """What completes the last word; as a shell splits them."""
+        """The completions of the last word, which is split as a shell does it."""
         split = re.findall(r"[:@]|[^\s:@]+", words) + ([""] if words.endswith(" ") else [])
         environment = {
             "_PORTARIA_COMPLETE": f"{shell}_complete",
@@ -720,7 +720,7 @@ def test_cli_entry_point_exists_and_extra_lists_its_requirements() -> None:
 
 
 def test_cli_configure_imports_only_libraries_of_extra_cli() -> None:
-    """Its rules are the API's, which need some of the libraries that the functions have."""
+    """It checks with the API's rules, which need some of the functions' libraries."""
     extra = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["cli"]
     code = (
         "import sys, portaria_cli.configure.command, portaria_cli.configure.apply; "
@@ -738,7 +738,7 @@ def test_cli_configure_imports_only_libraries_of_extra_cli() -> None:
 
 
 def test_cli_commands_import_no_layer_library() -> None:
-    """The other commands load none of what functions have."""
+    """The other commands import none of the functions' libraries."""
     layer = {
         "aws_lambda_powertools",
         "boto3",

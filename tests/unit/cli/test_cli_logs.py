@@ -1,4 +1,4 @@
-"""`portaria logs`: the lines that functions wrote, from CloudWatch Logs, one line an event."""
+"""`portaria logs`: the functions' log lines from CloudWatch Logs, one line for each event."""
 
 from __future__ import annotations
 

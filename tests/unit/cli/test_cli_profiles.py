@@ -1,4 +1,4 @@
-"""Profiles: the configuration file, and which settings count for a command."""
+"""Profiles: the configuration file, and which setting a command uses."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def config(tmp_path: Path) -> Path:
 
 
 def called(wire: Wire) -> str:
-    """The URL of the API that the last request went to."""
+    """The URL of the API that received the last request."""
     return str(wire.requests[-1].url).partition("/live")[0] + "/live"
 
 
@@ -121,7 +121,7 @@ class TestSources:
         monkeypatch.setattr(botocore.session.Session, "create_client", create_client)
         run("--profile", "staging", "routes", "list")
         assert asked == [("eu-west-1", "s", "portaria-s")]
-        # Credentials of the environment count before a profile that no option names.
+        # Credentials in environment variables take precedence over a profile that no option names.
         monkeypatch.setenv("PORTARIA_PROFILE", "staging")
         run("routes", "list")
         assert asked[1] == ("eu-west-1", None, "portaria-s")
@@ -144,7 +144,7 @@ class TestSources:
         assert "no profile missing" in run("--profile", "x", "routes", "list", exit_code=2).stderr
 
     def test_aws_region_variable_is_read(self, wire: Wire, config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """botocore itself reads AWS_DEFAULT_REGION only."""
+        """botocore reads only AWS_DEFAULT_REGION."""
         monkeypatch.setenv("AWS_REGION", "sa-east-1")
         found = {row["setting"]: (row["value"], row["source"]) for row in told("profiles", "show")["settings"]}
         assert found["region"] == ("sa-east-1", "environment")

@@ -45,7 +45,7 @@ def secret_of(name: str) -> dict[str, Any]:
 
 
 def sent(wire: Wire, method: str) -> dict[str, Any]:
-    """The body of the last request with a method."""
+    """The body of the last request with this method."""
     body = next(request.body for request in reversed(wire.requests) if request.method == method)
     return dict(json.loads(body))
 
@@ -289,7 +289,7 @@ class TestRoutes:
 
 
 class TestPreviews:
-    """The answers are as the API's document describes them."""
+    """The responses are as the API's document describes them."""
 
     FOUND: ClassVar[dict[str, Any]] = {
         "objects": [{"email": "ana@example.com"}],

@@ -1,4 +1,4 @@
-"""The command `configure`: a whole file is checked before anything is written, by the API's own rules."""
+"""The command `configure`: a whole file is validated by the API's own rules before anything is written."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def stored() -> tuple[list[Any], list[str]]:
     return boto3_clients.client("dynamodb").scan(TableName=TABLE)["Items"], secrets_stored()
 
 
-# What the examples' variables hold, by the end of their names.
+# The values of the examples' variables, by the end of their names.
 VARIABLES = {"MUNCHKIN_ID": "123-ABC-456", "URL": "https://login.example.com/token", "DOMAIN": "api.example.com"}
 
 
@@ -101,7 +101,7 @@ class TestChecks:
         assert writes(wire) == []
 
     def test_configure_misplaced_secret_is_not_printed(self, wire: Wire, file: Path) -> None:
-        """`run` refuses output that holds the word canary, which each of these values holds."""
+        """`run` refuses output with the word canary, which each of these values contains."""
         for text in (
             f"{CANARY}: []\n",
             f"clients: {{{CANARY}: [\n",
@@ -280,12 +280,12 @@ class TestPlan:
 
 
 class TestInterruptions:
-    """A run ends at any request that writes, before or after the API has done it: running it again brings the same end."""
+    """A run is interrupted at each write, before or after the API has processed it; another run has the same result."""
 
     TEXT = clients(KOMMO, SHOP) + connections(MARKETO, ERP) + f"routes:\n  - {{{ROUTE}}}\n"
 
     def end(self) -> dict[str, Any]:
-        """What there is after a run, without times and ids."""
+        """The resources after a run, without times and ids."""
         kept = ("name", "platform", "state", "client_id", "generation", "fields", "mapping", "source", "token_url")
         kinds = ("clients", "connections", "routes")
         return {kind: [{name: each.get(name) for name in kept} for each in listed(kind, "list")] for kind in kinds}
@@ -406,7 +406,7 @@ class TestInterruptions:
 
 
 class TestMutations:
-    """Files that are wrong in ways that nobody thought of: seeded, so that a failure repeats."""
+    """Randomly mutated files; the seed makes a failure repeatable."""
 
     MARKS = (
         *" :-{}[]'\"#&*!|>%@`,\n\t?~<=", "  ", "- ", "null", "yes", "&a ", "*a", "<<: ", "{env: X}", "!x ", "\x00", "é",

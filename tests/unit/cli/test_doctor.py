@@ -1,6 +1,6 @@
-"""`portaria doctor` against AWS as the template would leave it, and with one thing wrong at a time.
+"""`portaria doctor` against AWS as the template creates it, and with one fault at a time.
 
-CloudFormation, Lambda and the like are canned answers made of template.yaml; the table and the vault are moto's.
+CloudFormation, Lambda and others are canned responses made from template.yaml; the table and the vault are on moto.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ Json = dict[str, Any]
 
 
 class World:
-    """AWS's answers by service and operation. A test changes `answers`, or has an operation refused."""
+    """AWS's responses by service and operation. A test changes `answers`, or lets an operation be refused."""
 
     def __init__(self, stack: Cloud) -> None:
         self.stack = stack
@@ -141,7 +141,7 @@ class World:
             case "cloudformation:DescribeStacks":
                 return {"Stacks": [self.stacks]}
             case "cloudformation:ListStackResources":
-                # In pages, as CloudFormation gives them.
+                # In pages, as CloudFormation returns them.
                 start = int(parameters.get("NextToken", 0))
                 more = {"NextToken": str(start + 40)} if start + 40 < len(self.resources) else {}
                 return {"StackResourceSummaries": self.resources[start : start + 40], **more}
@@ -169,13 +169,13 @@ class World:
 
 @cache
 def operations(service: str) -> dict[str, str]:
-    """A client's methods, and what AWS calls each."""
+    """The methods of a client, with the operation that each calls."""
     model = ServiceModel(Loader().load_service_model(service, "service-2"), service)
     return {xform_name(name): name for name in model.operation_names}
 
 
 class Client:
-    """One service's client: canned, but for the table's items and the vault, which are moto's."""
+    """The client of one service: canned, except for the table's items and the vault, which are on moto."""
 
     def __init__(self, service: str, world: World) -> None:
         self.meta = type("Meta", (), {"method_to_api_mapping": operations(service)})()
@@ -221,7 +221,7 @@ def examine(exit_code: int = 0) -> list[Json]:
 
 
 def only(state: str, exit_code: int | None = None) -> Json:
-    """The one finding that is not ok; the command ends with 1 for a fail alone."""
+    """The only finding that is not ok. The command exits with 1 only for a failure."""
     found = examine((state == "fail") if exit_code is None else exit_code)
     (one,) = [finding for finding in found if finding["state"] != "ok"]
     assert one["state"] == state, one
@@ -262,7 +262,7 @@ def keep_parked(world: World, reason: str, *, hours: int = 1) -> None:
     )  # fmt: skip
 
 
-# ----------------------------------------------------------------------------------------------------------- all is well
+# ------------------------------------------------------------------------------------------------------------- no faults
 
 
 def test_doctor_healthy_stack_has_only_ok_findings(world: World) -> None:
@@ -300,7 +300,7 @@ def test_doctor_json_counts_name_every_state(world: World) -> None:
     assert list(counts) == list(STATES)
 
 
-# ------------------------------------------------------------------------------------------------ OAuth clients' domains
+# ---------------------------------------------------------------------------------------------- domains of OAuth clients
 
 
 def findings(check: str, exit_code: int) -> list[Json]:
@@ -308,7 +308,7 @@ def findings(check: str, exit_code: int) -> list[Json]:
 
 
 def test_doctor_client_without_api_domains_is_a_failure_with_advice(world: World) -> None:
-    """A client of any provider that was registered before there were `api_domains`."""
+    """A client of a generic provider that was stored before `api_domains` existed."""
     uri = f"{API_URL}/install/oauth2/acme"
     keep_client(world, uri, "oauth2", token_url="https://login.example.com/token")
     keep_connection(world, "one", platform="oauth2", kind="oauth2", client="acme", allowed_domain="b.example.com")
@@ -349,7 +349,7 @@ def test_doctor_many_refused_renewals_are_limited_and_counted(world: World) -> N
     assert found[-1]["found"] == "and 3 more"
 
 
-# --------------------------------------------------------------------------------------------------- one thing is wrong
+# ------------------------------------------------------------------------------------------------------------ one fault
 
 
 @pytest.mark.parametrize(
@@ -596,7 +596,7 @@ def test_doctor_connection_needing_reconnect_is_a_warning(world: World) -> None:
 
 
 def test_doctor_wildcard_over_public_suffix_is_a_warning(world: World) -> None:
-    """Given a connection that is older than the rule, then its owner is told; one below a name of its own is fine."""
+    """Given a connection that is older than the rule, then a warning is printed; one below its own name is valid."""
     keep_connection(world, "wide", allowed_domain="*.amazonaws.com")
     keep_connection(world, "fine", allowed_domain="*.example.com")
     found = only("warn")
@@ -723,7 +723,7 @@ def test_doctor_unreachable_platform_is_a_warning(world: World) -> None:
     assert "not from the functions" in found["advice"]
 
 
-# ------------------------------------------------------------------------------------- what the caller may not look at
+# ------------------------------------------------------------------------------------------------- missing permissions
 
 
 ACTIONS = [
@@ -737,7 +737,7 @@ ACTIONS = [
 @pytest.mark.parametrize("action", ACTIONS)
 def test_doctor_access_denied_skips_check_and_names_permission(world: World, action: str) -> None:
     keep_connection(world, "crm")
-    # Services have two words for it.
+    # Services use two error codes for it.
     world.refused[action] = "AccessDenied" if ACTIONS.index(action) % 2 else "AccessDeniedException"
     found = [finding for finding in examine() if finding["state"] != "ok"]
     assert found
@@ -765,7 +765,7 @@ def test_doctor_unexpected_error_in_check_is_a_warning(world: World) -> None:
 
 
 def test_doctor_runbook_anchors_exist_in_operations_document() -> None:
-    """Also those that only a stack in trouble would name."""
+    """Also the operations that only a stack with faults needs."""
     folder = ROOT / "cli" / "portaria_cli" / "doctor"
     named = {
         anchor for file in folder.glob("*.py") for anchor in re.findall(r'runbook\("([a-z-]+)"\)', file.read_text())

@@ -1,6 +1,6 @@
-"""What people are told about their mistakes: by the command line, run as a person runs it, and by the API, called over HTTP.
+"""Error messages: of the command line, run as a user runs it, and of the API, called over HTTP.
 
-Each row is one mistake and the whole message. A message says what is wrong, and what to do where that is not plain.
+Each row is one mistake and the whole message. A message says what is wrong, and what to do unless that is obvious.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def add_route(stack: Cloud) -> None:
 def world(shared: Cloud) -> Cloud:
     """Connections `crm`, `wide` (a wildcard), `open-one` (not authorized yet) and `marketo-one`, and the route `people`.
 
-    One for all tests of this module: a mistake changes nothing.
+    One for all tests of this module, because a mistake changes nothing.
     """
     calling = Calling(shared)
     calling.connect("crm", "bearer")
@@ -70,7 +70,7 @@ def wire(wired_once: Wire) -> Wire:
     return wired_once
 
 
-# --------------------------------------------------------------------------------------------------------- the command line
+# ------------------------------------------------------------------------------------------------------------- command line
 
 CALL = "connections call"
 COMMANDS = [
@@ -118,7 +118,7 @@ COMMANDS = [
         "dead-letters redrive --before yesterday", 1,
         "before must be a time in UTC that ends with Z; this one has 9 characters",
     ),
-    # things that do not exist, and names of the wrong form
+    # missing resources, and names in a wrong form
     ("routes show nope", 1, "there is no route nope"),
     ("routes show a/b", 2, "'a/b' must have the form NAME"),
     ("connections show nope", 1, "there is no connection nope"),
@@ -128,7 +128,7 @@ COMMANDS = [
     ("oauth-clients delete kommo/nope --yes", 1, "there is no OAuth client kommo/nope"),
     ("installs show nope", 1, "there is no install with this id; installs are kept for 90 days"),
     ("private-integrations show nope", 1, "there is no private integration with this id"),
-    # what does not fit
+    # invalid combinations
     ("connections delete crm --yes", 1, "the route people uses this connection: delete the route first"),
     ("authorizations create crm", 1, "crm has the kind bearer, which needs no authorization: replace its credentials with PUT "
      "/connections/crm/credentials"),
@@ -162,7 +162,7 @@ COMMANDS = [
     ("private-integrations edit a1b2c3d4e5 --remove-scope audit:list", 1, "BI (a1b2c3d4e5) does not have the scope audit:list"),
     ("private-integrations cancel a1b2c3d4e5", 1, "there is no rotation to end: only one token works"),
     ("private-integrations create BI --file /no/file", 2, "/no/file cannot be read: No such file or directory"),
-    # files and places
+    # files and locations
     ("--token-file /no/token routes list", 2, "/no/token cannot be read: No such file or directory"),
     (
         "--stack-file /no/stack.json routes list", 3,
@@ -213,12 +213,12 @@ def test_cli_usage_error_names_the_argument(wire: Wire, command: str, message: s
     assert wire.requests == []
 
 
-# ----------------------------------------------------------------------------------------------------------- finding the API
+# ------------------------------------------------------------------------------------------------------------- API discovery
 
 
 @pytest.fixture
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with the file of a local cloud, and the folder below it as the current one."""
+    """A folder with the file of a local cloud, and its subfolder as the current one."""
     below = tmp_path / "docs"
     below.mkdir()
     (tmp_path / "build").mkdir()
@@ -231,7 +231,7 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def running(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Something listens where the local cloud's API is."""
+    """A listener at the address of the local cloud's API."""
 
     class Connected:
         def __enter__(self) -> None: ...
@@ -317,7 +317,7 @@ def test_cli_dead_letters_list_shows_source_destination_reason_and_age(wire: Wir
     assert header.split()[:7] == ["id", "age", "state", "records", "reason", "source", "destination"]
     assert [row.split()[:2] for row in rows if row.startswith(("a ", "b "))] == [["b", "0"], ["a", "0"]]
     assert "a1b2c3d4e5" not in table
-    # The filter takes what the listing gives, and the name of the source of a deleted connection stays known.
+    # The filter accepts what the listing shows, and the source of a deleted connection keeps its name.
     assert [item["id"] for item in listed("dead-letters", "list", "--connection", "a1b2c3d4e5")] == ["b"]
     assert listed("dead-letters", "list", "--connection", "kommo-acme-1", "--state", "redriven") == []
     for each in ("a", "b"):
@@ -333,7 +333,7 @@ def test_cli_receipts_list_deleted_connection_is_listed(wire: Wire, world: Cloud
     assert error == "error: there is no connection gone-one\n"
 
 
-# -------------------------------------------------------------------------------------------------------------------- the API
+# ------------------------------------------------------------------------------------------------------------------------ API
 
 INTEGRATION = {"name": "BI", "scopes": ["routes:list"]}
 HTTP = {"platform": "http", "name": "erp", "kind": "bearer", "allowed_domain": "api.example.com"}

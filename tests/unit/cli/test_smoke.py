@@ -1,4 +1,4 @@
-"""The parts of `portaria smoke` that the local cloud does not show: names, the lease, and whom a failure is blamed on."""
+"""The parts of `portaria smoke` that the local cloud does not show: names, the lease, and the cause of a failure."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def test_smoke_lease_ended_keeps_marks_that_were_not_removed(stack: Cloud, time:
 
 
 class Api:
-    """An API in which only OAuth clients can be there."""
+    """An API that has only OAuth clients."""
 
     def __init__(self, *clients: str) -> None:
         self.clients = list(clients)
@@ -195,7 +195,7 @@ def test_smoke_cleanup_code_not_exchanged_stores_failed_install(stack: Cloud) ->
     assert cleanup.remove(run, MARK) == []
     note = install_of(stack)
     assert note is not None
-    # What exchange_code does not take, and what no listing shows.
+    # Messages that exchange_code does not receive, and installs that no listing shows.
     assert note["state"] == "failed"
     assert "list_pk" not in note
     assert note["expires_at"] > clock.now().timestamp() + 86_400
@@ -232,11 +232,11 @@ def test_smoke_cleanup_without_oauth_client_writes_nothing(stack: Cloud) -> None
     assert install_of(stack) is None
 
 
-# ------------------------------------------------------------------------------------------------------- whom to blame
+# -------------------------------------------------------------------------------------------------------------- causes
 
 
 class Hook(Api):
-    """An API whose install hook takes the code, and which then shows this install."""
+    """An API whose install webhook accepts the code, and which then shows this install."""
 
     def __init__(self, install: Json | None) -> None:
         super().__init__()

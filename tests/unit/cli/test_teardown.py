@@ -1,4 +1,4 @@
-"""`portaria teardown` on moto: what deleted stacks left, beside what other stacks of the account have."""
+"""`portaria teardown` on moto: the leftovers of deleted stacks, beside the resources of other stacks of the account."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.fakes.api.command_line import run, told
 
 REGION = "us-east-1"
 STACK = "portaria"
-# Stacks whose names begin with this one's, or contain it, or end where one of its resources would.
+# Stacks whose names begin with this one's, contain it, or end like one of its resources.
 OTHERS = ("portaria-staging", "portaria2", "my-portaria", "portaria-Table")
 Json = dict[str, Any]
 # moto makes an RSA key for every KMS key, a tenth of a second each.
@@ -30,19 +30,19 @@ one_key = cache(generate_private_key)
 
 @cache
 def client_of(service: str) -> Any:
-    """One for all tests: to make it takes longer than a test."""
+    """One for all tests, because creating it takes longer than a test."""
     return botocore.session.Session().create_client(service, region_name=REGION)
 
 
 class Account:
-    """What stacks leave behind: everything that carries a stack's name, as CloudFormation tags and names it."""
+    """Everything with a stack's name, as CloudFormation tags and names it."""
 
     def __init__(self) -> None:
         self.keys: dict[str, str] = {}
         self.denied: set[str] = set()
         self.client("s3").create_bucket(Bucket="artifacts")
         self.client("s3").put_bucket_versioning(Bucket="artifacts", VersioningConfiguration={"Status": "Enabled"})
-        # moto's CloudFormation needs libraries that nothing else here does, so its answers are made up.
+        # moto's CloudFormation needs libraries that nothing else here does, so its responses are canned.
         self.stacks: dict[str, Json] = {"aws-sam-cli-managed-default": {"SourceBucket": "artifacts"}}
 
     def cloudformation(self, operation: str, parameters: Json) -> Json:
@@ -100,7 +100,7 @@ class Account:
         self.client("dynamodb").put_item(TableName=self.table(stack), Item=typed)
 
     def has(self, stack: str) -> Json:
-        """What there still is of a stack."""
+        """The remaining resources of a stack."""
         secrets = self.client("secretsmanager").list_secrets(IncludePlannedDeletion=True)["SecretList"]
         named = {secret["Name"]: "DeletedDate" in secret for secret in secrets}
         found = self.client("logs").describe_log_groups()["logGroups"]

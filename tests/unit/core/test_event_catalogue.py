@@ -1,4 +1,4 @@
-"""The catalogue of events: its schemas and examples, what a webhook may subscribe to, and docs/events.md."""
+"""The event catalogue: its schemas and examples, which events a webhook may subscribe to, and docs/events.md."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_catalogue_every_event_type_constant_is_listed() -> None:
 
 
 def test_product_publishes_events_by_constant_only() -> None:
-    """A literal type would escape the catalogue until it is published."""
+    """An event type given as a literal would bypass the catalogue until it is published."""
     literals = []
     for path in (ROOT / "layers" / "portaria" / "portaria").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):

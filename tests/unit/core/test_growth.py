@@ -1,6 +1,6 @@
-"""What is read from outside takes time in proportion to its size: four times as much takes about four times as long.
+"""Reading external input takes time in proportion to its size: four times the input takes about four times as long.
 
-Times are compared with each other, so a slow machine changes nothing. Where time grew with the square, four times the input
+Times are compared with each other, so the speed of the machine does not matter. With quadratic time, four times the input
 would take sixteen times as long.
 """
 
@@ -32,9 +32,9 @@ from portaria.platforms.marketo import data_ingestion_api, delivery_reports
 from portaria.records import record_mapping
 
 PACKAGE = Path(record_messages.__file__).parent.parent
-# Between the 4 of what grows in proportion (up to 8, where memory is allocated) and the 16 of what grows with the square.
+# Between the 4 of linear time (up to 8, where memory is allocated) and the 16 of quadratic time.
 MOST = 11.0
-# What takes less is lost in the clock's noise.
+# Shorter times are lost in the clock's noise.
 LEAST_S = 0.005
 TRIES = 5
 
@@ -42,7 +42,7 @@ TRIES = 5
 def growth(work: Callable[[Any], object], make: Callable[[int], Any], size: int) -> float:
     """How many times longer four times the input takes. The size grows until its time can be measured.
 
-    Another process may disturb one measurement, so the least of several counts: what grows with the square does so in each.
+    Another process may disturb one measurement, so the least of several counts: quadratic growth shows in each.
     """
     while best(work, make(size)) < LEAST_S and size < 200_000:
         size *= 2
@@ -195,7 +195,7 @@ def test_redaction_masked_text_hides_json_web_tokens(text: str, left: str) -> No
 
 
 def patterns() -> Iterator[tuple[str, str]]:
-    """Each pattern that stands in the package as a text, behind its place and how it is used."""
+    """Each pattern in the package's source, with its place and its use."""
     for path in sorted(PACKAGE.rglob("*.py")):
         text = path.read_text()
         for node in ast.walk(ast.parse(text)):
@@ -214,12 +214,12 @@ def patterns() -> Iterator[tuple[str, str]]:
 
 
 def offset(text: str, node: ast.Call) -> int:
-    """Where a call begins in a text."""
+    """The position in a text at which a call begins."""
     return sum(len(line) for line in text.splitlines(keepends=True)[: node.lineno - 1]) + node.col_offset
 
 
 def hostile(pattern: str) -> list[str]:
-    """Texts to be repeated: what the pattern's parts match, alone and one behind the other."""
+    """Texts to repeat: what the parts of the pattern match, alone and in sequence."""
     parts = sample(list(re._parser.parse(pattern)))
     joined = ["".join(parts[:end]) for end in range(1, len(parts) + 1)]
     return [text for text in dict.fromkeys([*parts, *joined, joined[-1] + "-" if joined else "-"]) if text]
@@ -261,7 +261,7 @@ PATTERNS = dict(patterns())
 
 @pytest.mark.parametrize("place", PATTERNS)
 def test_regular_expressions_take_linear_time(place: str) -> None:
-    """Those that are only ever matched whole begin once; the others begin at every character."""
+    """Patterns that are only matched as a whole start once; the others start at every character."""
     pattern, way = re.compile(PATTERNS[place]), place.rpartition(" ")[2]
     match = pattern.fullmatch if way in ("fullmatch", "match") else pattern.search
     for text in hostile(PATTERNS[place]):
@@ -271,5 +271,5 @@ def test_regular_expressions_take_linear_time(place: str) -> None:
 
 
 def repeat(text: str, size: int) -> str:
-    """A text of about a size that ends with what no pattern takes."""
+    """A text of about this size whose end no pattern matches."""
     return text * (size // len(text)) + "\x00"

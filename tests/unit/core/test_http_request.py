@@ -1,4 +1,4 @@
-"""HttpRequest, from both shapes of event: API Gateway's REST proxy event, and payload format 2.0."""
+"""HttpRequest from both event shapes: API Gateway's REST proxy event, and payload format 2.0."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def rest(**changes: Any) -> dict[str, Any]:
 
 
 def format_2(**changes: Any) -> dict[str, Any]:
-    """As the page urls-invocation of Lambda's documentation shows it; a function URL leaves out what a request lacks."""
+    """As in Lambda's documentation (urls-invocation). A function URL omits what a request lacks."""
     return {
         "version": "2.0",
         "routeKey": "$default",
@@ -56,7 +56,7 @@ def format_2(**changes: Any) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Case:
-    """One request in both shapes, and what one field of it becomes."""
+    """One request in both shapes, and the expected value of one field."""
 
     name: str
     rest: dict[str, Any]
@@ -123,7 +123,7 @@ def test_path_parameter_missing_is_empty(event: dict[str, Any], expected: str) -
     Case(
         "several values",
         rest(multiValueQueryStringParameters={"code": ["1", "2,3"], "x": ["4"]}),
-        # `queryStringParameters` has "1,2,3" here, which cannot be taken apart.
+        # `queryStringParameters` has "1,2,3" here, which cannot be split reliably.
         format_2(rawQueryString="code=1&code=2%2C3&x=4", queryStringParameters={"code": "1,2,3", "x": "4"}),
         {"code": ["1", "2,3"], "x": ["4"]},
     ),

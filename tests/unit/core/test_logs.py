@@ -1,4 +1,4 @@
-"""The template's `LogLevel`: it decides what each kind of logger writes, and metrics pass at every level."""
+"""The template's `LogLevel` decides what each kind of logger writes; metrics are written at every level."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.fakes.paths import ROOT
 from tests.fakes.template.document import template
 
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
-# Logs at each level through the loggers of the handler, a module and the cold path, and emits two metrics.
+# Logs at each level with the loggers of the handler, a module and the cold path, and emits two metrics.
 FUNCTION = """
 import logging, sys
 from aws_lambda_powertools import Metrics
@@ -46,7 +46,7 @@ def lines_at(level: str) -> list[dict[str, str]]:
     done = subprocess.run([sys.executable, "-c", FUNCTION], env=environment, check=True, capture_output=True, text=True)
     assert "from_library" not in done.stdout.replace("from_library_", "")
     lines = [json.loads(line) for line in done.stdout.splitlines()]
-    # Lambda drops what is below its own level, and takes a line without a level for INFO.
+    # Lambda drops lines below its own level, and treats a line without a level as INFO.
     return [line for line in lines if LEVELS.index(line.get("level", "INFO")) >= LEVELS.index(of_lambda)]
 
 

@@ -43,7 +43,7 @@ def _is_member(node: ast.expr) -> bool:
 
 
 def _decides_by_text(node: ast.Compare) -> bool:
-    """Whether a reason is compared with text. Two reasons may be compared with each other, and a reason with no text."""
+    """Whether a reason is compared with text. Comparing two reasons, or a reason with an empty text, is allowed."""
     sides = [node.left, *node.comparators]
     if not any(map(_is_reason, sides)):
         return False

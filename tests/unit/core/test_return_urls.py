@@ -1,4 +1,4 @@
-"""Return URLs: which may be registered, which match, and what the customer returns with."""
+"""Return URLs: which may be registered, which match, and the parameters with which the customer returns."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A Secret shows itself to nobody, whatever is done with it."""
+"""A Secret never shows its value, whatever is done with it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Settings: one field a variable, all of them set, none changed."""
+"""Settings: one field for each variable, all required, all immutable."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`local.build`: for which Python and processor an environment is built, with which pip, and what is checked afterwards."""
+"""`local.build`: the Python and the processor of a build, the pip that it uses, and the checks afterwards."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ OURS = f"python{sys.version_info[0]}.{sys.version_info[1]}"
 
 
 class Commands:
-    """Stands for the shell: records each command as text, with its environment."""
+    """Replaces the shell: records each command as text, with its environment."""
 
     def __init__(self) -> None:
         self.texts: list[str] = []
@@ -59,7 +59,7 @@ def test_build_environment_unknown_is_refused_with_known_names() -> None:
 
 
 def test_build_environments_have_distinct_stack_names() -> None:
-    """Two of them can be deployed side by side in one account and region."""
+    """Two of them can be deployed beside each other in one account and region."""
     assert len({environment(name).stack_name for name in ENVIRONMENTS}) == len(ENVIRONMENTS)
 
 
@@ -111,7 +111,7 @@ def test_interpreter_on_path_is_found_by_version(tmp_path: Path, monkeypatch: py
 def test_interpreter_missing_or_wrong_is_refused_with_advice(
     program: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A shim of pyenv exists for every version that it knows, and fails."""
+    """pyenv has a shim for every version that it knows, which fails for one that is not installed."""
     monkeypatch.setenv("PATH", str(tmp_path))
     if program:
         (tmp_path / "python3.99").write_text(program)

@@ -1,4 +1,4 @@
-"""The sandbox's accounts and credentials, and what its commands take."""
+"""The sandbox's accounts and credentials, and the arguments of its commands."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Killed(Exception):
 
 
 class Simulators:
-    """Stands in for `Control`: keeps what is added, counts it, and may be killed before or after a call."""
+    """Replaces `Control`: stores what is added, counts it, and can be killed before or after a call."""
 
     def __init__(self) -> None:
         self.added: Counter[str] = Counter()

@@ -1,4 +1,4 @@
-"""What the local cloud keeps between a stop and the next start."""
+"""The data that the local cloud keeps from a stop to the next start."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ CAPTURED = ROOT / "tests" / "platforms" / "kommo" / "deliveries"
 
 
 class Scene:
-    """An account with one webhook, which answers `answers` one after the other, then 200."""
+    """An account with one webhook, which responds with `answers` in turn, then with 200."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.world = World()
@@ -162,7 +162,7 @@ def test_simulated_kommo_invalid_change_is_refused(scene: Scene, change: dict[st
 def test_simulated_kommo_webhook_failing_too_often_is_disabled() -> None:
     kommo = Kommo(World())
     account = kommo.state.add_account("acme")
-    # Nothing listens there.
+    # No process listens there.
     hook: dict[str, Any] = {"destination": "http://127.0.0.1:9/events", "disabled": False}
     account.bad_answers["http://127.0.0.1:9/events"] = webhooks.MAX_BAD_ANSWERS
     account.webhooks.append(hook)

@@ -1,4 +1,4 @@
-"""The simulated OAuth 2.0 provider: what it does to tokens that are shown twice, since suites and figures rest on that."""
+"""The simulated OAuth 2.0 provider: what it does when a token is used twice, because suites and figures depend on it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The simulators of LeadConnector and Engage, called with the requests that the product builds and read by its readers."""
+"""The simulators of LeadConnector and Engage, called with the product's requests and read by its readers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a webhook may lead: public hosts only, when it is created and with each connection."""
+"""The URLs of webhooks: public hosts only, checked at creation and at each connection."""
 
 from __future__ import annotations
 

@@ -429,7 +429,7 @@ class TestApi:
         webhook, old = world.create()
         rotated = world.manage.call("POST", f"/webhooks/{webhook}/rotation", {})
         new = rotated.content["secret"]
-        assert (new != old, bool(rotated.content["previous_secret_until"])) == (True, True)
+        assert (new != old, bool(rotated.content["rotation_ends_at"])) == (True, True)
         assert world.manage.call("POST", f"/webhooks/{webhook}/rotation", {}).status == 409
         world.publish(READY)
         world.deliver()
@@ -526,7 +526,7 @@ class TestApi:
 
 
 class TestSignatures:
-    """The other side is the reference library."""
+    """The receiver uses the reference library."""
 
     KEY = signatures.new_secret()
     BODY = '{"type":"connection.ready","name":"São João"}'.encode()

@@ -1,4 +1,4 @@
-"""Markdown as the tests of the documents read it: prose, inline code and the anchors of headings."""
+"""Markdown as the tests of the documents read it: prose, inline code and heading anchors."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ def prose(text: str) -> str:
 
 
 def inline_code(path: Path) -> set[str]:
-    """What stands in backticks outside of code blocks, and of headings: those of dated decisions stay as they were."""
+    """Inline code outside of code blocks and of headings, because the headings of dated decisions stay unchanged."""
     return set(re.findall(r"`([^`\n]+)`", re.sub(r"^#.*$", "", prose(path.read_text()), flags=re.MULTILINE)))
 
 
 @cache
 def anchors(path: Path) -> frozenset[str]:
-    """The anchors that GitHub makes of a document's headings."""
+    """The anchors that GitHub creates for a document's headings."""
     found: set[str] = set()
     for heading in re.findall(r"^#{1,6} +(.+?) *$", prose(path.read_text()), re.MULTILINE):
         plain = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading)

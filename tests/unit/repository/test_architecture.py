@@ -41,10 +41,10 @@ NO_NAMES = {
     "shared",
     "lib",
 }
-# Platforms that stand for a standard: the word is also a kind of connection, or a scheme, and may be used as that.
+# Platforms named after a standard: the word is also a kind of connection, or a scheme, and may be used as such.
 ALSO_WORDS = {"oauth2", "http"}
 ERRORS = {"Rejected", "Retryable", "Conflict"}
-# A public function that is longer, or that raises one of the errors, says in a docstring what its caller must know.
+# A public function that is longer, or that raises one of the errors, tells its caller in a docstring what to know.
 LONGEST_WITHOUT_DOCSTRING = 16
 
 
@@ -55,7 +55,7 @@ class Module(NamedTuple):
 
 
 class Import(NamedTuple):
-    """`name` is the dotted name of a module or of a member of one; `on_import` where importing the module imports it."""
+    """`name` is the dotted name of a module or of a member of one; `on_import` says whether importing the module imports it."""
 
     name: str
     on_import: bool
@@ -121,7 +121,7 @@ def is_in(name: str, package: str) -> bool:
 
 
 def test_http_client_send_every_call_names_its_owner() -> None:
-    """A kept connection is used for one owner only, so that a server's mistake cannot cross from account to account."""
+    """A kept connection is used for one owner only, so that a server's mistake cannot affect another account."""
     calls = [
         (module.name, node.lineno, {keyword.arg for keyword in node.keywords})
         for module in modules()
@@ -133,7 +133,7 @@ def test_http_client_send_every_call_names_its_owner() -> None:
 
 
 def services_of(module: Module) -> set[str]:
-    """The AWS services that a module asks for, by `boto3_clients.client("sqs")` or `AwsClient("sqs", …)`."""
+    """The AWS services that a module uses, by `boto3_clients.client("sqs")` or `AwsClient("sqs", …)`."""
     found = set()
     for node in ast.walk(module.tree):
         if not isinstance(node, ast.Call):
@@ -157,7 +157,7 @@ def test_modules_each_aws_service_is_used_by_one_module(module: Module) -> None:
 
 @each_module
 def test_platforms_import_no_network_file_clock_or_thread(module: Module) -> None:
-    """No network, no files, no environment, no clock, no threads of their own."""
+    """No network, files, environment, clock or threads."""
     if platform_of(module.name):
         known = {one.name.partition(".")[0] for one in imports(module)} - {"portaria", "__future__"}
         assert not known & {"os", "subprocess", "threading", "time", "pathlib", "io", "tempfile", "asyncio", "logging"}
@@ -169,7 +169,7 @@ def test_platforms_import_no_network_file_clock_or_thread(module: Module) -> Non
 
 
 def imports_of(start: str) -> set[str]:
-    """All modules that importing a module imports: this project's own by their names, others by their top-level names."""
+    """All modules that importing a module imports: the project's own by their full names, others by their top-level names."""
     by_name = {module.name: module for module in modules()}
     seen: set[str] = set()
     waiting = [start]
@@ -218,7 +218,7 @@ def test_modules_have_no_vague_names(path: Path) -> None:
 
 @each_module
 def test_modules_outside_platforms_name_no_platform(module: Module) -> None:
-    """Not in a comparison and not as a value: a new platform must be one new folder."""
+    """Not in a comparison and not as a value, because a new platform must be one new folder."""
     if is_in(module.name, "portaria.platforms"):
         return
     named = [
@@ -249,7 +249,7 @@ def public_functions(tree: ast.Module) -> Iterator[ast.FunctionDef]:
 
 
 def raised(function: ast.FunctionDef) -> set[str]:
-    """The project's errors that a function raises itself."""
+    """The project's errors that a function itself raises."""
     names = set()
     for node in ast.walk(function):
         if isinstance(node, ast.Raise) and node.exc is not None:
@@ -260,7 +260,7 @@ def raised(function: ast.FunctionDef) -> set[str]:
 
 @each_module
 def test_public_functions_document_length_and_raised_errors(module: Module) -> None:
-    """A handler reads like the sentence above it, and so does a command of the command line."""
+    """A handler is described by the sentence above it, and so is a command of the command line."""
     if module.name.startswith("functions.") or is_in(module.name, "portaria_cli"):
         return
     silent = []
@@ -275,7 +275,7 @@ def test_public_functions_document_length_and_raised_errors(module: Module) -> N
 
 
 def test_architecture_rules_find_known_patterns() -> None:
-    """Each rule reads the code by patterns: were these to miss everything, all would pass."""
+    """Each rule finds code by patterns: if these matched nothing, all rules would pass."""
     assert {"kommo", "marketo"} <= set(PLATFORMS)
     assert len(NAMES) > 30
     by_name = {module.name: module for module in modules()}

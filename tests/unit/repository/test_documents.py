@@ -32,7 +32,7 @@ FOLDERS = (
     "tests",
 )
 MOST_README_LINES = 200
-# Modules of the former flat layout whose names mean nothing else today.
+# Modules of the former flat layout whose names have no other meaning today.
 FORMER_MODULES = frozenset(
     {
         "arrived_events", "attempts.py", "contract", "contract.py", "drain", "egress", "egress.py", "event_addresses.py",
@@ -94,12 +94,12 @@ def commands(path: Path) -> list[Command]:
 def words(text: str) -> tuple[str, ...]:
     try:
         return tuple(shlex.split(text))
-    except ValueError:  # a quotation that goes on after a line that was split above
+    except ValueError:  # a quotation that continues after a line that was split above
         return tuple(text.split())
 
 
 def check_portaria(arguments: tuple[str, ...]) -> str:
-    """What is wrong with the arguments of the command line, or nothing."""
+    """What is wrong with the arguments of the command line; empty if nothing is."""
     command: click.Command = portaria
     known = set(options(command))
     remaining = list(arguments)
@@ -182,7 +182,7 @@ def test_documents_relative_links_and_anchors_resolve(path: Path) -> None:
 
 @each_document
 def test_documents_tables_have_header_and_rows_of_equal_width(path: Path) -> None:
-    """A line of text within a table ends it, and GitHub shows the rows behind it as text."""
+    """A line of text within a table ends it, and GitHub shows the rows after it as text."""
     broken = []
     for is_table, lines in groupby(prose(path.read_text()).splitlines(), key=lambda line: line.startswith("|")):
         rows = list(lines)
@@ -248,7 +248,7 @@ def test_documents_command_blocks_are_run_or_marked_with_a_reason(path: Path) ->
 
 
 def test_documents_checks_find_commands_and_reject_invalid_ones() -> None:
-    """The checks above read something."""
+    """The checks above found something to check."""
     assert sum(len(commands(path)) for path in DOCUMENTS) > 100
     assert check_portaria(("backfills", "creat", "NAME")) == "creat is not a command"
     assert check_portaria(("installs", "list", "--states", "failed")) == "--states is not an option"

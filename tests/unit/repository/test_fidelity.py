@@ -1,4 +1,4 @@
-"""docs/fidelity.md: each row has a source and a test, and what it names is there."""
+"""docs/fidelity.md: each row has a source and a test, and all names in it exist."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SOURCE, TEST = 1, 3
 
 
 def rows() -> Iterator[tuple[str, list[str]]]:
-    """The rows of the platforms' tables, each behind the folder of its platform."""
+    """The rows of the platforms' tables, with the folder of each row's platform."""
     platform = ""
     for line in TEXT[TEXT.index("\n## Platforms") :].splitlines():
         if line.startswith("### "):
@@ -32,7 +32,7 @@ ROWS = list(rows())
 
 
 def named(cell: str) -> list[str]:
-    """What a cell names in backquotes."""
+    """The names in backquotes in a cell."""
     return re.findall(r"`([^`]+)`", cell)
 
 
@@ -52,9 +52,9 @@ def test_fidelity_row_has_source_and_existing_test(platform: str, cells: list[st
 
 
 def is_there(name: str, platform: str) -> bool:
-    """Whether a fixture, a folder or a test is there; what is named beside them is none of these.
+    """Whether a fixture, a folder or a test exists; other names always do.
 
-    A name may have wildcards, leave its ending out, or end in an ellipsis.
+    A name may have wildcards, omit its extension, or end in an ellipsis.
     """
     path, _, inside = name.rstrip("…").partition("::")
     for short, folder in (("D/", "deliveries"), ("F/", "fixtures")):
@@ -74,7 +74,7 @@ def is_there(name: str, platform: str) -> bool:
 
 
 def has(files: list[Path], inside: str) -> bool:
-    """Whether one of these files has a test or a class of tests of that name."""
+    """Whether one of these files has a test or a class of this name."""
     return not inside or any(
         re.search(rf"(def|class) {re.escape(inside.rpartition('::')[2])}", texts()[file]) for file in files
     )
@@ -82,7 +82,7 @@ def has(files: list[Path], inside: str) -> bool:
 
 @cache
 def texts() -> dict[Path, str]:
-    """What the files of tests hold."""
+    """The source of each test module."""
     return {file: file.read_text() for file in (ROOT / "tests").rglob("test_*.py")}
 
 

@@ -1,4 +1,4 @@
-"""The leak check catches what it is there for: planted leaks of every kind, and nothing where nothing leaks."""
+"""The leak check finds planted leaks of every kind, and nothing in tests without leaks."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.simulation.schedule import Schedule, Violation
 
 CANARY = "canary-planted/secret+1"
 
-# Every test whose name begins with `test_leak` leaks once, in its own way; the others must not be blamed.
+# Each test whose name begins with `test_leak` leaks once, in a way of its own; the others must pass.
 PLANTED = """
 import base64, json, logging, sys
 import boto3, pytest
@@ -140,7 +140,7 @@ def test_clean(stack, capsys):
 
 
 def run(folder: Path, tests: str, *options: str) -> subprocess.CompletedProcess[str]:
-    """The plugin on a file of tests of its own, in a process of its own."""
+    """Run the plugin on a test module of its own, in a separate process."""
     (folder / "test_planted.py").write_text(tests)
     (folder / "pytest.ini").write_text("[pytest]\n")
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
@@ -164,7 +164,7 @@ def run(folder: Path, tests: str, *options: str) -> subprocess.CompletedProcess[
 
 
 def blamed(folder: Path) -> dict[str, str]:
-    """The tests that failed, with what was said."""
+    """The tests that failed, with their messages."""
     cases = ElementTree.parse(folder / "report.xml").iter("testcase")
     return {
         str(case.get("name")): "".join(each.text or "" for each in case.iter("error")) for case in cases if list(case)
@@ -228,7 +228,7 @@ def test_leak_check_secret_inside_base64_is_found(before: str) -> None:
 
 
 def test_leak_check_figures_of_other_files_are_kept(tmp_path: Path) -> None:
-    """Given figures of an earlier run, when one file runs again, then only its own are replaced."""
+    """Given figures of an earlier run, when one module runs again, then only its figures are replaced."""
     file = tmp_path / "leaks.json"
     here = str(Path(__file__).relative_to(ROOT))
     leaks.write_figures(file, {here: Counter(tests=1, log_records=5), "a.py": Counter(tests=1)})
@@ -240,7 +240,7 @@ def test_leak_check_figures_of_other_files_are_kept(tmp_path: Path) -> None:
 
 
 class TestSimulation:
-    """The oracle looks at what a schedule leaves behind."""
+    """The oracle checks what a schedule leaves."""
 
     def judge(self, **left: Any) -> None:
         cloud = Cloud()

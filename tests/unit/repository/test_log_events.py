@@ -17,10 +17,10 @@ LEVELS = {"debug", "info", "warning", "error", "exception", "critical"}
 # The light logger of webhooks takes the level first and has no `append_keys`. `log_unexpected` adds the exception's type and
 # place.
 LIGHT_LOGGER, UNEXPECTED = "log", "log_unexpected"
-# Modules that define these two, and so pass on the event of their caller.
+# Modules that define these two, and so log the event of their caller.
 LOGGERS = {"webhooks/request_log.py", "core/unexpected_errors.py"}
 OF_UNEXPECTED = {"error", "at"}
-# What the logger, Lambda or CloudWatch Logs adds to each line.
+# Fields that the logger, Lambda or CloudWatch Logs adds to each line.
 OF_EVERY_LINE = {
     "timestamp",
     "level",
@@ -96,7 +96,7 @@ def is_logger(function: ast.expr) -> bool:
 
 
 def bound_texts(tree: ast.Module) -> dict[str, ast.expr]:
-    """Names that are bound to a choice between two texts."""
+    """Names that are assigned one of two texts."""
     return {
         node.targets[0].id: node.value
         for node in ast.walk(tree)

@@ -1,4 +1,4 @@
-"""What tests may import of tests: the fakes, the simulation, and modules of their own suite that hold no tests."""
+"""What test modules may import from tests: the fakes, the simulation, and modules without tests of their own suite."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 TESTS = next(folder for folder in Path(__file__).resolve().parents if folder.name == "tests")
-# Folders without tests of their own, for every suite.
+# Folders without tests, shared by all suites.
 SHARED = ("fakes", "simulation")
 
 
 def imported(source: str) -> Iterator[str]:
-    """The whole dotted names that a module imports; a relative import begins with a dot."""
+    """The full dotted names that a module imports; a relative import begins with a dot."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -21,7 +21,7 @@ def imported(source: str) -> Iterator[str]:
 
 
 def refused(path: Path, source: str) -> list[str]:
-    """The imports of a module, named by its path below `tests/`, that the rule does not allow."""
+    """The forbidden imports of a module, which is named by its path below `tests/`."""
     return [name for name in imported(source) if not allowed(path.parts[0], *name.split("."))]
 
 

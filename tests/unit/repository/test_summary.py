@@ -1,4 +1,4 @@
-"""The summary at the end of `make test`, from reports that pytest really wrote."""
+"""The summary at the end of `make test`, from reports that pytest wrote."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is installed is what was looked at: pins with hashes, the audit of the pins, and the scan for secrets."""
+"""What is installed is what was reviewed: pins with hashes, the audit of the pins, and the scan for secrets."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ DEV = ROOT / "requirements" / "dev.txt"
 LAYERS = sorted(ROOT.glob("layers/*/requirements.txt"))
 ENVIRONMENTS = {"dev": ".venv", "sam": ".venv-sam", "ministack": ".venv-ministack", "runtime": ".venv-runtime"}
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
-# What pip-audit 2.10.1 wrote.
+# Output of pip-audit 2.10.1.
 VULNERABLE = """{"dependencies": [
  {"name": "jinja2", "version": "3.1.5", "vulns": [{"id": "CVE-2025-27516", "fix_versions": ["3.1.6"],
   "aliases": ["GHSA-cpwx-vrp4-4pq7"], "description": "Jinja2 vulnerable to sandbox breakout through attr filter"}]},
@@ -45,7 +45,7 @@ each_lock = pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: str(lock.rel
 
 @each_lock
 def test_lock_file_has_only_pins_with_hashes(lock: Path) -> None:
-    """No index, no path, no option: where packages come from is the machine's business, what they are is ours."""
+    """No index, path or option: the machine decides where packages come from, the lock decides which ones."""
     found = pins(lock)
     assert found
     assert len({name for name, _ in found}) == len(found)
@@ -53,7 +53,7 @@ def test_lock_file_has_only_pins_with_hashes(lock: Path) -> None:
 
 
 def test_node_lock_file_has_hash_for_each_package_and_no_url() -> None:
-    """The peers of the OAuth tests that npm installs."""
+    """The npm packages of the OAuth peers."""
     text = (ROOT / "tests" / "peers" / "oidc_provider" / "package-lock.json").read_text()
     packages = {path: each for path, each in json.loads(text)["packages"].items() if path}
     assert len(packages) > 30
@@ -78,7 +78,7 @@ def test_layer_pins_equal_development_pins(layer: Path) -> None:
 
 @pytest.mark.parametrize("name", ENVIRONMENTS)
 def test_lock_file_covers_every_supported_python(name: str) -> None:
-    """Locks are made with one Python; with hashes, another's pip refuses whatever it needs besides."""
+    """Locks are created with one Python; with hashes, pip of another version refuses additional packages."""
     folder = ROOT / ENVIRONMENTS[name]
     if not folder.exists():
         pytest.skip("not installed")
@@ -97,7 +97,7 @@ def test_lock_file_covers_every_supported_python(name: str) -> None:
 
 
 def needs(package: Distribution, version: str, system: str) -> set[str]:
-    """What a package asks for unconditionally, or for this Python and system. Extras are asked for by the wishes."""
+    """What a package requires unconditionally, or for this Python and system. Extras are part of the input files."""
     environment = {
         "python_version": version,
         "python_full_version": f"{version}.0",
@@ -175,7 +175,7 @@ def scan(*files: Path) -> set[str]:
 
 
 def test_secret_scan_planted_tokens_are_found(tmp_path: Path) -> None:
-    """Made here and now, or the scan would find them in this file."""
+    """Generated here, or the scan would find them in this file."""
     token = "portaria_" + "".join(secrets.choice(string.ascii_letters + string.digits) for _ in range(48))
     key = "AKIA" + "".join(secrets.choice(string.ascii_uppercase) for _ in range(16))
     planted = {
@@ -197,7 +197,7 @@ def test_secret_scan_words_resembling_tokens_are_ignored(tmp_path: Path) -> None
 
 
 def test_secret_scan_baseline_excludes_nothing() -> None:
-    """The baseline lists no finding, and no line excuses itself: tests/secret_scan.py is where they are explained."""
+    """The baseline lists no finding, and no line has an inline exception: tests/secret_scan.py explains each one."""
     baseline = json.loads((ROOT / ".secrets.baseline").read_text())
     assert baseline["results"] == {}
     filters = {one["path"].rpartition(".")[2] for one in baseline["filters_used"]}

@@ -1,4 +1,4 @@
-"""docs/threat-model.md names tests: each of them must be there."""
+"""docs/threat-model.md names tests, which must exist."""
 
 from __future__ import annotations
 

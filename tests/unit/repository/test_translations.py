@@ -86,7 +86,7 @@ def test_translation_has_the_links_of_the_english_document(translated: Path, eng
 
 @each_pair
 def test_translation_has_the_inline_code_of_the_english_document(translated: Path, english: Path) -> None:
-    """Names of parameters, commands and fields: a fact that changed in the English document often shows here first."""
+    """Names of parameters, commands and fields: a change of the English document often shows here first."""
     assert inline_code(translated) == inline_code(english)
 
 

@@ -1,4 +1,4 @@
-"""The pages as text: language, headers, escaping and the completeness of their sentences. tests/browser looks at them."""
+"""The pages as text: language, headers, escaping and complete sentences. tests/browser tests how they look."""
 
 from __future__ import annotations
 
@@ -450,7 +450,7 @@ def test_sign_on_page_failure_shows_reason_and_retry_link_only_when_unavailable(
     text = Outline(page).text
     assert render._texts()[f"sign_on.{reason}"][language] in text
     assert reason in text
-    # Nothing here can make another link; only what went wrong with us can be tried again as it is.
+    # The page cannot create another link, so only a failure on our side offers another try.
     assert Outline(page).all("href", "a") == ([""] if reason == "unavailable" else [])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import socket
 from itertools import product
 from typing import Any
@@ -27,7 +28,10 @@ CLIENT = OAuthClient("kommo", "crm", "client-id", "https://api.example.com/live/
 
 @pytest.fixture(scope="module")
 def handler() -> Any:
-    return load_handler("http://127.0.0.1:9")
+    """It has read the OAuth client already, whose brand its pages show."""
+    loaded = load_handler("http://127.0.0.1:9")
+    loaded.clients._known["kommo", "crm"] = (math.inf, CLIENT, {})
+    return loaded
 
 
 @pytest.fixture

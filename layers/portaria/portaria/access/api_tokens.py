@@ -35,13 +35,13 @@ def new_id() -> str:
 
 
 def id_from(key: bytes) -> str:
-    """The id that a key decides: the same each time."""
+    """The id that is derived from a key; always the same for one key."""
     number = int.from_bytes(hashlib.sha256(key).digest(), "big")
     return _base62(number % len(ALPHABET) ** ID_LENGTH, ID_LENGTH)
 
 
 def integration_id(token: str) -> str:
-    """The id of the private integration that a token names; empty where the text is no valid token."""
+    """The id of the private integration that a token names; empty if the text is not a valid token."""
     found = _TOKEN.fullmatch(token)
     if not found or _with_checksum(token[:-CHECKSUM_LENGTH]) != token:
         return ""

@@ -68,7 +68,7 @@ def begin(
     asked: dict[str, Any],
     request_id: str,
 ) -> Entry:
-    """Write an entry before a change. Raises `Retryable` where it cannot be written: then the change must not be made."""
+    """Write an entry before a change. Raises `Retryable` if it cannot be written: then the change must not be made."""
     now = clock.now()
     entry = Entry(
         f"{int(now.timestamp() * 1000):013d}{secrets.token_hex(6)}",

@@ -59,7 +59,7 @@ class AuthThrottle:
                 values={":one": 1, ":expires_at": int(ends + WINDOW.total_seconds())},
             )
         except boto3_clients.FAILURES as error:
-            # The attempt is refused all the same.
+            # The attempt is refused in any case.
             logger.warning("failed_attempt_not_counted", extra={"code": boto3_clients.error_code(error)})
             return
         if int(item["failed_attempts"]) > MOST:

@@ -101,7 +101,7 @@ def create(
     by: str,
     made_by_key: str = "",
 ) -> tuple[PrivateIntegration, Secret]:
-    """Returns a new private integration and its token, which is not stored. Raises `Conflict` where the id is taken."""
+    """Returns a new private integration and its token, which is not stored. Raises `Conflict` if the id is taken."""
     now = clock.to_iso(clock.now())
     token = api_tokens.make(integration_id)
     made = PrivateIntegration(
@@ -161,7 +161,7 @@ def rotate(
 ) -> tuple[PrivateIntegration, Secret]:
     """Create a new token. The old one stays valid for `OVERLAP`, unless `expire_now`.
 
-    Raises `Rejected`: 404, 409 `changed_meanwhile`, 409 `rotation_under_way` where two tokens are valid already. A third would
+    Raises `Rejected`: 404, 409 `changed_meanwhile`, 409 `rotation_under_way` if two tokens are valid already. A third would
     end the first, which programs that never received the second still use.
     """
     now = clock.now()
@@ -216,7 +216,7 @@ def delete(table: Table, integration_id: str) -> None:
 
 
 def due_at(integration: PrivateIntegration, now: datetime) -> str:
-    """When `renew_tokens` must visit it next (ISO 8601) to warn of an old token; empty where it need not."""
+    """When `renew_tokens` must visit it next (ISO 8601) to warn of an old token; empty if it need not."""
     made = clock.from_iso(integration.token_made_at)
     moments = [made + age for age in ROTATION_WARNINGS_AT if made + age > now]
     return clock.to_iso(min(moments)) if moments else ""

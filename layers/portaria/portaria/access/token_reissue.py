@@ -1,4 +1,4 @@
-"""Replacing a token that nobody received: the answer to its creation or rotation was lost."""
+"""Replacing a token that its requester did not receive, because the response to its creation or rotation was lost."""
 
 from __future__ import annotations
 

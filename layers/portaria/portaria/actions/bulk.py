@@ -60,7 +60,7 @@ class Batch:
     def send(self, build: Callable[[Token], Request]) -> Response:
         """Send one request within the remaining time of the call.
 
-        Raises `Rejected`, and `Retryable`: with `answer_lost` only where this request was sent and may have been processed.
+        Raises `Rejected`, and `Retryable`: with `answer_lost` only if this request was sent and may have been processed.
         """
         left = False
 
@@ -95,7 +95,7 @@ class Batch:
         self.settle(entries, EntryOutcome(UNKNOWN, lost.reason, detail))
 
     def give_up(self, trouble: Rejected | Retryable) -> None:
-        """Settle the remaining entries as `not_sent`. Raises `trouble` itself where no entry has an outcome."""
+        """Settle the remaining entries as `not_sent`. Raises `trouble` itself if no entry has an outcome."""
         if not self._outcomes:
             raise trouble
         if isinstance(trouble, Retryable):

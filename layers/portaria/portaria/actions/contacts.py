@@ -46,7 +46,7 @@ def show(table: Table, token_provider: TokenProvider, name: str, contact_id: str
 
 
 def wrong(table: Table, name: str, contacts: list[Contact], *, overwrite: bool) -> list[tuple[str, str]]:
-    """The errors in contacts by the platform's rules, before anything is sent: a field (`3.email`) and a sentence for each.
+    """Validate contacts by the platform's rules before anything is sent; returns a field (`3.email`) and a sentence per error.
 
     Without `overwrite` they include the fields whose values would replace all values that a contact has. Raises `Rejected`
     (404 `unknown_connection`, 409 `not_offered`).
@@ -64,7 +64,7 @@ def wrong(table: Table, name: str, contacts: list[Contact], *, overwrite: bool) 
 def upsert(table: Table, token_provider: TokenProvider, name: str, contacts: list[Contact]) -> Batch:
     """Create or update each contact with one request each, and return the outcomes.
 
-    Raises `Rejected` (404 `unknown_connection`; 409 as `show`) and `Retryable` where no contact has an outcome.
+    Raises `Rejected` (404 `unknown_connection`; 409 as `show`) and `Retryable` if no contact has an outcome.
     """
     connection = connection_store.get(table, name)
     offered = _contacts(connection)

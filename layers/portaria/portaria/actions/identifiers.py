@@ -31,7 +31,7 @@ User = dict[str, str]
 def register(table: Table, token_provider: TokenProvider, vault: Vault, name: str, users: list[User]) -> Batch:
     """Register each user (`user_login`, `identifier`) and return the outcomes.
 
-    Raises `Rejected` (404 `unknown_connection`; 409 `not_offered`, `not_permitted`, …) and `Retryable` where no user has an
+    Raises `Rejected` (404 `unknown_connection`; 409 `not_offered`, `not_permitted`, …) and `Retryable` if no user has an
     outcome.
     """
     connection = connection_store.get(table, name)

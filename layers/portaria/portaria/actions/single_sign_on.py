@@ -6,9 +6,9 @@ minutes, so that the key never appears in its logs: the key stays sealed in the 
     POST: data key → key from the platform → URL sealed with a new MAC key → table      link = {id}.{mac}
     GET:  read → unseal → compare the MAC → mark as used, unless it is → redirect to the URL
 
-The seal is bound to the link's id and connection, the MAC also to its end. Opening an altered link does not use the link up. If
-several browsers open one link at the same time, the conditional write accepts one. A death before the link is stored leaves an
-unused key; a death after the link was marked leaves a used link, and the user requests another.
+The seal is bound to the link's id and connection, the MAC also to its end. Opening an altered link does not invalidate the
+original. If several browsers open one link at the same time, the conditional write accepts one. A death before the link is
+stored leaves an unused key; a death after the link was marked leaves a used link, and the user requests another.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def addresses(table: Table, vault_: Vault, name: str, user_identifier: str) -> d
         response = http_client.send(request, allowed_domain=connection.allowed_domain, owner=connection.name)
         key = sign_on.read_key(response)
     except Retryable as later:
-        # A key that was lost with the answer is harmless, and another can be requested.
+        # A key whose response was lost is harmless, and another can be requested.
         raise later.replaced(answer_lost=False) from None
     return sign_on.addresses(connection, key)
 
@@ -88,9 +88,9 @@ def begin(
 
 
 def redeem(table: Table, sealing_key_id: str, ticket: Secret) -> Secret:
-    """Use a ticket up and return the URL that it leads to.
+    """Mark a ticket as used and return its URL.
 
-    Raises `Rejected` (404 `altered_link`, `unknown_link`; 410 `used_link`, `expired_link`), and `Retryable` where KMS does not
+    Raises `Rejected` (404 `altered_link`, `unknown_link`; 410 `used_link`, `expired_link`), and `Retryable` if KMS does not
     answer: the ticket can still be used then.
     """
     found = _TICKET.fullmatch(ticket.reveal())
@@ -130,7 +130,7 @@ def _use_up(table: Table, ticket_id: str) -> None:
 
 
 def _unseal(sealing_key_id: str, ticket_id: str, item: Item) -> Credentials:
-    """Raises `Rejected` (`altered_link`) where the item was changed or moved, and `Retryable`."""
+    """Raises `Rejected` (`altered_link`) if the item was changed or moved, and `Retryable`."""
     try:
         return vault.unseal(sealing_key_id, _context(ticket_id, item["connection"]), item["sealed"])
     except Rejected:

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from portaria.api import validation
 from portaria.api.authentication import Caller
+from portaria.api.deprecation import Deprecation
 from portaria.aws.table import Table
 from portaria.connections.tokens.provider import TokenProvider
 from portaria.connections.vault import Vault
@@ -109,7 +110,8 @@ class Operation:
     stores its answer sealed, and `at_most_once` never does it again after it was stopped. `edits` takes an If-Match,
     `listing` a limit and a cursor and the `filters`. `read` reads what was sent where it is not a JSON object; then the
     reply's content is a `PassedResponse`. `changes` has an audit entry, unless its input has a `changes()` that
-    denies it. `openapi.operation_errors` has the errors that it can answer with.
+    denies it. `deprecation` is set on an operation that will be removed. `openapi.operation_errors` has the errors that it can
+    answer with.
     """
 
     id: str
@@ -135,6 +137,7 @@ class Operation:
     managers_only: bool = False
     administrators_only: bool = False
     max_bytes: int = validation.MAX_BODY_BYTES
+    deprecation: Deprecation | None = None
 
     @property
     def narrowable(self) -> bool:

@@ -439,7 +439,7 @@ OPERATIONS = [
     ),
     Operation(
         "redeliver_webhook_deliveries", "POST", "/webhooks/{id}/redelivery", "webhook-deliveries:redeliver",
-        "Send the deliveries of a time range again", webhook_deliveries.redeliver_range,
+        "Send deliveries of a range again", webhook_deliveries.redeliver_range,
         webhook_deliveries.RedeliveredDeliveries, input=webhook_deliveries.WebhookRedelivery, status=HTTPStatus.ACCEPTED,
         creates=True, changes=True,
         description="At most a hundred with each call: repeat it with `next_cursor` while `more` is true.",

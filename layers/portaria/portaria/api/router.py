@@ -78,6 +78,9 @@ class Service:
             call_metrics.count(call_metrics.FAILED)
             answer = answers.failed(request_id, passes=boto3_clients.passes(error))
         self.logger.info("call_answered", status=answer["statusCode"], resource=request.resource)
+        found = self._routes.get((request.method, request.resource))
+        if found and (deprecation := found[1].deprecation):
+            answer["multiValueHeaders"] |= {name: [value] for name, value in deprecation.headers.items()}
         return answer
 
     def _carry_out(self, request: HttpRequest, lambda_context: Any, request_id: str, known: Caller | None) -> Answer:

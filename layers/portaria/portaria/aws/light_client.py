@@ -138,7 +138,7 @@ class AwsClient:
     def call(self, operation: str, payload: dict[str, Any], *, timeout_s: float) -> dict[str, Any]:
         """Send one request and return the answer's JSON, all within `timeout_s` (name lookup, TLS and retries included).
 
-        Raises `Retryable` for throttling, 5xx, time-outs and broken connections (`answer_lost` where the request may have
+        Raises `Retryable` for throttling, 5xx, time-outs and broken connections (`answer_lost` if the request may have
         been carried out) and `AwsError` where the service refuses. A kept connection that turns out to be closed is
         replaced once, so a call may be carried out twice: every operation called here must bear that.
         """

@@ -27,7 +27,7 @@ def send(queue_url: str, bodies: list[str], *, delay_s: float = 0, tenant: str =
 
     Messages of one `tenant` share a message group, by which SQS keeps those of others from waiting behind many of one.
 
-    A batch call would save nothing: SQS charges by 64 kB, which these fill. Raises `Retryable` where one was not taken,
+    A batch call would save nothing: SQS charges by 64 kB, which these fill. Raises `Retryable` if one was not taken,
     with those before it sent: the caller sends all of them again, so each must bear being sent twice.
     """
     given: dict[str, int | str] = {"DelaySeconds": min(MAX_SEND_DELAY_S, math.ceil(delay_s))} if delay_s > 0 else {}

@@ -95,7 +95,7 @@ class Table:
     def put_revision(self, item: Item, *, new: bool, revision: str = "") -> str:
         """Put an item with a new `revision`, which identifies this change, and return it.
 
-        Raises `Conflict` where a new one exists already, or an old one does not or has another revision than the one given.
+        Raises `Conflict` if a new one exists already, or an old one does not or has another revision than the one given.
         """
         fresh = uuid.uuid4().hex
         condition = (

@@ -18,7 +18,7 @@ from dataclasses import fields as dataclass_fields
 from dataclasses import replace as with_changes
 from datetime import UTC, datetime, timedelta
 
-from portaria.aws import due_index, filter_index
+from portaria.aws import due_index, filter_index, merged_pages
 from portaria.aws.table import Item, Table
 from portaria.core import clock
 from portaria.core.entities import ROTATION_WARNINGS_AT, Connection
@@ -58,7 +58,7 @@ def find(table: Table, name: str) -> Connection | None:
 
 
 def get(table: Table, name: str) -> Connection:
-    """Raises `Rejected` (`unknown_connection`) where there is none."""
+    """Raises `Rejected` (`unknown_connection`) if there is none."""
     return read(get_item(table, name))
 
 
@@ -77,7 +77,7 @@ def read(item: Item) -> Connection:
 
 
 def to_item(connection: Connection, *, announce: str = "") -> Item:
-    """A connection as it is stored, with its due time: now where there is an event to `announce`."""
+    """A connection as it is stored, with its due time: now if there is an event to `announce`."""
     pk, sk = key(connection.name)
     item: Item = {field: getattr(connection, field) for field in FIELDS}
     item["notes"] = list(connection.notes)
@@ -93,7 +93,7 @@ def to_item(connection: Connection, *, announce: str = "") -> Item:
 
 
 def due_at(connection: Connection, now: datetime) -> str:
-    """When `renew_tokens` must visit a connection next (ISO 8601); empty where it need not.
+    """When `renew_tokens` must visit a connection next (ISO 8601); empty if no visit is needed.
 
     A token is refreshed when 80 to 90 % of its life have passed, spread by the name, so that accounts that were connected
     together are not refreshed together. Owners of static credentials are warned at 80 and 90 days. The old credentials of a
@@ -120,18 +120,18 @@ def renewal_at(connection: Connection) -> datetime:
 
 
 def vault_rests_until(item: Item) -> datetime:
-    """Until when refreshes of a connection add no version to its secret."""
+    """The time until which refreshes of a connection add no version to its secret."""
     added_at = item.get(VERSION_ADDED_AT)
     return clock.from_iso(added_at) + VERSION_EVERY if added_at else datetime.min.replace(tzinfo=UTC)
 
 
 def spread(text: str) -> float:
-    """A number from 0 to 1 that a text decides: jitter that is the same in every process."""
+    """A number from 0 to 1 derived from a text: jitter that is the same in every process."""
     return zlib.crc32(text.encode()) / 2**32
 
 
 def create(table: Table, connection: Connection) -> None:
-    """Raises `Conflict` where the name is taken by a connection that has not been removed."""
+    """Raises `Conflict` if the name is taken by a connection that has not been removed."""
     now = clock.to_iso(clock.now())
     table.put(
         to_item(with_changes(connection, created_at=now, updated_at=now)),
@@ -155,7 +155,9 @@ def filtered_page(
     Raises `Rejected` (`bad_cursor`).
     """
     partitions = [_partition(platform, state) for platform in platforms for state in states]
-    entries, next_cursor = filter_index.merged_page(table, partitions, cursor=cursor, limit=limit)
+    entries, next_cursor = merged_pages.merged_page(
+        table, partitions, index=filter_index.INDEX, cursor=cursor, limit=limit
+    )
     items = filter_index.read_items(table, entries)
     return [read(item) for item in items if item.get("filter_pk") in partitions], next_cursor
 

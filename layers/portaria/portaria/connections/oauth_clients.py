@@ -14,7 +14,7 @@ FIELDS = OAuthClient._fields
 
 
 def get(table: Table, platform: str, name: str) -> OAuthClient:
-    """Raises `Rejected` (`unknown_client`) where there is none."""
+    """Raises `Rejected` (`unknown_client`) if there is none."""
     return find(table, platform, name)[0]
 
 
@@ -36,13 +36,13 @@ def api_domains(client: OAuthClient) -> tuple[str, ...]:
 
 
 def default_api_domains(platform: str) -> tuple[str, ...]:
-    """The domains of a client that names none. Empty for a platform that stands for any provider."""
+    """The domains of a client that registers none. Empty for a platform that covers any provider."""
     domains = platforms.load(platform).account_domains
     return domains.DEFAULT_API_DOMAINS if domains else ()
 
 
 def check_domain(client: OAuthClient, domain: str, *, field: str | None = None) -> None:
-    """Raises `Rejected` unless the client's tokens may go to this domain: 409 `api_domains_missing` where none is registered,
+    """Raises `Rejected` unless the client's tokens may go to this domain: 409 `api_domains_missing` if none is registered,
     400 `domain_not_registered` where others are."""
     registered = api_domains(client)
     title = f"the OAuth client {client.platform}/{client.name}"
@@ -70,7 +70,7 @@ def check_connection(client: OAuthClient, connection: Connection) -> None:
 
 
 def put(table: Table, client: OAuthClient, *, new: bool, revision: str = "") -> str:
-    """Returns the new revision. Raises `Conflict` where a `new` client exists, or an old one was changed or deleted."""
+    """Returns the new revision. Raises `Conflict` if a `new` client exists, or an old one was changed or deleted."""
     pk, sk = oauth_client_key(client.platform, client.name)
     item = {field: getattr(client, field) for field in FIELDS}
     item |= {
@@ -83,7 +83,7 @@ def put(table: Table, client: OAuthClient, *, new: bool, revision: str = "") -> 
 
 def reconnect_url(client: OAuthClient, connection: str) -> str:
     """The URL where a connection is authorized again: the client's install page. A client that names its own endpoints has no
-    public page; then this is the URL where an administrator gets the link, empty where that is not known."""
+    public page; then this is the URL where an administrator gets the link, empty if that is not known."""
     redirect_uri = client.redirect_uri.rstrip("/")
     if not client.token_url:
         return f"{redirect_uri}/start"

@@ -76,7 +76,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Answered:
-    """The response for the caller. `withheld` says why the body is withheld; empty where it is not."""
+    """The response for the caller. `withheld` says why the body is withheld; empty if it is not."""
 
     response: Response
     withheld: str = ""
@@ -85,7 +85,7 @@ class Answered:
 def send(token_provider: provider.TokenProvider, connection: Connection, call: Call) -> Answered:
     """Send a call and return its response, of any status, without the credential.
 
-    Raises `Rejected` where the call may not be sent or the connection is not connected, and `Retryable` where no complete
+    Raises `Rejected` if the call may not be sent or the connection is not connected, and `Retryable` if no complete
     response came: with `answer_lost` the API may have processed the call.
     """
     ends_at = clock.now() + TIME

@@ -27,7 +27,7 @@ MAX_DETAIL_LENGTH = 500
 
 
 class Verdict(Enum):
-    """What the answer to a refresh says of the grant. `NONE`: nothing, for example a rate limit."""
+    """What the response to a refresh means for the grant. `NONE`: nothing, for example a rate limit."""
 
     REFUSED = "refused"
     FAILED = "failed"
@@ -35,7 +35,7 @@ class Verdict(Enum):
 
 
 def verdict(status: int | None, error: Rejected | Retryable) -> Verdict:
-    """`status` is the answer's, None where no answer came."""
+    """`status` is the response's status; None if there was no response."""
     if status is None or status >= 500:
         return Verdict.FAILED
     if status in _NO_REFUSAL or isinstance(error, RateLimited):

@@ -57,7 +57,7 @@ class RenewalOutcome:
 def handle_message(
     body: str, settings: RenewTokensSettings, time_left_s: Callable[[], float], rate_limiter: RateLimiter
 ) -> RenewalOutcome:
-    """Handle one message of the Renewals queue. Raises `Retryable` where it should return to the queue.
+    """Handle one message of the Renewals queue. Raises `Retryable` if it should return to the queue.
 
     `rate_limiter` limits the rate of requests to platforms: `RENEWALS_PER_SECOND`.
     """
@@ -192,7 +192,7 @@ class _Visit:
         event_bus.put(self.settings.bus_name, announce, detail)
 
     def _reconnect_url(self, connection: Connection) -> str:
-        """The URL where the customer connects again; empty where an administrator must enter new credentials."""
+        """The URL where the customer connects again; empty if an administrator must enter new credentials."""
         if not connection.client:
             return ""
         try:
@@ -274,7 +274,7 @@ class _Visit:
 
 
 def days_to_death(connection: Connection) -> float | None:
-    """The remaining life of an unused refresh token in days; None where the platform sets no end."""
+    """The remaining life of an unused refresh token in days; None if the platform sets no end."""
     endpoint = platforms.load(connection.platform).token_endpoint
     life = endpoint.REFRESH_LIFE if endpoint else None
     if not life or connection.state != "connected":

@@ -29,7 +29,7 @@ _TOKENS = {
 def headers(connection: Connection, token: Token) -> dict[str, str]:
     """The headers with the credential, and those that the platform needs with every request.
 
-    Raises `Rejected` (`no_credentials`) where the vault does not hold what the connection's kind needs.
+    Raises `Rejected` (`no_credentials`) if the vault lacks a credential that the connection's kind needs.
     """
     return credential_headers(connection, token.credentials) | _platform_headers(connection)
 

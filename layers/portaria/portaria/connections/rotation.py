@@ -45,7 +45,7 @@ LEASE_S = 30
 def try_credentials(table: Table, vault: Vault, connection: Connection, credentials: Credentials) -> str:
     """Log in with the credentials, or send the platform's harmless request with them. Returns the granted scopes, if known.
 
-    Raises `Rejected` (`credentials_refused`) where the platform refuses them and `Retryable` where it does not answer. Nothing
+    Raises `Rejected` (`credentials_refused`) if the platform refuses them and `Retryable` if it does not answer. Nothing
     is sent to a platform without a harmless request.
     """
     test = platforms.load(connection.platform).credential_test

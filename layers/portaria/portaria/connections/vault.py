@@ -70,7 +70,7 @@ class Vault:
         return f"{self.prefix}/oauth-clients/{platform}/{client}"
 
     def client_secret(self, platform: str, client: str) -> Secret:
-        """Raises `Rejected` (`no_client_secret`) where none is stored."""
+        """Raises `Rejected` (`no_client_secret`) if none is stored."""
         credentials = self.read(self.client_secret_id(platform, client))
         if not credentials:
             raise Rejected(
@@ -79,7 +79,7 @@ class Vault:
         return credentials["client_secret"]
 
     def read(self, secret_id: str, version: str = "") -> Credentials | None:
-        """The credentials of a secret's version, by default the current one, or None where there is none."""
+        """The credentials of a secret's version, by default the current one, or None if there is none."""
         found = self.find(secret_id, version)
         return found[0] if found else None
 
@@ -109,7 +109,7 @@ class Vault:
         return str(answer["VersionId"])
 
     def add(self, secret_id: str, version: str, credentials: Credentials) -> bool:
-        """Store credentials as a version, which becomes the current one. False where its id already holds other credentials."""
+        """Store credentials as a version, which becomes the current one. False if its id already holds other credentials."""
         return self._put(secret_id, version, credentials, "AWSCURRENT")
 
     def add_aside(self, secret_id: str, version: str, credentials: Credentials, turn: int) -> None:
@@ -146,7 +146,7 @@ class Vault:
             raise _unavailable(error) from None
 
     def current_version(self, secret_id: str) -> str:
-        """The id of the current version; empty where there is none or the secret is scheduled for deletion."""
+        """The id of the current version; empty if there is none or the secret is scheduled for deletion."""
         try:
             answer = _call("describe_secret", SecretId=secret_id)
         except ClientError as error:
@@ -159,7 +159,7 @@ class Vault:
         return next((version for version, labels in stages.items() if "AWSCURRENT" in labels), "")
 
     def drop(self, secret_id: str, version: str) -> None:
-        """Take the label from the previous version, so that Secrets Manager may remove it. Does nothing where it has none."""
+        """Take the label from the previous version, so that Secrets Manager may remove it. Does nothing if it has none."""
         try:
             _call(
                 "update_secret_version_stage",
@@ -184,7 +184,7 @@ class Vault:
             raise _unavailable(error) from None
 
     def remove(self, secret_id: str, *, immediately: bool = False) -> None:
-        """Delete a secret, by default with `RECOVERY_DAYS` to restore it. Does nothing where there is none."""
+        """Delete a secret, by default with `RECOVERY_DAYS` to restore it. Does nothing if there is none."""
         how = {"ForceDeleteWithoutRecovery": True} if immediately else {"RecoveryWindowInDays": RECOVERY_DAYS}
         try:
             _call("delete_secret", SecretId=secret_id, **how)
@@ -212,7 +212,8 @@ class Vault:
 class Seal:
     """A data key, fetched from KMS before it is needed, so that sealing itself needs no service.
 
-    `context` says what the sealed credentials are for (`{"connection": name}`): they can be opened only with the same one.
+    `context` names the purpose of the sealed credentials (`{"connection": name}`). They can be opened only with the same
+    context.
     """
 
     context: dict[str, str]
@@ -228,7 +229,7 @@ class Seal:
 
 
 def prepare_seal(key_id: str, context: dict[str, str]) -> Seal:
-    """Fetch a data key. Raises `Retryable` where KMS does not answer."""
+    """Fetch a data key. Raises `Retryable` if KMS does not answer."""
     try:
         answer = boto3_clients.client("kms").generate_data_key(
             KeyId=key_id, KeySpec="AES_256", EncryptionContext=context
@@ -241,7 +242,7 @@ def prepare_seal(key_id: str, context: dict[str, str]) -> Seal:
 def unseal(key_id: str, context: dict[str, str], sealed: str) -> Credentials:
     """Open what `Seal.seal` made in the same context.
 
-    Raises `Retryable` where KMS does not answer and `Rejected` (`seal_broken`) where the seal is of another context or was
+    Raises `Retryable` if KMS does not answer and `Rejected` (`seal_broken`) if the seal is of another context or was
     altered.
     """
     broken = Rejected("seal_broken", "the sealed credentials cannot be opened: connect again", status=409)
@@ -261,7 +262,7 @@ def unseal(key_id: str, context: dict[str, str], sealed: str) -> Credentials:
 
 
 def _call(operation: str, **parameters: Any) -> dict[str, Any]:
-    """Raises botocore's `ClientError` for an error answer, and `Retryable` where no answer came."""
+    """Raises botocore's `ClientError` for an error answer, and `Retryable` if no answer came."""
     try:
         answer: dict[str, Any] = getattr(boto3_clients.client("secretsmanager"), operation)(**parameters)
     except BotoCoreError as error:

@@ -1,9 +1,9 @@
 """Webhook URLs for events: creating and closing a connection's URL.
 
-A URL contains a random key. On platforms that can send a header, events must also have a secret in that header. The table
-holds the SHA-256 of both, for `event_receiver` to check; it is written before the platform learns the URL, so that no event
-arrives at an unknown URL. A replaced URL works for another hour, because events for it are on their way. After a URL is closed,
-processes that have just used it accept events for another minute; ingest_records drops those.
+A URL contains a random key. On platforms that can send a header, events must also have a secret in that header. The table holds
+the SHA-256 of both, for `event_receiver` to check; it is written before the platform learns the URL, so that no event arrives
+at an unknown URL. A replaced URL works for another hour, because events for it may already have been sent. After a URL is
+closed, processes that have just used it accept events for another minute; ingest_records drops those.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ CLOSED_FOR = timedelta(days=1)
 def open_address(table: Table, connection: Connection, key: Secret, header: Secret | None = None) -> bool:
     """Accept events with this key, and for another hour with the previous one. Idempotent for the same key.
 
-    False where a later grant of the connection has opened its own URL. Raises `Retryable` where another request opened one at
+    False if a later grant of the connection has opened its own URL. Raises `Retryable` if another request opened one at
     the same time.
     """
     item = table.get(partition(connection.name), SK) or {}

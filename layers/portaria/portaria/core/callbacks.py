@@ -50,7 +50,7 @@ class OAuthCallback(NamedTuple):
     """An authorization code that has just come in, as a platform's `install.parse_callback` reads it.
 
     `account_host` is the bare host of the account that installs (`acme.kommo.com`): the client secret will be posted to
-    it, so a platform returns only hosts of its own; empty where the OAuth client names the host. `source` is `widget` (the
+    it, so a platform returns only hosts of its own; empty if the OAuth client names the host. `source` is `widget` (the
     marketplace's hook, no `state`) or `browser` (the customer's return from the consent page, always with `state`).
     """
 
@@ -148,7 +148,7 @@ class EventAddress(NamedTuple):
 class Events(NamedTuple):
     """A delivery, read: records by source object, and how many events were left out for which reason.
 
-    `delivery` is the platform's id for it, by which a second one of the same is known; empty where it has none. `mended` says
+    `delivery` is the platform's id for it, by which a second one of the same is known; empty if it has none. `mended` says
     that its text was not UTF-8 everywhere: what could not be read became U+FFFD.
     """
 
@@ -203,7 +203,7 @@ def domain_inside(domain: str, registered: tuple[str, ...]) -> bool:
 
 
 def read_one(query: dict[str, list[str]], name: str) -> str:
-    """A parameter that may come once, empty where it did not. Raises `Rejected` (`…_repeated`)."""
+    """A parameter that may come once, empty if it did not. Raises `Rejected` (`…_repeated`)."""
     values = query.get(name, [])
     if len(values) > 1:
         raise Rejected(

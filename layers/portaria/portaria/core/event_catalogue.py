@@ -252,7 +252,7 @@ _EVENTS = (
     EventType(
         DESTINATION_RESUMED,
         "A destination is resumed",
-        "The destination accepted records again, or an operator ended the pause.",
+        "The destination accepted records again after a pause. A pause that an operator ends is not reported.",
         (
             _DESTINATION,
             _OBJECT,
@@ -266,11 +266,9 @@ _EVENTS = (
         "A daily quota is nearly used up",
         "Less than 20 % of a destination's daily quota is left. Published once a day for each subscription.",
         (
-            _DESTINATION,
             EventField("subscription", TEXT, "Whose quota it is.", "123-ABC-456"),
             EventField("day", {"type": "string", "format": "date"}, "The day of the quota.", "2026-11-28"),
             EventField("left_percent", {"type": "integer", "maximum": 100}, "How much is left, in percent.", 19),
-            _TAGS,
         ),
     ),
     EventType(

@@ -53,7 +53,7 @@ class Response:
     body: bytes = field(default=b"", repr=False)
 
     def charset(self) -> str:
-        """The charset that `Content-Type` declares, by Python's name for it; empty where it declares none that is known."""
+        """The charset that `Content-Type` declares, by Python's name for it; empty if it declares none that is known."""
         parameters = self.headers.get("content-type", "").split(";")[1:]
         for parameter in parameters:
             name, _, value = parameter.partition("=")
@@ -68,7 +68,7 @@ class Response:
     def text(self) -> str:
         """The body, decoded by its byte order mark, else by the declared charset, else as UTF-8; without the mark.
 
-        A declared charset that does not fit the bytes is ignored. Raises `UnicodeDecodeError` where UTF-8 does not fit either.
+        A declared charset that does not fit the bytes is ignored. Raises `UnicodeDecodeError` if UTF-8 does not fit either.
         """
         for mark, charset in _BYTE_ORDER_MARKS:
             if self.body.startswith(mark):
@@ -83,7 +83,7 @@ class Response:
         return json.loads(self.text())
 
     def retry_after_s(self) -> float | None:
-        """The wait that `Retry-After` asks for, in seconds from 0 to a day, or None where it asks for none that can be read.
+        """The wait that `Retry-After` asks for, in seconds from 0 to a day, or None if it asks for none that can be read.
 
         A point in time is measured from the answer's own `Date`, which `http_client` adds where it is missing.
         https://www.rfc-editor.org/rfc/rfc9110#section-10.2.3

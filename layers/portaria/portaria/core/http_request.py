@@ -40,7 +40,7 @@ class Headers:
         return self._values.get(name.lower(), [])
 
     def get(self, name: str) -> str:
-        """All values of a header, joined as RFC 9110, 5.3, allows; empty where the header is missing."""
+        """All values of a header, joined as RFC 9110, 5.3, allows; empty if the header is missing."""
         return ", ".join(self.values(name))
 
     def once(self, name: str) -> str:
@@ -62,10 +62,10 @@ class HttpRequest(NamedTuple):
 
     `resource` is the route that API Gateway matched (`/install/{platform}/{client}`), empty for a function URL, which has none.
     `path` is percent-encoded, as the caller sent it, with a stage or base path. `query` holds every value of each parameter,
-    decoded; bytes that are not UTF-8 are surrogate escapes. `body` is None where the event's body cannot be decoded, and empty
+    decoded; bytes that are not UTF-8 are surrogate escapes. `body` is None if the event's body cannot be decoded, and empty
     where the request has none. `source_address` is the address that AWS saw, not one that a header claims. `received_at`
     (epoch seconds) is 0 where the event has no time. `host` is the domain name that was called, `api_id` the REST API's id, and
-    `principal` the ARN of the AWS principal that API Gateway authenticated; each is empty where the event has none.
+    `principal` the ARN of the AWS principal that API Gateway authenticated; each is empty if the event has none.
 
     The representation omits everything that may hold a secret.
     """
@@ -138,7 +138,7 @@ class HttpRequest(NamedTuple):
         return self.path_parameters.get(name, "")
 
     def cookie(self, name: str) -> str:
-        """The value of a cookie; empty where it is missing or was sent more than once."""
+        """The value of a cookie; empty if it is missing or was sent more than once."""
         values = self.cookies.get(name, [])
         return values[0] if len(values) == 1 else ""
 

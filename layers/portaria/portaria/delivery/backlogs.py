@@ -1,4 +1,4 @@
-"""Backlogs: that records wait for a destination, when it is tried next, and who drains them.
+"""Backlogs: one item for each destination that records wait for, with the time of the next attempt and the drain's lease.
 
     pk PARKED#{destination}   sk WAITING
 
@@ -27,7 +27,7 @@ LEASE_S = 150
 
 @dataclass(frozen=True)
 class Backlog:
-    """That records wait for a destination: about how many, since when, and when it is tried next (epoch seconds).
+    """Records wait for a destination: about how many, since when, and when it is tried next (epoch seconds).
 
     `arrivals` grows with each write of waiting records, `fence` with each lease. `unfinished` counts the leases since the
     last release, `trying` names the entry that a cautious drain tries alone.
@@ -91,7 +91,7 @@ def read_backlog(item: Item) -> Backlog:
 
 
 def touch(table: Table, destination: str, count: int, next_at: int, now: int) -> None:
-    """Have a backlog exist, with `count` more records, and be due at `next_at` (epoch seconds) at the latest.
+    """Create or extend a backlog by `count` records; it is due at `next_at` (epoch seconds) at the latest.
 
     Raises what AWS raises.
     """
@@ -134,9 +134,10 @@ def claim(table: Table, destination: str) -> Backlog | None:
 
 
 def release(table: Table, backlog: Backlog, *, arrivals: int | None, next_at: int, since: int) -> bool:
-    """End a lease; whether that was possible. Raises what AWS raises.
+    """End a lease and return whether that was possible. Raises what AWS raises.
 
-    It is not if records have arrived since `arrivals` was read (None: do not check), or if another worker has the lease.
+    It is not possible if records have arrived since `arrivals` was read (None: do not check), or if another worker has the
+    lease.
     """
     values: Item = {":next_at": next_at, ":since": since, ":fence": backlog.fence, ":zero": 0}
     condition = "fence = :fence"
@@ -156,7 +157,7 @@ def release(table: Table, backlog: Backlog, *, arrivals: int | None, next_at: in
 
 
 def note_trial(table: Table, backlog: Backlog, prefix: str) -> None:
-    """Write down which entry is tried alone, so that the next worker knows it if this one dies. Raises what AWS raises."""
+    """Store which entry is tried alone, so that the next worker knows it if this one dies. Raises what AWS raises."""
     table.update(
         *key(backlog.destination),
         "SET trying = :trying",

@@ -31,7 +31,7 @@ class Counts:
 
 
 class Levels:
-    """Up to what count each tenant comes if a quota is given out fairly.
+    """The count that each tenant reaches if a quota is shared fairly.
 
     As the level rises, a tenant's count begins to rise with it at what it has (divided by its weight), and stops at what it is
     expected to need: the larger of yesterday's count and its rate so far, for the rest of the day. Making one takes time that
@@ -41,7 +41,7 @@ class Levels:
     def __init__(
         self, counts: Counts, asking: Iterable[str], weights: Mapping[str, int], at: float, gone: float
     ) -> None:
-        """`gone` is the part of the day that has passed, from 0 to 1."""
+        """`gone` is the fraction of the day that has passed, from 0 to 1."""
         names = counts.today.keys() | counts.yesterday.keys() | counts.hungry.keys() | set(asking)
         self.made_at = at
         self.weights = {name: max(1, weights.get(name, counts.weights.get(name, 1))) for name in names}
@@ -58,7 +58,7 @@ class Levels:
         changes.sort()
         self._points = [point for point, _ in changes]
         self._slopes = list(accumulate(change for _, change in changes))
-        # How much is given out in all when the level is at each of the points.
+        # How much is shared in total when the level is at each of the points.
         steps = zip(self._points, self._points[1:], self._slopes, strict=False)
         total = float(sum(counts.today.values()))
         self._totals = list(accumulate(((end - begin) * slope for begin, end, slope in steps), initial=total))
@@ -81,11 +81,11 @@ class Levels:
         return True
 
     def of(self, tenant: str, most: float) -> float:
-        """Up to what count, for each of its weight, a tenant comes that takes all it can get, if `most` is given out in all."""
+        """The count per unit of weight that a tenant reaches if it takes all that it can and `most` is shared in total."""
         weight, stop = self.weights[tenant], self._stops.get(tenant)
 
         def total(position: int) -> float:
-            """What is given out at a point if this tenant does not stop."""
+            """The total that is shared at a point if this tenant does not stop."""
             more = max(0.0, self._points[position] - stop) * weight if stop is not None else 0.0
             return self._totals[position] + more
 

@@ -2,10 +2,10 @@
 
     resolve → deduplicate → map → send → record
 
-Each record ends in one of five ways: the destination has accepted it (or a newer version of it), a newer version is on its way,
+Each record ends in one of five ways: the destination has accepted it (or a newer version of it), a newer version is being sent,
 it is a dead letter with its reason, it waits in the table (`waiting_lists`), or its message returns to the queue (a message
 that is too large for a slow destination returns in parts). So a message returns exactly if at least one of its records has
-not been dealt with. `record_release` sends the waiting records through the same stages.
+not been handled. `record_release` sends the waiting records through the same stages.
 
 Two stages are lazy, so that work and writes of different groups alternate: the marks of one group of messages are written, then
 its records are mapped, before the next group's marks; and the result of each request is recorded before the next request is
@@ -21,10 +21,11 @@ from functools import cache
 
 from portaria.aws.table import Table
 from portaria.connections.vault import Vault
+from portaria.core import clock
 from portaria.core.entities import Target
 from portaria.core.settings import IngestRecordsSettings, ReleaseRecordsSettings
 from portaria.core.unexpected_errors import log_unexpected
-from portaria.delivery import quotas, retry_schedule
+from portaria.delivery import quota_warnings, quotas, retry_schedule
 from portaria.delivery.stages.batch_state import BatchDestinations, BatchOutcome, QueuedMessage, by_message
 from portaria.delivery.stages.deduplicate import Deduplicator
 from portaria.delivery.stages.destination_request import DRAIN_RATE_FACTOR, DestinationRequests
@@ -72,7 +73,7 @@ def ingest_waiting(
 
 
 def _without_gc(run: Callable[[], BatchOutcome]) -> BatchOutcome:
-    """A batch's objects live until its end, so each search for cycles among them is in vain."""
+    """Switch off garbage collection during a batch: its objects live until its end, so no search for cycles finds any."""
     gc.disable()
     try:
         return run()
@@ -82,7 +83,7 @@ def _without_gc(run: Callable[[], BatchOutcome]) -> BatchOutcome:
 
 @cache
 def _ledger(table_name: str, time_zone: str) -> quotas.Ledger:
-    """One a process: for half a minute it remembers what other workers have used."""
+    """One per process. It caches for half a minute how much quota other workers have used."""
     return quotas.Ledger(Table(table_name), time_zone)
 
 
@@ -139,4 +140,7 @@ def _run(
             for message_id in by_message(by_target[target]):
                 outcome.hold(message_id)
     recorder.write()
+    if outcome.quota_left:
+        day = quotas.day_of(ledger.zone, clock.now()).name
+        quota_warnings.publish(table, settings.bus_name, outcome.quota_left, day)
     return outcome

@@ -44,8 +44,8 @@ STALE_S = 30.0
 STALE_S_A_TENANT = 0.03
 KEPT_FOR = timedelta(days=7)
 # What part of a whole day's quota a reservation leaves, times what is left of the day: for a tenant's own part and for what
-# goes beyond it. Half of it from backfills: what one takes in the morning can be given to nobody in the afternoon.
-# `python -m bench day` shows what these give.
+# goes beyond it. Half of it from backfills: a tenant cannot get in the afternoon what a backfill used in the morning.
+# `python -m bench day` shows the effect of these values.
 LIVE_LEAVES = (0.0, 0.05)
 BULK_LEAVES = (0.05, 0.5)
 # A request during the reset may be counted on either day, so no request begins this shortly before it.
@@ -66,14 +66,14 @@ class Day(NamedTuple):
     ends: float
 
     def gone(self, now: float) -> float:
-        """Which part of it has gone, from 0 to 1."""
+        """The fraction of the day that has passed, from 0 to 1."""
         return min(1.0, max(0.0, (now - self.begins) / (self.ends - self.begins)))
 
 
 class Reservation(NamedTuple):
     """`granted` is what may be sent now, by tenant; tenants that get nothing are not in it.
 
-    The rest may be asked for again after `after_s` seconds, which is None where there is no rest. `left` is what the
+    The rest may be asked for again after `after_s` seconds, which is None if there is no rest. `left` is what the
     subscription has left of today's quota, as far as this process knows.
     """
 
@@ -99,7 +99,7 @@ def day_of(zone: ZoneInfo, moment: datetime) -> Day:
     local = moment.astimezone(zone)
     midnight = datetime(local.year, local.month, local.day, tzinfo=zone)
     following = midnight + timedelta(days=1)
-    # Through UTC: the difference of two local times knows nothing of a clock that was put forward between them.
+    # In UTC: the difference of two local times ignores a change to or from daylight saving time between them.
     return Day(f"{local:%Y-%m-%d}", midnight.astimezone(UTC).timestamp(), following.astimezone(UTC).timestamp())
 
 
@@ -196,7 +196,7 @@ class _KnownDay:
 
 
 class Ledger:
-    """Of one process, and not for several threads. `reserve` is to be called right before the request that it is for."""
+    """One per process; not thread-safe. Call `reserve` immediately before the request that the reservation is for."""
 
     def __init__(self, table: Table, time_zone: str, chance: random.Random | None = None) -> None:
         """Raises `ZoneInfoNotFoundError` if this machine does not know the time zone."""
@@ -345,7 +345,7 @@ class Ledger:
         weights: dict[str, int],
         room_for: _Room | None = None,
     ) -> Item:
-        """Add to the tenants' counts and, in a shard, to what is used. Raises `Conflict` where the shard has no room."""
+        """Add to the tenants' counts and, in a shard, to what is used. Raises `Conflict` if the shard has no room."""
         adds, sets, names = [], ["expires_at = :expires_at"], {}
         values: Item = {":expires_at": int(day.ends + KEPT_FOR.total_seconds())}
         condition = ""

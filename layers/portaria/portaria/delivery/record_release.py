@@ -31,7 +31,7 @@ from portaria.delivery.stages.batch_state import QueuedMessage
 from portaria.delivery.stages.destination_request import DRAIN_RATE_FACTOR
 from portaria.delivery.waiting_entries import Entry
 from portaria.delivery.waiting_lists import ListHead, Place, WaitingList
-from portaria.records import dead_letters
+from portaria.records import dead_letter_counts, dead_letters
 from portaria.records.dead_letters import GAVE_UP
 
 logger = logging.getLogger(__name__)
@@ -284,7 +284,9 @@ class _Drain:
 
     def _give_up(self, entry: Entry) -> None:
         logger.error("waiting_entry_given_up", extra={"message_id": entry.message_id, "reason": GAVE_UP})
-        dead_letters.put(self.table, dead_letters.of_message(entry.message_id, entry.body))
+        letter = dead_letters.of_message(entry.message_id, entry.body)
+        dead_letter_counts.add(self.table, {(letter.route, letter.reason): max(1, len(letter.records))})
+        dead_letters.put(self.table, letter)
         waiting_entries.remove(self.table, [entry])
 
     def _note_since(self, reader: _Reader) -> None:

@@ -1,4 +1,4 @@
-"""What a route makes of a sample record: the attributes, and the request that would be sent. Sends and stores nothing.
+"""Previews of a route: the attributes of a sample record and the request that would be sent. Nothing is sent or stored.
 
 The record takes the way of a real one: it is packed into a message, read from it, mapped, checked and encoded by the same
 functions, within the same limits.
@@ -44,14 +44,14 @@ class Preview:
 
 
 class _Placeholders(dict[str, Secret]):
-    """Credentials of every name, none of them real."""
+    """Placeholders for credentials of any name."""
 
     def __missing__(self, name: str) -> Secret:
         return Secret(_MASK)
 
 
 def preview(route: Route, source_platform: str, destination: Connection, data: dict[str, Any]) -> Preview:
-    """Raises `Rejected` where the route itself cannot be used: its destination, target or mapping."""
+    """Raises `Rejected` if the route itself cannot be used: its destination, target or mapping."""
     target = routes.target(route, destination)
     mapping = record_mapping.mapping_of(routes.mapping_from(route, source_platform, destination))
     platform = platforms.load(destination.platform)
@@ -83,7 +83,7 @@ def preview(route: Route, source_platform: str, destination: Connection, data: d
 
 
 def _sample(route: Route, data: dict[str, Any]) -> record_mapping.Source:
-    """The record as a worker reads it. Raises `Rejected` where no message can carry it."""
+    """The record as a worker reads it. Raises `Rejected` if no message can carry it."""
     (body,) = record_messages.pack(
         [Record("sample", 0, data)],
         connection="sample",

@@ -10,7 +10,7 @@ stay invisible for 12 hours in total, and each wait costs one of its receives. S
 Each source has its own list, so that no tenant waits behind another, and live records do not wait behind a backfill. A list
 exists while it may have entries. While it exists, new records join it instead of overtaking the waiting ones.
 
-Order of writes, and what a death in between leaves:
+Order of writes, and the state after a crash between two of them:
 
 1. `announce` writes the list, and then the destination's backlog, before the first entry. After a death here, the list is
    empty; a drain closes and removes it.

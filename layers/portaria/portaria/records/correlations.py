@@ -1,4 +1,4 @@
-"""Receipts by the X-Correlation-Id of front-door requests.
+"""Receipts by the X-Correlation-Id of data ingestion requests.
 
 One query lists the requests with an id, the newest first (`receipts.note_request` writes them), and one more for each of them
 finds its receipts. A page costs at most as many queries as it may have rows.
@@ -22,7 +22,8 @@ def search(
 
     The listing is eventually consistent: a request is found about a second after its 202. Raises `Rejected` (`bad_cursor`).
     """
-    # The place is the last request that was looked at, and where its receipts go on; not DynamoDB's, which holds the long id.
+    # The place is the last request that was looked at, and where its receipts continue; not DynamoDB's, which holds the long
+    # id.
     last, inner = _read_place(cursor) if cursor else ("", "")
     noted, more = table.query(
         f"{receipts.BY_CORRELATION}#{correlation_id}",

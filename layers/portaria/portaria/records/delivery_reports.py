@@ -148,7 +148,7 @@ _fetches: defaultdict[str, deque[datetime]] = defaultdict(deque)
 
 
 def _verify(signatures: list[SignedBy], body: bytes, domain: str) -> None:
-    """Raises `Rejected` (401 `bad_signature`), and `Retryable` where a key was not to be had and no other signature holds."""
+    """Raises `Rejected` (401 `bad_signature`), and `Retryable` if no signature is valid and a key could not be fetched."""
     missing: Retryable | None = None
     for signed in signatures:
         try:
@@ -166,7 +166,7 @@ def _verify(signatures: list[SignedBy], body: bytes, domain: str) -> None:
 
 
 def _key(request: Request, domain: str) -> rsa.RSAPublicKey:
-    """A key, fetched once a day and process. Raises `Rejected` where there is none, and `Retryable`."""
+    """A key, fetched once a day and process. Raises `Rejected` if there is none, and `Retryable`."""
     now = clock.now()
     known = _keys.get(request.url)
     if known and now < known[1]:
@@ -190,14 +190,14 @@ def _key(request: Request, domain: str) -> rsa.RSAPublicKey:
 
 
 def _validate(request: Request, domain: str) -> None:
-    """Raises `Retryable` where it did not work."""
+    """Raises `Retryable` if it failed."""
     response = _fetch(request, domain)
     if not 200 <= response.status < 300:
         raise Retryable("not_validated", f"{domain} answered {response.status} to the validation")
 
 
 def _fetch(request: Request, domain: str) -> Any:
-    """Raises `Retryable` also where the domain's budget of the last minute is used up."""
+    """Raises `Retryable` also if the domain's budget of the last minute is used up."""
     now, fetches = clock.now(), _fetches[domain]
     while fetches and fetches[0] < now - FETCHES_WITHIN:
         fetches.popleft()

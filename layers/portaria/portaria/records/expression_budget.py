@@ -1,6 +1,6 @@
 """The budget of an evaluation: how many steps a mapping may take for one record.
 
-An expression of a few hundred characters can multiply its input without end. Each operation that can is charged before it is
+An expression of a few hundred characters can multiply its input without end. Each such operation is charged before it is
 done: a step for each element that is read or made, times the nodes that read it, and a step for each 32 characters. A list's
 operation is charged once for the whole list, so the usual mapping pays nothing measurable.
 """
@@ -41,7 +41,7 @@ class TooCostly(Exception):
 
 
 class Lacking(Exception):
-    """An expression needs what a partial record does not have."""
+    """An expression needs a value that a partial record does not have."""
 
 
 class Inexact(Exception):

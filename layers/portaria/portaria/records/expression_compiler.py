@@ -75,7 +75,7 @@ class _Selections:
         return search_partial if self.is_partial else search
 
     def _chain(self, node: Node) -> Search:
-        """Each child searches in what the one before it found."""
+        """Each child searches in the result of the one before it."""
         steps = [self.compile(child) for child in node["children"] if child["type"] not in _ITSELF]
         if not steps:
             return self._current(node)
@@ -293,7 +293,7 @@ class Compiler(_Selections):
 
     def _function_expression(self, node: Node) -> Search:
         name, arguments = node["value"], [self.compile(child) for child in node["children"]]
-        # What a function does with an expression, it does for each element of the list beside it.
+        # A function evaluates an expression argument for each element of its list argument.
         cost = 1 + sum(cost_of(child) for child in node["children"] if child["type"] == "expref")
         budget, is_partial = self.budget, self.is_partial
 

@@ -31,7 +31,7 @@ def find(table: Table, correlation_id: str, now: datetime) -> Receipt | None:
 
 
 def requests_of(table: Table, correlation_id: str) -> list[AcceptedRequest]:
-    """The front-door requests that a request carried records of."""
+    """The data ingestion requests that a request carried records of."""
     item = table.get(key(correlation_id)[0], "REQUESTS")
     items = table.get_many([noted_key(request) for request in item["requests"]]) if item else {}
     return sorted(map(read_noted, items.values()), key=lambda noted: noted.accepted_at)
@@ -62,7 +62,7 @@ def by_destination(
 
 
 def noted(table: Table, request_id: str) -> AcceptedRequest | None:
-    """The stored front-door request, or None."""
+    """The stored data ingestion request, or None."""
     item = table.get(*noted_key(request_id))
     return read_noted(item) if item else None
 
@@ -70,7 +70,7 @@ def noted(table: Table, request_id: str) -> AcceptedRequest | None:
 def of_call(
     table: Table, request_id: str, now: datetime, *, cursor: str | None = None, limit: int = 50
 ) -> tuple[list[Receipt], str | None]:
-    """The receipts of a front-door request."""
+    """The receipts of a data ingestion request."""
     pointers, cursor = table.query(f"REQUEST#{request_id}", sk_prefix="RECEIPT#", cursor=cursor, limit=limit)
     items = table.get_many([key(pointer["sk"].removeprefix("RECEIPT#")) for pointer in pointers]) if pointers else {}
     return sorted(read_all(table, list(items.values()), now), key=lambda receipt: receipt.sent_at), cursor
@@ -79,7 +79,7 @@ def of_call(
 def by_request(
     table: Table, request_id: str, now: datetime, *, cursor: str | None = None, limit: int = 50
 ) -> tuple[list[Receipt], str | None]:
-    """The receipts of a front-door request, or of a request that the destination gave this id."""
+    """The receipts of a data ingestion request, or of a request that the destination gave this id."""
     found, next_cursor = of_call(table, request_id, now, cursor=cursor, limit=limit)
     if found or cursor or next_cursor:
         return found, next_cursor

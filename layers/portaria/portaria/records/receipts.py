@@ -1,4 +1,4 @@
-"""Receipts: the outcome of each request to a destination, and of each accepted front-door request.
+"""Receipts: the outcome of each request to a destination, and of each accepted data ingestion request.
 
     sent → accepted (the outcome is not known yet) → applied, or failed by code, as the destination reports
          → applied immediately, if the destination's answer says so
@@ -23,13 +23,13 @@ from portaria.core.entities import NO_TRACE, Trace
 from portaria.records import record_index
 
 LIST = "RECEIPTS"
-# The listing of the front door's requests by the correlation id of their caller (see `correlations`).
+# The listing of data ingestion requests by the correlation id of their caller (see `correlations`).
 BY_CORRELATION = "CORRELATION"
 # The longest documented time that a destination retries on its own is 6.5 hours (platforms/marketo).
 DEADLINE = timedelta(hours=24)
 KEPT_FOR = timedelta(days=30)
 SENT, ACCEPTED, APPLIED, FAILED, UNKNOWN = "sent", "accepted", "applied", "failed", "unknown"
-# The state of a front-door request without any request to a destination yet.
+# The state of a data ingestion request without any request to a destination yet.
 QUEUED = "queued"
 STATES = (QUEUED, SENT, ACCEPTED, APPLIED, FAILED, UNKNOWN)
 # An attribute a code, so that several reports add up.
@@ -38,7 +38,7 @@ _FAILED = "failed#"
 
 @dataclass(frozen=True)
 class Report:
-    """What a destination has reported about a request so far. The counts need not add up to the records that were sent."""
+    """A destination's reports about a request so far. The counts need not add up to the number of records that were sent."""
 
     applied: int = 0
     failed: dict[str, int] = field(default_factory=dict)
@@ -54,7 +54,7 @@ class Receipt:
     """`state` is sent, accepted, applied, failed or unknown. Times are ISO 8601, `deadline` is epoch seconds.
 
     `request_id` is the destination's, `code` its reason for refusing the whole request, `report` what it reported later.
-    `trace` is the caller's, if all records came from one front-door request.
+    `trace` is the caller's, if all records came from one data ingestion request.
     """
 
     correlation_id: str
@@ -75,7 +75,7 @@ class Receipt:
 
 @dataclass(frozen=True)
 class AcceptedRequest:
-    """An accepted front-door request: `count` records for a destination, at `accepted_at` (ISO 8601)."""
+    """An accepted data ingestion request: `count` records for a destination, at `accepted_at` (ISO 8601)."""
 
     request_id: str
     caller: str
@@ -116,7 +116,8 @@ def open_receipt(
     requests: Iterable[str],
     trace: Trace = NO_TRACE,
 ) -> None:
-    """Store that a request is about to be sent, with the keys of its records (`{source}/{key}`) and its front-door requests.
+    """Store that a request is about to be sent, with the keys of its records (`{source}/{key}`) and its data ingestion
+    requests.
 
     Raises `Conflict` if it was sent and accepted before, and what AWS raises. The receipt is written first, then the indexes
     by which it is found. After a death in between, nothing was sent, and a redelivery writes all of them again.
@@ -206,7 +207,7 @@ def note_request(
     count: int,
     trace: Trace = NO_TRACE,
 ) -> None:
-    """Store an accepted front-door request, in one write that also lists it by its correlation id. Raises what AWS raises."""
+    """Store an accepted data ingestion request, listed by its correlation id, in one write. Raises what AWS raises."""
     now = clock.now()
     pk, sk = noted_key(request_id)
     accepted_at = clock.to_iso(now)

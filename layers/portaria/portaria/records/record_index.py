@@ -1,4 +1,4 @@
-"""Fingerprints of records, in eight bytes each: they tell whether a known record is among them, and reveal no key.
+"""Fingerprints of records, in eight bytes each: they show whether a known record is among them, and reveal no key.
 
 With 64 bits and a billion records, one search in eighteen billion finds a wrong record.
 """

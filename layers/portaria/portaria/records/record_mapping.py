@@ -177,7 +177,7 @@ class Mapping:
         return attributes
 
     def apply_partial(self, data: dict[str, Any]) -> tuple[dict[str, Any], bool]:
-        """The attributes that a partial record has, and whether others need what it lacks. Raises as `apply` does."""
+        """The attributes of a partial record, and whether others need values that it lacks. Raises as `apply` does."""
         if self._partial_expressions is None:
             self._partial_expressions = [
                 (name, self._compiled(name, text, is_partial=True)) for name, text in self._pairs

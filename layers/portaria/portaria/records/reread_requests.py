@@ -1,8 +1,8 @@
-"""Requests to read an account's changes soon: an event lacked what a mapping needs, and the platform's API has it.
+"""Requests to read an account's changes soon: an event lacked a value that a mapping needs, and the platform's API has it.
 
-Events of some platforms have less than the API (`callbacks.Record`). The attributes that an event has values for are sent
-immediately. For the others, the account is reconciled at the next sweep: one page of changes has up to 250 complete records, so
-the number of requests grows with the accounts that change, not with their events.
+Events of some platforms have fewer fields than the API (`callbacks.Record`). The attributes that an event has values for are
+sent immediately. For the others, the account is reconciled at the next sweep: one page of changes has up to 250 complete
+records, so the number of requests grows with the accounts that change, not with their events.
 
 A request is an item beside the reconciliation's own and is due immediately. It is removed after a reading that began after the
 request has ended, so that an event during a reading is not forgotten.
@@ -41,7 +41,7 @@ def is_possible(platform: str, object_name: str) -> bool:
 
 
 def request(table: Table, connection: str, object_name: str, changed_at: int) -> None:
-    """Have the changes of an object read at the next sweep; `changed_at` (epoch seconds) is the oldest that is needed."""
+    """Request that the next sweep reads the changes of an object; `changed_at` (epoch seconds) is the oldest that is needed."""
     now = clock.now()
     pk, sk = key(connection, object_name)
     item = {

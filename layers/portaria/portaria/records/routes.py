@@ -20,7 +20,7 @@ def key(name: str) -> tuple[str, str]:
 
 
 def get(table: Table, name: str) -> Route:
-    """Raises `Rejected` (`unknown_route`) where there is none."""
+    """Raises `Rejected` (`unknown_route`) if there is none."""
     return find(table, name)[0]
 
 
@@ -41,7 +41,7 @@ def for_connection(table: Table, connection: Connection) -> list[Route]:
 
 
 def target(route: Route, destination: Connection) -> Target:
-    """What the route's records must share to travel in one request. Raises `Rejected` where the destination takes no such."""
+    """The target of the route's records. Raises `Rejected` (`object_not_accepted`)."""
     object_name = route.target or _rules(destination).ACCEPTED.get(route.object, "")
     if not object_name:
         raise Rejected("object_not_accepted", f"{destination.platform} takes no {route.object}", field="object")
@@ -55,7 +55,7 @@ def mapping(route: Route, source: Connection, destination: Connection) -> dict[s
 
 
 def mapping_from(route: Route, source_platform: str, destination: Connection) -> dict[str, str]:
-    """The route's own mapping, or the default of the two platforms. Raises `Rejected` (`no_mapping`) where there is none."""
+    """The route's own mapping, or the default of the two platforms. Raises `Rejected` (`no_mapping`) if there is none."""
     if route.mapping:
         return route.mapping
     rules = _rules(destination)
@@ -105,7 +105,7 @@ def show(route: Route) -> dict[str, Any]:
 
 
 def put(table: Table, route: Route, *, new: bool, revision: str = "") -> str:
-    """Its new revision. Raises `Conflict` where a new one exists already, or an old one does not or has another revision."""
+    """Its new revision. Raises `Conflict` if a new one exists already, or an old one does not or has another revision."""
     return table.put_revision(to_item(route), new=new, revision=revision)
 
 

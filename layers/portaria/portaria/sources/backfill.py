@@ -39,9 +39,10 @@ def key(connection: str, route: str, generation: int) -> tuple[str, str]:
 
 
 def handle_message(body: str, settings: BackfillRecordsSettings, time_left_s: Callable[[], float]) -> ReadingOutcome:
-    """Handle one message of the Backfills queue: `connection.ready` from the bus, a backfill's or a reconciliation's own.
+    """Handle one message of the Backfills queue: `connection.ready` from the bus, or a message of a backfill or a
+    reconciliation.
 
-    Raises `Retryable` where the message should return to the queue. A backfill's final failure is recorded in its item.
+    Raises `Retryable` if the message should return to the queue. A backfill's final failure is recorded in its item.
     """
     try:
         work = _read(body)
@@ -249,7 +250,7 @@ class _BackfillReading:
     def _check_off(self, item: Item, page: Page) -> Item:
         """Record that a page's records are queued: once, however many workers have queued them.
 
-        Raises `Retryable` where another worker has recorded it or has started the backfill again.
+        Raises `Retryable` if another worker has recorded it or has started the backfill again.
         """
         common = "pages = pages + :one, #records = #records + :records"
         values: Item = {":one": 1, ":records": len(page.records), ":running": "running"}

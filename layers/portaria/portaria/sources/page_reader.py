@@ -52,7 +52,7 @@ def dated(records: list[Record], read_at: int) -> list[Record]:
 
 @cache
 def _rate_limiter(platform: str, per_second: float) -> RateLimiter:
-    """One for each process, so that the next invocation of a warm worker respects the rate too."""
+    """One per process, so that the rate also holds across invocations of a warm worker."""
     return RateLimiter(per_second)
 
 
@@ -77,7 +77,7 @@ class PageReader:
     def read(self, ask: Callable[[Send, str, Secret], Found]) -> Found:
         """Call `ask` with `send`, the account's host and an access token; repeat it if there is a newer connection.
 
-        Raises `Rejected` as `ask` and the token provider do, and `Retryable` also where too little time is left.
+        Raises `Rejected` as `ask` and the token provider do, and `Retryable` also if too little time is left.
         """
         while True:
             try:
@@ -89,7 +89,7 @@ class PageReader:
                 self.connection = newer
 
     def send(self, request: Request) -> Response:
-        """Send one request at the platform's rate. Raises `Retryable` where its time-outs would outlast the function."""
+        """Send one request at the platform's rate. Raises `Retryable` if its time-outs would outlast the function."""
         if self.time_left_s() < request.connect_timeout_s + request.read_timeout_s + TIME_TO_STORE_S:
             raise Retryable("short_of_time", "there is too little time left to wait for the response", after_s=0)
         self.rate_limiter.wait()

@@ -120,7 +120,7 @@ def read(message: dict[str, Any]) -> ReconciliationRequest:
 def handle_message(
     wanted: ReconciliationRequest, settings: BackfillRecordsSettings, time_left_s: Callable[[], float]
 ) -> ReadingOutcome:
-    """Raises `Retryable` where the message should return to the queue."""
+    """Raises `Retryable` if the message should return to the queue."""
     if not wanted.connection:
         return _queue_due(wanted.cursor, settings)
     return _Reconciling(wanted, settings, time_left_s).run()
@@ -266,7 +266,7 @@ class _Reconciling:
         return reader.read(ask)
 
     def _move_on(self, item: Item, cursor: str, following: str | None, asked_at: int) -> None:
-        """Record that a page's records are queued. Raises `Conflict` where another worker has done so."""
+        """Record that a page's records are queued. Raises `Conflict` if another worker has done so."""
         values: Item = {":since": item["since"], ":cursor": cursor, ":asked_at": asked_at}
         if following is None:
             expression = "SET since = :asked_at, #cursor = :start, settled_at = :now, due_at = :due_at REMOVE asked_at"

@@ -124,11 +124,13 @@ def test_openapi_document_secret_fields_appear_only_in_listed_answers() -> None:
     assert names == {
         ("create_private_integration", "token"),
         ("rotate_private_integration", "token"),
+        ("create_webhook", "secret"),
+        ("rotate_webhook_secret", "secret"),
     }
 
 
 # Integers that are not counts: versions, weights, HTTP statuses.
-NO_COUNTS = {"generation", "weight", "status", "limit"}
+NO_COUNTS = {"generation", "weight", "status", "last_status", "limit"}
 UNITS = ("_s", "_days", "_ms")
 
 
@@ -179,7 +181,7 @@ def test_document_absent_values_are_null_and_never_a_default() -> None:
 def test_document_paths_have_no_two_kinds_of_ids() -> None:
     steps = {step for path in api_document.build()["paths"] if path.startswith("/v1/") for step in path.split("/")}
     parameters = {step for step in steps if step.startswith("{")}
-    assert parameters <= {"{name}", "{id}", "{platform}", "{client}", "{path}"}
+    assert parameters <= {"{name}", "{id}", "{platform}", "{client}", "{path}", "{delivery}"}
 
 
 def page(shared: Cloud, **event: Any) -> tuple[dict[str, str], str]:

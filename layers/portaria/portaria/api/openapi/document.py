@@ -12,6 +12,7 @@ from typing import Any
 
 from portaria.access.scopes import NARROWABLE, SCOPES
 from portaria.api.openapi import events, headers, operation_items, problems, public_paths, tags
+from portaria.api.operations import OPERATIONS
 
 Document = dict[str, Any]
 
@@ -49,6 +50,7 @@ def build(host: str = HOST) -> Document:
         responses |= api.responses()
         security |= api.security_schemes()
     paths |= {path: {"servers": [server(host)], **item} for path, item in public_paths.paths(schemas).items()}
+    has_deprecated = any(operation.deprecation for operation in OPERATIONS)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -72,7 +74,7 @@ def build(host: str = HOST) -> Document:
             "schemas": dict(sorted(schemas.items())),
             "responses": dict(sorted((found.responses | responses).items())),
             "examples": dict(sorted(found.examples.items())),
-            "headers": headers.HEADERS,
+            "headers": headers.HEADERS | (headers.OF_DEPRECATION if has_deprecated else {}),
             "securitySchemes": security,
         },
     }

@@ -60,6 +60,19 @@ HEADERS: dict[str, Document] = {
         "example": "__Host-portaria=EXAMPLE; Path=/; Max-Age=1800; Secure; HttpOnly; SameSite=Lax",
     },
 }
+# Only in a document with an operation that is deprecated.
+OF_DEPRECATION: dict[str, Document] = {
+    "Deprecation": {
+        "description": "Since when the operation is deprecated (RFC 9745).",
+        "schema": _TEXT,
+        "example": "@1798761600",
+    },
+    "Sunset": {
+        "description": "After this day the operation may be gone (RFC 8594).",
+        "schema": _TEXT,
+        "example": "Sat, 01 Jan 2028 00:00:00 GMT",
+    },
+}
 
 
 def refer(*names: str) -> Document:

@@ -63,6 +63,9 @@ def _operation(operation: Operation, found_schemas: Document, problems: Problems
             "content": content,
         }
     made["responses"] = _responses(operation, found_schemas, problems)
+    if operation.deprecation:
+        made["deprecated"] = True
+        made["responses"] = {status: _with_deprecation(each, problems) for status, each in made["responses"].items()}
     return {name: value for name, value in made.items() if value not in (None, [])}
 
 
@@ -88,6 +91,11 @@ def _responses(operation: Operation, found_schemas: Document, problems: Problems
     answered = {operation.status: _success(operation, found_schemas)}
     answered |= {status: problems.response(status, reasons) for status, reasons in refused.items()}
     return {str(status.value): answered[status] for status in sorted(answered)}
+
+
+def _with_deprecation(response: Document, problems: Problems) -> Document:
+    found = problems.responses[response["$ref"].rpartition("/")[2]] if "$ref" in response else response
+    return found | {"headers": found["headers"] | headers.refer(*headers.OF_DEPRECATION)}
 
 
 def _passed(refused: operation_errors.Reasons, problems: Problems) -> Document:

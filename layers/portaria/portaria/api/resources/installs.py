@@ -9,7 +9,7 @@ from pydantic import Field
 from portaria.api.operation import ApiRequest, Filters, Reply, page
 from portaria.api.schemas import Output, Time
 from portaria.api.validation import MOMENT, NAME, PLATFORM_NAME, Matching, read_moment
-from portaria.aws import filter_index
+from portaria.aws import filter_index, merged_pages
 from portaria.aws.table import Item, Table
 from portaria.connections import oauth_clients
 from portaria.core import clock
@@ -63,7 +63,7 @@ def list_page(asked: ApiRequest) -> Reply:
         partitions, index = [client_install_list(state, platform, client) for state in states], filter_index.INDEX
     else:
         partitions, index = [install_list(state) for state in states], "listing"
-    found, next_cursor = filter_index.merged_page(
+    found, next_cursor = merged_pages.merged_page(
         table, partitions, index=index, cursor=asked.cursor, limit=asked.limit, newest_first=True, since=since
     )
     if index == filter_index.INDEX:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, StringConstraints
 from pydantic_core import PydanticCustomError
 
 from portaria.api.validation import Input, Matching
@@ -24,16 +24,18 @@ def _selector(text: str) -> str:
     return text
 
 
-Url = Annotated[str, Field(min_length=1, max_length=webhook_urls.MAX_LENGTH)]
+Url = Annotated[str, StringConstraints(min_length=1, max_length=webhook_urls.MAX_LENGTH)]
 Selectors = Annotated[list[Annotated[str, AfterValidator(_selector)]], Field(min_length=1, max_length=MAX_EVENTS)]
 
 
 class WebhookCreation(Input):
-    """`events` are names (`connection.ready`), families (`connection.*`), or `*` for all. docs/events.md lists them."""
+    """A webhook to create."""
 
-    url: Url
-    events: Selectors
-    description: Description | None = None
+    url: Url = Field(description="An https URL of a public host.")
+    events: Selectors = Field(
+        description="Names of events (`connection.ready`), families (`connection.*`), or `*` for all of them."
+    )
+    description: Description | None = Field(default=None, description="What it is for.")
 
     def audited(self) -> dict[str, Any]:
         """For the audit trail: a query string may hold a token."""
@@ -41,15 +43,17 @@ class WebhookCreation(Input):
 
 
 class WebhookReplacement(WebhookCreation):
-    """A webhook that was disabled is enabled with `enabled`. One that is not enabled receives nothing."""
+    """What a webhook becomes."""
 
-    enabled: bool = True
+    enabled: bool = Field(default=True, description="Whether events are sent to it. Enables one that was disabled.")
 
 
 class WebhookRotation(Input):
-    """With `expire_now` the previous secret stops signing at once, otherwise after a day."""
+    """How the secret is replaced."""
 
-    expire_now: bool = False
+    expire_now: bool = Field(
+        default=False, description="Whether the previous secret stops signing at once, not after a day."
+    )
 
     def audited(self) -> dict[str, Any]:
         return self.model_dump()

@@ -55,6 +55,7 @@ def text_on(colour: str) -> str:
 
 
 def palette(colour: str, scheme: str) -> Palette:
+    """The palette of a colour (`#rrggbb`) for `light` or `dark`. Every text and edge in it reaches its contrast."""
     card = CARDS[scheme]
     away = BLACK if scheme == LIGHT else WHITE
     on_fill = text_on(colour)

@@ -43,7 +43,7 @@ class PairStorage:
         self.after_401 = after_401
 
     def adopt(self) -> bool:
-        """Point to the pair that an earlier worker stored before it died or lost its lease. False: there is none."""
+        """Point to the pair that an earlier worker stored before it died or lost its lease. False if there is none."""
         next_version = vault.version_id(self.connection.secret_id, self.connection.generation + 1)
         found = self.vault.read(self.connection.secret_id, next_version)
         if found:

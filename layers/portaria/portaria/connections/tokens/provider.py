@@ -71,8 +71,8 @@ class TokenProvider:
     def token(self, connection: Connection) -> Token:
         """Return a token that is valid for at least another minute, or for a tenth of its life if that is less.
 
-        Raises `Rejected` where the connection has none until somebody acts (`needs_reconnect`, `not_authorised`,
-        `no_credentials`, `token_expired`) and `Retryable` where the vault or the platform does not answer.
+        Raises `Rejected` if the connection has no token until a person corrects it (`needs_reconnect`, `not_authorised`,
+        `no_credentials`, `token_expired`) and `Retryable` if the vault or the platform does not answer.
         """
         check_usable(connection)
         before = self.cache.get(connection)
@@ -88,7 +88,7 @@ class TokenProvider:
             return self._obtain(connection.name)
 
     def refresh_after_401(self, connection: Connection, refused: Token) -> Token | None:
-        """Return the token to try after the platform refused one (401), or None where there is no newer one.
+        """Return the token to try after the platform refused one (401), or None if there is no newer one.
 
         Raises as `token` does.
         """
@@ -119,7 +119,7 @@ class TokenProvider:
         """Send a request that is built with a token; after a 401 once more with a newer one, if there is one.
 
         If the platform says that a static credential is no longer valid and there is no other, the connection ends until
-        somebody reconnects it. The caller may have chosen the URL of the request, so the platform is first asked again, at a
+        it is reconnected. The caller may have chosen the URL of the request, so the platform is first asked again, at a
         URL that the caller did not choose. Raises as `token` and `http_client.send` do.
         """
         token = self.token(connection)

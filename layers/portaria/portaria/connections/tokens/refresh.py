@@ -68,9 +68,9 @@ class TokenRefresh:
         self.storage = PairStorage(context, connection, self.lease, after_401=after_401)
 
     def run(self) -> float | None:
-        """None where the item has changed, by this turn or another's; else until when (epoch seconds) another holds the lease.
+        """None if the item has changed, by this turn or another's; else until when (epoch seconds) another holds the lease.
 
-        Raises `Rejected` where the grant is dead or cannot be refreshed, and `Retryable` where it should be tried later.
+        Raises `Rejected` if the grant is dead or cannot be refreshed, and `Retryable` if it should be tried later.
         """
         if not self.context.sealing_key_id or "refresh_token" not in self.old.credentials:
             if self.context.sealing_key_id and self.old.ends_within(timedelta(0)):
@@ -142,7 +142,7 @@ class TokenRefresh:
         return True
 
     def _check_client_unchanged(self, client: OAuthClient) -> None:
-        """Raises `WrongClient` where the refresh token was issued to another client id: the grant works with the right one."""
+        """Raises `WrongClient` if the refresh token was issued to another client id: the grant works with the right one."""
         given_to = self.old.credentials.get("client_id")
         if given_to and given_to.reveal() != client.client_id:
             raise WrongClient(
@@ -169,7 +169,7 @@ class TokenRefresh:
         )
 
     def _end(self, reason: ConnectionReason, detail: str, *, fence: int | None = None) -> None:
-        """End the connection and raise `NeedsReconnect`. Does nothing where the connection has changed meanwhile."""
+        """End the connection and raise `NeedsReconnect`. Does nothing if the connection has changed meanwhile."""
         try:
             end(self.context.table, self.connection, reason, fence=fence)
         except Conflict:

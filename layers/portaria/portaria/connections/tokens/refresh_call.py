@@ -20,7 +20,7 @@ from portaria.platforms.protocols import TokenEndpoint
 
 
 class RefreshCall:
-    """`sent` is whether the last attempt may have sent the refresh token; `verdict` is what its answer says of the grant."""
+    """`sent`: the last attempt may have sent the refresh token. `verdict`: what its response means for the grant."""
 
     def __init__(
         self, connection: Connection, old: Token, lease: RefreshLease, time_left_s: Callable[[], float]
@@ -33,7 +33,8 @@ class RefreshCall:
         self.verdict = Verdict.NONE
 
     def send(self, endpoint: TokenEndpoint, client: OAuthClient, request: Request) -> Grant:
-        """Send the refresh token, and once more at once where the answer was lost: that answer cannot be had again.
+        """Send the refresh token, and once more immediately if the response was lost, because that response cannot be requested
+        again.
 
         Raises `Rejected` and `Retryable` as the platform's `read_refreshed` and the HTTP client do, `Retryable`
         (`short_of_time`), and `Conflict` where the lease has been lost.

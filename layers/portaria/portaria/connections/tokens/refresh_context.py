@@ -1,4 +1,4 @@
-"""What the steps of a token refresh work with."""
+"""What all steps of a token refresh share."""
 
 from __future__ import annotations
 

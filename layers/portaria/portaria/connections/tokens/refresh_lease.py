@@ -33,7 +33,7 @@ class RefreshLease:
         return fence_of(self.item)
 
     def claim(self, time_left_s: float) -> None:
-        """Raises `Conflict` where there is nothing to claim (see `held_until`), and `Retryable` (`short_of_time`)."""
+        """Raises `Conflict` if there is nothing to claim (see `held_until`), and `Retryable` (`short_of_time`)."""
         now = clock.now().timestamp()
         if time_left_s < LEASE_S:
             raise short_of_time()
@@ -57,7 +57,7 @@ class RefreshLease:
         self.tries = int(self.item["tries"])
 
     def held_until(self, item: Item) -> float | None:
-        """After a failed claim: until when (epoch seconds) another worker holds the lease; None where the item has changed.
+        """After a failed claim: until when (epoch seconds) another worker holds the lease; None if the item has changed.
 
         `item` is the connection's item now. Raises `Retryable` (`renewal_waits`) during the pause after a failed refresh.
         """
@@ -74,11 +74,11 @@ class RefreshLease:
         return self.ends_at - clock.now().timestamp()
 
     def count_try(self) -> None:
-        """Record that the refresh token is about to be sent once more. Raises `Conflict` where the lease has been lost."""
+        """Record that the refresh token is about to be sent once more. Raises `Conflict` if the lease has been lost."""
         self.tries = int(self.update("SET tries = :tries", {":tries": self.tries + 1})["tries"])
 
     def update(self, expression: str, values: Item) -> Item:
-        """Write to the item as the lease's holder. Raises `Conflict` where a later worker has claimed the lease."""
+        """Write to the item as the lease's holder. Raises `Conflict` if a later worker has claimed the lease."""
         return self.table.update(
             *connection_store.key(self.connection.name),
             expression,

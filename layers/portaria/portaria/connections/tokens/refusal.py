@@ -25,7 +25,7 @@ def token_refused(connection: Connection, response: Response) -> bool:
 
 
 def token_is_dead(connection: Connection, response: Response) -> bool:
-    """Whether a platform that can tell says that a static credential will not work again."""
+    """Whether the platform reports that a static credential is permanently invalid."""
     refusal = platforms.load(connection.platform).token_refusal
     return refusal is not None and refusal.token_refused(response)
 

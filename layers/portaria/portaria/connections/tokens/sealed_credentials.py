@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 
 def move_to_vault(table: Table, vault_: Vault, sealing_key_id: str, connection: Connection) -> bool:
-    """Move sealed credentials into the vault. False: they stay sealed, and are used all the same."""
+    """Move sealed credentials into the vault. Returns False if they stay sealed; they remain in use."""
     item = connection_store.get_item(table, connection.name)
     sealed = item.get("sealed")
     if not sealed:

@@ -27,7 +27,7 @@ class TokenSources:
         self.cache = cache
 
     def stored(self, connection: Connection, item: Item) -> Token | None:
-        """The token that the connection's item points to, or None where it points to another one by now.
+        """The token that the connection's item points to, or None if it points to another one by now.
 
         Raises `Rejected` (`no_credentials`) and `Retryable`.
         """

@@ -39,7 +39,7 @@ def check_usable(connection: Connection) -> None:
 def end(table: Table, connection: Connection, reason: ConnectionReason, *, fence: int | None = None) -> None:
     """Mark a connection as one that must be connected again, and schedule the event about it.
 
-    Raises `Conflict` where its credentials have changed since, or, with a `fence`, where that lease has been lost.
+    Raises `Conflict` if its credentials have changed since, or, with a `fence`, where that lease has been lost.
     """
     changed = connection_store.due_now(event_bus.NEEDS_RECONNECT)
     changed |= connection_store.filter_keys(connection, "needs_reconnect")

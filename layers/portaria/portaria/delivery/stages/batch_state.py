@@ -36,7 +36,8 @@ class QueuedMessage(NamedTuple):
 
 
 class ResolvedRoute(NamedTuple):
-    """Where records go, and how. A front-door message names its target itself: its route has no name and no mapping.
+    """The destination of records and how they are sent. A message of the data ingestion endpoint names its target itself: its
+    route has no name and no mapping.
 
     `refused` says why a route leads nowhere: its destination is gone, or its mapping is wrong.
     """

@@ -37,8 +37,8 @@ class Deduplicator:
     def newest(self, messages: list[ResolvedMessage]) -> Iterator[tuple[ResolvedRoute, list[Source]]]:
         """The newest versions of each message's records, by route.
 
-        Front-door messages come first, unchanged: they have no versions. If the marks of a group cannot be written, its
-        messages return to the queue. Raises nothing.
+        Messages of the data ingestion endpoint come first, unchanged: they have no versions. If the marks of a group cannot be
+        written, its messages return to the queue. Raises nothing.
         """
         together: dict[tuple[str, str], list[ResolvedMessage]] = defaultdict(list)
         for each in messages:

@@ -1,10 +1,10 @@
 """One request to a destination, with its receipt.
 
-Order, and what a death in between leaves:
+Order of writes, and the state after a crash between two of them:
 
 1. The receipt is opened. After a death before it, nothing was sent. After a death behind it, the receipt stays open: the
    redelivered message makes the same request, finds the receipt, and sends it again.
-2. The request is sent. A destination that gave no answer may have accepted the records: the receipt stays open, for the
+2. The request is sent. A destination that did not respond may have accepted the records: the receipt stays open, for the
    redelivery or as `unknown`.
 3. The receipt is closed with the answer. After a death before it, the redelivery sends the request twice, which
    destinations tolerate (upserts). After a death behind it, the redelivery finds an accepted receipt and sends nothing.
@@ -46,7 +46,7 @@ _HEADER_VALUE = re.compile(r"[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?")
 
 @cache
 def _rate_limiter(destination: str, per_second: float) -> RateLimiter:
-    """One a process, so that the next invocation of a warm worker keeps the distance too."""
+    """One per process, so that the rate also holds across invocations of a warm worker."""
     return RateLimiter(per_second)
 
 
@@ -132,13 +132,13 @@ class DestinationRequests:
         return answer
 
     def _end_if_dead(self, connection: Connection, response: Response) -> None:
-        """End the connection if the platform calls its static credential invalid and none has replaced it."""
+        """End the connection if the platform calls its static credential invalid and no other has replaced it."""
         if connection.kind in connection_store.STATIC_KINDS and refusal.token_is_dead(connection, response):
             with suppress(Conflict):
                 usability.end(self._table, connection, ConnectionReason.TOKEN_REFUSED)
 
     def _static_credentials(self, destination: BatchDestination) -> dict[str, Any]:
-        """What a person entered, if a request needs more than a token. Read once a batch."""
+        """The credentials that a person entered, if a request needs more than a token. Read once a batch."""
         if not destination.platform.NEEDS_STATIC_CREDENTIALS:
             return {}
         if destination.static_credentials is None:
@@ -168,7 +168,7 @@ class DestinationRequests:
 
 
 def _receipt(destination: str, target: Target, piece: list[EncodedRecord], size: int) -> dict[str, Any]:
-    """What `receipts.open_receipt` writes down of a request; `size` is its body's, in bytes."""
+    """What `receipts.open_receipt` stores of a request; `size` is its body's, in bytes."""
     sources = [source for one in piece for source in one.outgoing.sources]
     calls = {source.message.request for source in sources}
     return {
@@ -185,7 +185,7 @@ def _receipt(destination: str, target: Target, piece: list[EncodedRecord], size:
 
 
 def _sendable(trace: Trace, receipt_id: str) -> Trace:
-    """The caller's trace as a destination gets it, with the receipt's id if the caller gave no correlation id.
+    """The caller's trace as it is sent to a destination, with the receipt's id if the caller gave no correlation id.
 
     Values with other characters than printable ASCII are left out: no destination documents how it reads them, and
     `http_client` would refuse the request.

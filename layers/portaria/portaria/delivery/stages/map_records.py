@@ -1,4 +1,4 @@
-"""Stage 3, map: make of each record the attributes that its destination accepts. Reads destinations and writes nothing."""
+"""Stage 3, map: convert each record to the attributes that its destination accepts. Reads destinations, writes nothing."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def map_records(
             attributes = check(mapped, target)
             outgoing.append(OutgoingRecord(identity(attributes, target), attributes, (source,), name))
         except Rejected as rejected:
-            # An incomplete record may be refused for what it lacks: the complete one, which is read later, decides.
+            # An incomplete record may be refused because a value is missing. The complete record, which is read later, decides.
             if not source.is_incomplete:
                 undelivered.refuse(RejectedRecord((source,), name, rejected.reason, rejected.detail))
         except Exception as error:  # noqa: BLE001 - this message returns to the queue and the others go on

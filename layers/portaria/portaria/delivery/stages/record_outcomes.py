@@ -1,8 +1,8 @@
 """Stage 5, record: what each result of sending means for its records and for its destination.
 
-Immediately, before the next request is sent: a destination's pauses end after a success, and begin after an answer that says
-so; a failure of a message is counted (`retry_schedule`). After a death behind these writes, the redelivered records meet the
-pause, or have used one of their tries.
+Immediately, before the next request is sent: a destination's pauses end after a success, and begin after a response that
+requires one; a failure of a message is counted (`retry_schedule`). After a death behind these writes, the redelivered records
+meet the pause, or have used one of their tries.
 
 At the end of the batch (`write`), before its messages are deleted: dead letters, then waiting records. After a death before or
 between these writes, the messages are delivered again, and the same letters and entries are written once more under the same
@@ -81,7 +81,7 @@ class OutcomeRecorder:
                 self._record_answer(destination, target, result)
 
     def write(self) -> None:
-        """Write what the batch did not deliver. Raises nothing: messages that fail here return to the queue."""
+        """Store the records that the batch did not deliver. Raises nothing: messages that fail here return to the queue."""
         for message_id in self._undelivered.write():
             self._outcome.hold(message_id)
         self._outcome.held = self._undelivered.waiting
@@ -133,6 +133,13 @@ class OutcomeRecorder:
         try:
             for pause in destination.pauses:
                 destination_pause.end(self._table, pause)
+                detail = {
+                    "connection": pause.destination,
+                    "object": pause.object,
+                    "reason": pause.reason.value,
+                    "paused_since": pause.since,
+                }
+                event_bus.put(self._bus_name, event_bus.DESTINATION_RESUMED, detail)
         except Exception as error:  # noqa: BLE001 - the next success ends it
             log_unexpected("pause_not_ended", error, connection=destination.connection.name)
         destination.pauses = []
@@ -140,7 +147,7 @@ class OutcomeRecorder:
     def _pause(
         self, destination: BatchDestination, object_name: str, reason: PauseReason, answer: Answer, for_s: float
     ) -> None:
-        """Stop the destination in this batch and pause it in the table. Operators are told once that it has stopped."""
+        """Stop the destination in this batch and pause it in the table. An event reports once that it has stopped."""
         destination.stop(reason.value, for_s, is_paused=True)
         name = destination.connection.name
         try:
@@ -150,6 +157,16 @@ class OutcomeRecorder:
             if is_new and reason is PauseReason.STOPPED:
                 detail = {"connection": name, "object": object_name, "code": answer.code, "detail": answer.detail}
                 event_bus.put(self._bus_name, event_bus.DESTINATION_STOPPED, detail)
+            if is_new:
+                until = clock.epoch_to_iso(clock.now().timestamp() + for_s)
+                detail = {
+                    "connection": name,
+                    "object": object_name,
+                    "reason": reason.value,
+                    "code": answer.code,
+                    "until": until,
+                }
+                event_bus.put(self._bus_name, event_bus.DESTINATION_PAUSED, detail)
         except Exception as error:  # noqa: BLE001 - the next batch gets the same answer and pauses it
             log_unexpected("pause_not_written", error, connection=name)
 
@@ -178,7 +195,7 @@ class OutcomeRecorder:
                 self._undelivered.wait(target, ones, until, message_id=message_id, is_retry=True)
 
     def _hold(self, destination: BatchDestination, target: Target, piece: list[EncodedRecord]) -> None:
-        """Have the records of a stopped destination wait: briefly in their queue, otherwise in the table."""
+        """Keep the records of a stopped destination: for a short wait in their queue, otherwise in the table."""
         in_table: dict[str, list[OutgoingRecord]] = {}
         longest_s = destination.after_s or 0.0
         for message_id, ones in by_message(one.outgoing for one in piece).items():

@@ -5,8 +5,8 @@ Writes, in this order for each message, before the next message is read:
 - An unreadable message becomes a dead letter. After a death the message is delivered again, and its letter has the same id.
 - A message with too many records for a slow destination is sent to its queue again in parts. After a death before the original
   is deleted, both exist and the records are delivered twice, which destinations tolerate.
-- A partial record that lacks what a mapping needs has its account's changes read again (`reread_requests`). The request is
-  written before the record is marked and sent: a death in between costs one unneeded reading.
+- If a partial record lacks a value that a mapping needs, its account's changes are read again (`reread_requests`). The request
+  is written before the record is marked and sent: a crash in between costs one unneeded reading.
 
 Nothing has been sent or marked when this stage ends.
 """
@@ -119,7 +119,7 @@ class MessageResolver:
         return sources
 
     def _completed(self, source: Source, found: list[ResolvedRoute]) -> Source:
-        """Request a complete reading of a record that lacks what a mapping needs, if its platform can list changes.
+        """Request a complete reading of a record that lacks a value that a mapping needs, if its platform can list changes.
 
         Raises what AWS raises.
         """
@@ -133,7 +133,7 @@ class MessageResolver:
         return source._replace(is_incomplete=True)
 
     def _routes_of(self, message: Message) -> list[ResolvedRoute] | Rejected:
-        """Every route of a message's records, or why there is none: the route or the source is gone, or wrong."""
+        """Every route of a message's records, or why there is none: the route or the source is deleted or wrong."""
         if message.target:
             return [ResolvedRoute("", message.target)]
         name = (message.connection, message.object, message.route)

@@ -112,7 +112,7 @@ class Sender:
     def send(
         self, destination: BatchDestination, target: Target, outgoing: list[OutgoingRecord]
     ) -> Iterator[SendResult]:
-        """What became of each record. The caller handles each result before it asks for the next. Raises what AWS raises."""
+        """The result for each record. The caller handles each result before it asks for the next. Raises what AWS raises."""
         status = backlogs.status(self._table, target.destination)
         destination.pauses = status.pauses_of(target.object)
         now, closed_until = clock.now().timestamp(), status.closed_until(target.object)

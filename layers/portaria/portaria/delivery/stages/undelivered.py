@@ -1,4 +1,4 @@
-"""What a batch did not deliver: records that wait in the table, and records that become dead letters.
+"""Records that a batch did not deliver: they wait in the table, or become dead letters.
 
 Both are collected while the batch runs, and written at its end, before its messages are deleted: the dead letters first, then
 new waiting lists, their entries, and the counts of the lists (see `waiting_lists` for the order within them).
@@ -18,7 +18,7 @@ from portaria.core.unexpected_errors import log_unexpected
 from portaria.delivery import waiting_entries, waiting_lists
 from portaria.delivery.waiting_entries import HeldRecords
 from portaria.delivery.waiting_lists import Place, WaitingList
-from portaria.records import dead_letters, record_mapping
+from portaria.records import dead_letter_counts, dead_letters, record_mapping
 from portaria.records.record_mapping import OutgoingRecord, RejectedRecord, Source
 
 logger = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ class Undelivered:
         self._next_at: dict[str, int] = {}
 
     def refuse(self, refused: RejectedRecord, message_id: str = "") -> None:
-        """Make a dead letter of a record; with an id, only of the sources in that message.
+        """Turn a record into a dead letter; with an id, only for the sources in that message.
 
         The records of one message with the same route and reason share a letter.
         """
@@ -96,8 +96,12 @@ class Undelivered:
     def _write_letters(self) -> set[str]:
         failed = set()
         counts: Counter[tuple[str, str]] = Counter()
+        is_counted = self._count_letters()
         for one in self._rejected.values():
             message = one.sources[0].message
+            if not is_counted:
+                failed.add(message.id)
+                continue
             try:
                 dead_letters.put(self.table, _letter(one, self.destinations.get(one.route, "")))
             except Exception as error:  # noqa: BLE001 - the message of these records returns to the queue
@@ -109,6 +113,18 @@ class Undelivered:
             logger.warning("dead_letters_written", extra={"route": route, "reason": reason, "records": count})
         self.counts["DeadLetters"] += counts.total()
         return failed
+
+    def _count_letters(self) -> bool:
+        """Count the records that become dead letters, for the event. False if that failed: their messages return."""
+        counts: Counter[tuple[str, str]] = Counter()
+        for one in self._rejected.values():
+            counts[one.route, one.reason] += len(one.sources)
+        try:
+            dead_letter_counts.add(self.table, counts)
+        except Exception as error:  # noqa: BLE001 - the messages of these records return to the queue
+            log_unexpected("dead_letters_not_counted", error)
+            return False
+        return True
 
     def _write_waiting(self) -> set[str]:
         if not self._held:

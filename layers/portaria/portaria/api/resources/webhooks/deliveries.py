@@ -6,7 +6,7 @@ import json
 import uuid
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
 
 from portaria.api import validation
@@ -25,35 +25,39 @@ _State = Literal["pending", "delivered", "failed"]
 
 
 class DeliveryAttempt(Output):
-    """`status` is null if there was no response; then `error` says why. `response` is the beginning of the response's body."""
+    """One request to the endpoint."""
 
-    at: Time
-    duration_ms: int
-    status: int | None
-    error: str | None
-    response: str | None
+    at: Time = Field(description="When the request was sent.")
+    duration_ms: int = Field(description="How long it took in milliseconds.")
+    status: int | None = Field(description="The status of the response. Null without a response.")
+    error: str | None = Field(
+        description="Why it failed: `http_error`, `redirect`, `unreachable`, `no_answer` or `address_not_allowed`."
+    )
+    response: str | None = Field(description="The beginning of the response's body, without credentials.")
 
 
 class WebhookDelivery(Output):
-    """`id` is what the endpoint receives as `webhook-id`. `next_attempt_at` is null once the delivery has ended."""
+    """One event for one webhook. Kept for 30 days."""
 
-    id: str
-    webhook: str
-    event: str
-    event_at: Time
-    state: _State
-    reason: str | None
-    attempt_count: int
-    last_status: int | None
-    next_attempt_at: Time | None
-    ended_at: Time | None
+    id: str = Field(description="The delivery's id, which the endpoint receives as `webhook-id`.")
+    webhook: str = Field(description="The webhook's id.")
+    event: str = Field(description="The name of the event.")
+    event_at: Time = Field(description="When the event was published.")
+    state: _State = Field(description="`pending`, `delivered` or `failed`.")
+    reason: str | None = Field(description="Why it failed.")
+    attempt_count: int = Field(description="How many of its attempts are kept, at most twenty.")
+    last_status: int | None = Field(description="The status of the last response. Null without one.")
+    next_attempt_at: Time | None = Field(description="When it is attempted next. Null once it has ended.")
+    ended_at: Time | None = Field(description="When it was delivered or failed.")
 
 
 class WebhookDeliveryWithAttempts(WebhookDelivery):
-    """`attempts` are the last twenty, the oldest first. `payload` is what is sent."""
+    """A delivery with its attempts and what is sent."""
 
-    attempts: list[DeliveryAttempt]
-    payload: dict[str, Any] | None
+    attempts: list[DeliveryAttempt] = Field(description="Its last twenty attempts, the oldest first.")
+    payload: dict[str, Any] | None = Field(
+        description="The body of the request. Null if it was too large to be stored."
+    )
 
 
 def _moment(text: str) -> str:
@@ -63,19 +67,23 @@ def _moment(text: str) -> str:
         raise PydanticCustomError("rule", "must be a time such as 2026-01-31T23:59:59Z") from None
 
 
-Moment = Annotated[str, validation.MOMENT, AfterValidator(_moment)]
+Moment = Annotated[
+    str, validation.MOMENT, AfterValidator(_moment), WithJsonSchema({"type": "string", "format": "date-time"})
+]
 
 
 class WebhookRedelivery(Input):
-    """Deliveries of events from `since` until `until` (now if it is absent) are sent again: by default the failed ones.
+    """Which deliveries are sent again: those of the events of a time range."""
 
-    `cursor` is the `next_cursor` of the last response.
-    """
-
-    since: Moment
-    until: Moment | None = None
-    state: Literal["failed", "delivered"] = "failed"
-    cursor: Annotated[str, Field(min_length=1, max_length=validation.MAX_CURSOR_LENGTH)] | None = None
+    since: Moment = Field(description="Events from this time on.")
+    until: Moment | None = Field(default=None, description="Events until this time. By default, until now.")
+    state: Literal["failed", "delivered"] = Field(default="failed", description="Deliveries in this state.")
+    cursor: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=validation.MAX_CURSOR_LENGTH,
+        description="The `next_cursor` of the last response.",
+    )
 
     @model_validator(mode="after")
     def _forward(self) -> Self:
@@ -88,11 +96,11 @@ class WebhookRedelivery(Input):
 
 
 class RedeliveredDeliveries(Output):
-    """If `more` is true, repeat the request with `next_cursor` as its `cursor`."""
+    """What one call has queued."""
 
-    delivery_count: int
-    more: bool
-    next_cursor: str | None
+    delivery_count: int = Field(description="How many deliveries were queued.")
+    more: bool = Field(description="Whether to repeat the request with `next_cursor` as its `cursor`.")
+    next_cursor: str | None = Field(description="Where the next call continues. Null at the end.")
 
 
 def list_page(asked: ApiRequest) -> Reply:

@@ -10,6 +10,8 @@ import logging
 from dataclasses import replace as with_changes
 from typing import Any, Literal
 
+from pydantic import Field
+
 from portaria.access import api_tokens
 from portaria.api.operation import ApiRequest, Reply, changed_meanwhile, page, require_match
 from portaria.api.rules.webhook_rules import WebhookCreation, WebhookReplacement, WebhookRotation
@@ -28,28 +30,34 @@ ID_PREFIX = "wh_"
 
 
 class WebhookOutput(Output):
-    """`failing_since` is set while attempts fail. `previous_secret_until` is set while two secrets sign."""
+    """An endpoint of your application that receives events."""
 
-    id: str
-    url: str
-    events: list[str]
-    description: str | None
-    state: Literal["enabled", "disabled"]
-    disabled_reason: Literal["gone", "failing", "by_request"] | None
-    disabled_at: Time | None
-    failing_since: Time | None
-    last_success_at: Time | None
-    created_at: Time
-    created_by: str
-    updated_at: Time
-    secret_made_at: Time
-    previous_secret_until: Time | None
+    id: str = Field(description="The webhook's id.")
+    url: str = Field(description="Where events are sent.")
+    events: list[str] = Field(description="The names and families of the events that it receives.")
+    description: str | None = Field(description="What it is for.")
+    state: Literal["enabled", "disabled"] = Field(
+        description="`enabled` or `disabled`. A disabled one receives nothing."
+    )
+    disabled_reason: Literal["gone", "failing", "by_request"] | None = Field(
+        description="`gone` (its endpoint answered 410), `failing` (for five days) or `by_request`."
+    )
+    disabled_at: Time | None = Field(description="When it was disabled.")
+    failing_since: Time | None = Field(description="The first failed attempt since the last success.")
+    last_success_at: Time | None = Field(description="When a delivery last succeeded.")
+    created_at: Time = Field(description="When it was created.")
+    created_by: str = Field(description="Who created it.")
+    updated_at: Time = Field(description="When it was last changed.")
+    rotated_at: Time = Field(description="When its secret was made.")
+    rotation_ends_at: Time | None = Field(description="Until when the previous secret signs too.")
 
 
 class WebhookWithSecret(WebhookOutput):
-    """`secret` signs what is sent to the webhook (`whsec_…`). It is returned once."""
+    """A webhook with its secret, which is returned once."""
 
-    secret: str | None
+    secret: str | None = Field(
+        description="Signs what is sent to the webhook (`whsec_…`). Null if it has been replaced since the first response."
+    )
 
 
 def create(asked: ApiRequest) -> Reply:
@@ -176,8 +184,8 @@ def show(webhook: Webhook, gate: Gate) -> dict[str, Any]:
         "created_at": webhook.created_at,
         "created_by": webhook.created_by,
         "updated_at": webhook.updated_at,
-        "secret_made_at": webhook.secret_made_at,
-        "previous_secret_until": webhook.previous_until if webhook.overlaps() else None,
+        "rotated_at": webhook.secret_made_at,
+        "rotation_ends_at": webhook.previous_until if webhook.overlaps() else None,
     }
 
 

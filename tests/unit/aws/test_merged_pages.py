@@ -1,4 +1,4 @@
-"""Pages merged from partitions of the index `by_filter`."""
+"""Pages that are merged from several partitions of an index."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from unittest.mock import patch
 
 import pytest
 
-from portaria.aws import filter_index
+from portaria.aws import filter_index, merged_pages
 from portaria.aws.table import Table, encode_cursor
 from portaria.core.errors import Rejected
 from tests.fakes.aws.moto_cloud import cloud
@@ -30,7 +30,7 @@ def put(table: Table, place: str, state: str) -> None:
 def pages(table: Table, states: tuple[str, ...] = STATES, **how: Any) -> Iterator[list[str]]:
     cursor = None
     while True:
-        found, cursor = filter_index.merged_page(table, states, cursor=cursor, **how)
+        found, cursor = merged_pages.merged_page(table, states, index=filter_index.INDEX, cursor=cursor, **how)
         yield [item["filter_sk"] for item in found]
         if cursor is None:
             return
@@ -56,7 +56,9 @@ def test_merged_page_since_a_place_ends_there(table: Table) -> None:
     found = [place for page in pages(table, limit=4, newest_first=True, since="007") for place in page]
     assert found == [f"{number:03d}" for number in range(19, 6, -1)]
     behind = encode_cursor("003")
-    assert filter_index.merged_page(table, STATES, cursor=behind, limit=4, newest_first=True, since="007") == ([], None)
+    assert merged_pages.merged_page(
+        table, STATES, index=filter_index.INDEX, cursor=behind, limit=4, newest_first=True, since="007"
+    ) == ([], None)
 
 
 @pytest.mark.parametrize("newest_first", [False, True])
@@ -90,13 +92,14 @@ def test_merged_page_partition_cut_short_by_its_size_loses_nothing(table: Table)
 @pytest.mark.parametrize("place", ["", "x" * 301, "\ud800", "a\nb", {"pk": "THING#1"}, 7, None])
 def test_merged_page_forged_cursor_is_refused(table: Table, place: Any) -> None:
     with pytest.raises(Rejected) as refused:
-        filter_index.merged_page(table, STATES, cursor=encode_cursor(place), limit=5)
+        merged_pages.merged_page(table, STATES, index=filter_index.INDEX, cursor=encode_cursor(place), limit=5)
     assert refused.value.reason == "bad_cursor"
 
 
 def test_read_items_leaves_out_items_that_are_gone(table: Table) -> None:
     for place in ("1", "2", "3"):
         put(table, place, "open")
-    entries, _ = filter_index.merged_page(table, STATES, cursor=None, limit=5)
+    entries, _ = merged_pages.merged_page(table, STATES, index=filter_index.INDEX, cursor=None, limit=5)
+    assert {name for entry in entries for name in entry} == {"pk", "sk", "filter_pk", "filter_sk"}
     table.delete("THING#2", "THING")
     assert [item["pk"] for item in filter_index.read_items(table, entries)] == ["THING#1", "THING#3"]

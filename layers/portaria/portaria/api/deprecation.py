@@ -1,0 +1,19 @@
+"""The end of an operation: when it was deprecated, and the day after which it may be gone. docs/api.md has the rules."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time
+from email.utils import format_datetime
+
+
+@dataclass(frozen=True)
+class Deprecation:
+    since: date
+    sunset: date
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """`Deprecation` (RFC 9745, a structured date) and `Sunset` (RFC 8594, an HTTP date) of each response."""
+        since, sunset = (datetime.combine(day, time(), UTC) for day in (self.since, self.sunset))
+        return {"Deprecation": f"@{int(since.timestamp())}", "Sunset": format_datetime(sunset, usegmt=True)}
