@@ -25,6 +25,7 @@ api_context = ApiContext(
     records_queue_url=settings.records_queue_url,
     backfills_queue_url=settings.backfills_queue_url,
     waiting_records_queue_url=settings.waiting_records_queue_url,
+    webhook_deliveries_queue_url=settings.webhook_deliveries_queue_url,
     managers=settings.private_integration_managers,
 )
 

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import html
+import io
+import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
+from botocore.awsrequest import AWSResponse
+
+from portaria.aws import lambda_functions
 from tests.fakes.api.manage import Manage
 from tests.fakes.aws import functions, gateway
 from tests.fakes.aws.moto_cloud import Cloud
@@ -37,6 +44,7 @@ class Browser:
 
     def __init__(self, cloud: Cloud) -> None:
         self.module = functions.load("console", cloud.environment)
+        self.call_connection = functions.load("call_connection", cloud.environment)
         self.manage = Manage(cloud)
         self.cookies: dict[str, str] = {}
 
@@ -80,7 +88,8 @@ class Browser:
             headers={name: value for name, value in given.items() if value},
             body=body or None,
         )
-        answer = self.module.handler(event, functions.Context())
+        with self._invoking():
+            answer = self.module.handler(event, functions.Context())
         page = Page(answer["statusCode"], answer["multiValueHeaders"], answer["body"])
         for cookie in page.headers.get("Set-Cookie", []):
             name, _, value = cookie.partition(";")[0].partition("=")
@@ -89,3 +98,19 @@ class Browser:
             else:
                 self.cookies[name] = value
         return page
+
+    @contextmanager
+    def _invoking(self) -> Iterator[None]:
+        """Lambda's Invoke runs the handler of `call_connection`."""
+
+        def invoke(params: dict[str, Any], **_: Any) -> tuple[AWSResponse, dict[str, Any]]:
+            answer = self.call_connection.handler(json.loads(params["body"]), functions.Context())
+            content = {"StatusCode": 200, "Payload": io.BytesIO(json.dumps(answer).encode())}
+            return AWSResponse("", 200, {}, None), content
+
+        events = lambda_functions._client().meta.events
+        events.register_first("before-call.lambda.Invoke", invoke)
+        try:
+            yield
+        finally:
+            events.unregister("before-call.lambda.Invoke", invoke)

@@ -82,7 +82,7 @@ NARROWABLE = frozenset(
 ADMINISTRATORS_ONLY = {
     "console-sessions:create": "Create a link to the console",
     "console-sessions:list": "List console sessions",
-    "console-sessions:revoke": "End a console session",
+    "console-sessions:revoke": "Revoke a console session",
 }
 # Scopes of operations that change nothing.
 READING = frozenset(

@@ -383,8 +383,9 @@ OPERATIONS = [
         description="Newest first. Sessions that have ended are listed for a day.",
     ),
     Operation(
-        "revoke_console_session", "DELETE", "/console-sessions/{id}", "console-sessions:revoke", "End a console session",
+        "revoke_console_session", "DELETE", "/console-sessions/{id}", "console-sessions:revoke", "Revoke a console session",
         console_sessions.revoke, None, status=NO_CONTENT, changes=True, administrators_only=True,
+        description="Its browser is signed out with its next request.",
     ),
     # Webhooks
     Operation(

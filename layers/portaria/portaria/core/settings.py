@@ -173,5 +173,6 @@ class ConsoleSettings(Environment):
     records_queue_url: str
     backfills_queue_url: str
     waiting_records_queue_url: str
+    webhook_deliveries_queue_url: str
     private_integration_managers: str
     call_connection_function: str

@@ -25,6 +25,7 @@ from aws_lambda_powertools import Logger
 
 from portaria.access import console_sessions
 from portaria.access.console_sessions import ConsoleSession
+from portaria.api import call_metrics
 from portaria.api.authentication import CONSOLE, Caller
 from portaria.api.router import Service
 from portaria.core.callbacks import Secret
@@ -70,6 +71,7 @@ class Console:
             # The error's text may quote what was sent, so only its type and place are logged.
             kind, place = type(error).__name__, traceback.format_tb(error.__traceback__)
             self.logger.error("console_request_failed", error=kind, at=place)
+            call_metrics.count(call_metrics.FAILED)
             return self._message(frame, HTTPStatus.INTERNAL_SERVER_ERROR, "internal_error", request.request_id)
 
     def _route(self, request: HttpRequest, context: Any, frame: Frame) -> Answer:

@@ -46,6 +46,7 @@ class Frame:
 
 
 def render(template: str, frame: Frame, **values: Any) -> str:
+    """A page as HTML. Every value is escaped, except `Markup`."""
     text = partial(translate, frame.language)
     language = LANGUAGES[frame.language]
     return (
