@@ -569,6 +569,7 @@ def test_functions_import_no_command_line_module() -> None:
         "BACKFILLS_QUEUE_URL": "https://sqs.example.com/backfills",
         "WAITING_RECORDS_QUEUE_URL": "https://sqs.example.com/waiting-records",
         "RECORDS_QUEUE_URL": "https://sqs.example.com/records",
+        "WEBHOOK_DELIVERIES_QUEUE_URL": "https://sqs.example.com/webhook-deliveries",
         "PRIVATE_INTEGRATION_MANAGERS": "administrators",
         "SEALING_KEY_ID": "alias/sealing",
     }
