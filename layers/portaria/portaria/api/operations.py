@@ -384,6 +384,7 @@ OPERATIONS = [
     ),
     Operation(
         "show_webhook", "GET", "/webhooks/{id}", "webhooks:show", "Get a webhook", webhooks.get, webhooks.WebhookOutput,
+        description="With when its endpoint last answered, and since when it fails. The secret is not returned.",
     ),
     Operation(
         "replace_webhook", "PUT", "/webhooks/{id}", "webhooks:replace", "Replace a webhook", webhooks.replace,
@@ -414,6 +415,7 @@ OPERATIONS = [
     Operation(
         "show_webhook_delivery", "GET", "/webhooks/{id}/deliveries/{delivery}", "webhook-deliveries:show",
         "Get a delivery with its attempts", webhook_deliveries.get, webhook_deliveries.WebhookDeliveryWithAttempts,
+        description="Each attempt has the status and the beginning of the response. `payload` is what was signed and sent.",
     ),
     Operation(
         "redeliver_webhook_delivery", "POST", "/webhooks/{id}/deliveries/{delivery}/redelivery",
