@@ -24,7 +24,15 @@ from local.__main__ import step
 from local.control import Control
 from local.demo import programs, records
 from local.demo.installs import ACCOUNTS, REFUSALS, create_accounts, install_all, register
-from local.demo.results import compare, count_dead_letters, expected_persons, figures, problems, show_summary
+from local.demo.results import (
+    compare,
+    compare_tags,
+    count_dead_letters,
+    expected_persons,
+    figures,
+    problems,
+    show_summary,
+)
 from local.demo.run import Account, Run, installs
 from local.processes import NotStarted
 from local.stack import ROOT, Stack
@@ -84,7 +92,7 @@ def play(stack: Stack) -> bool:
     expected, without_email = expected_persons(run, accounts)
     started = time.monotonic()
     install_and_watch(run, accounts, len(expected))
-    result = figures(run, expected)
+    result = figures(run, expected) | {"tags_wrong": compare_tags(run, accounts)}
     dead_letters = count_dead_letters(run)
     with step("Calling the API with a token, and signing a person on at Engage"):
         program = programs.play(stack, control, run.session, run.mark)

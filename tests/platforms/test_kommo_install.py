@@ -147,7 +147,8 @@ def test_kommo_button_has_language_of_the_page(language: str, title: str) -> Non
 
 
 @pytest.mark.parametrize(
-    ("scopes", "count"), [("", 0), ("crm", 1), ("crm crm", 1), ("crm notifications files files_delete", 4), ("new crm", 1)]
+    ("scopes", "count"),
+    [("", 0), ("crm", 1), ("crm crm", 1), ("crm notifications files files_delete", 4), ("new crm", 1)],
 )
 def test_scope_texts_has_words_for_each_known_scope(scopes: str, count: int) -> None:
     texts = {language: install.scope_texts(scopes, language) for language in ("pt", "es", "en")}

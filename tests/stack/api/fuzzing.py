@@ -193,6 +193,8 @@ class Scenery:
         for kind, body in self.kinds.items():
             self.ask("POST", "connections", {**body, "name": f"{name}-{kind}"})
             self.anchors["connections", "name"].append({"name": f"{name}-{kind}"})
+        link = self.ask("POST", "install-links", {"connection": f"{name}-consent"})
+        self.anchors["install-links", "id"].append({"id": link["id"]})
         ana = {"email": "ana@example.com", "firstName": "Ana"}
         (upserted,) = self.ask("POST", f"connections/{name}-lead/contacts", {"contacts": [ana]})["contacts"]
         self.contact = {"name": f"{name}-lead", "id": upserted["id"]}
@@ -262,6 +264,11 @@ class Scenery:
                 return [{**body, "name": fresh} for body in self.kinds.values()]
             case "replace_credentials":
                 return [credentials, {**connection, **credentials}]
+            case "replace_tags":
+                return [{"tags": {"customer_id": f"{fresh}"}}, {"tags": {}}]
+            case "create_install_link":
+                link = {"connection": f"{self.name}-consent"}
+                return [{**link, "tags": {"customer_id": "c-1"}, "language": "es"}, {**link, "single_use": False}]
             case "rotate_connection":
                 return [credentials, {**credentials, "expire_now": True}]
             case "call_connection":
@@ -322,7 +329,7 @@ class Scenery:
                 return
             case "oauth-clients":
                 spare = {"platform": made["platform"], "client": made["name"]}
-            case "private-integrations":
+            case "private-integrations" | "install-links":
                 spare = {"id": made["id"]}
             case "sso":
                 spare = {"ticket": (made["link"] or "").rpartition("/")[2]}
@@ -340,6 +347,10 @@ class Scenery:
                 self._note_made("connections", self.ask("POST", "connections", self._new("key", self.kinds)))
             case "delete_route":
                 self._note_made("routes", self.ask("POST", "routes", {**self.route, "name": self._fresh()}))
+            case "delete_install_link":
+                self._note_made(
+                    "install-links", self.ask("POST", "install-links", {"connection": f"{self.name}-consent"})
+                )
             case "delete_private_integration":
                 body = {"name": "spare", "scopes": SCOPES}
                 self._note_made("private-integrations", self.ask("POST", "private-integrations", body))

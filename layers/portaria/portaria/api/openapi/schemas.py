@@ -7,7 +7,6 @@ from typing import Any
 from pydantic import BaseModel
 
 from portaria.api.openapi import example_values
-from portaria.api.openapi.examples import access, connections, delivery, webhooks
 from portaria.api.openapi.problems import REF
 from portaria.api.validation import RULE
 

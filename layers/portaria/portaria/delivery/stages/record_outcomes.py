@@ -148,7 +148,13 @@ class OutcomeRecorder:
                 self._table, name, object_name, reason=reason, code=answer.code, for_s=for_s
             )
             if is_new and reason is PauseReason.STOPPED:
-                detail = {"connection": name, "object": object_name, "code": answer.code, "detail": answer.detail}
+                detail = {
+                    "connection": name,
+                    "object": object_name,
+                    "code": answer.code,
+                    "detail": answer.detail,
+                    "tags": destination.connection.tags,
+                }
                 event_bus.put(self._bus_name, event_bus.DESTINATION_STOPPED, detail)
         except Exception as error:  # noqa: BLE001 - the next batch gets the same answer and pauses it
             log_unexpected("pause_not_written", error, connection=name)
