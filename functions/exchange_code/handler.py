@@ -124,8 +124,8 @@ def attach_tags(record: dict[str, Any], notice: ClaimNotice, queue_url: str) -> 
 def report(result: MessageResult, *, is_deferred: bool) -> None:
     """Powertools' metrics are not safe for several threads, so they are added after all messages are done."""
     if result.ages_s is None:
-        name = sqs_batch.MESSAGES_FAILED if result.outcome is UNEXPECTED else "ClaimsProcessed"
-        metrics.add_metric(name, MetricUnit.Count, int(result.outcome is not None))
+        metric = sqs_batch.MESSAGES_FAILED if result.outcome is UNEXPECTED else "ClaimsProcessed"
+        metrics.add_metric(metric, MetricUnit.Count, int(result.outcome is not None))
         return
     if not is_deferred:
         # At each receive of the message: a code whose exchange takes several tries is counted with each age.

@@ -23,7 +23,7 @@ from local import lifecycle
 from local.__main__ import step
 from local.control import Control
 from local.demo import programs, records
-from local.demo.installs import ACCOUNTS, REFUSALS, create_accounts, install_all, register
+from local.demo.installs import ACCOUNTS, LINKED, REFUSALS, create_accounts, create_links, install_all, register
 from local.demo.results import (
     compare,
     compare_tags,
@@ -89,6 +89,8 @@ def play(stack: Stack) -> bool:
         control.add_kommo_account(f"refuses{run.mark}")
     console.print("Registering them with a configuration file:")
     console.print(register(run), markup=False, soft_wrap=True)
+    with step(f"Creating install links for {LINKED} customers"):
+        create_links(run, accounts)
     expected, without_email = expected_persons(run, accounts)
     started = time.monotonic()
     install_and_watch(run, accounts, len(expected))

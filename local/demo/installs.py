@@ -90,8 +90,7 @@ def register(run: Run) -> str:
 
 def install(run: Run, account: Account) -> None:
     if account.by == "browser":
-        page_url = install_link(run, account.customer_id) if account.customer_id else f"{run.install_url}/start"
-        install_in_browser(run, account.host, page_url, allow=True)
+        install_in_browser(run, account.host, account.page_url or f"{run.install_url}/start", allow=True)
     elif account.fault == "while SQS refuses":
         with run.stack.outage("accept_install", "sqs:SendMessage"):
             install_by_webhook(run, account.host)
@@ -114,10 +113,12 @@ def install_by_webhook(run: Run, host: str, times: int = 1) -> None:
     run.accepted += answers[0] == 200
 
 
-def install_link(run: Run, customer_id: str) -> str:
-    """The URL of an install link for one customer, as the team's application creates it."""
-    tag = f"customer_id={customer_id}"
-    return str(portaria("install-links", "create", f"kommo/{run.client}", "--tag", tag)["url"])
+def create_links(run: Run, accounts: list[Account]) -> None:
+    """Create an install link for each customer with an id, as the team's application does."""
+    for account in accounts:
+        if account.customer_id:
+            tag = f"customer_id={account.customer_id}"
+            account.page_url = portaria("install-links", "create", f"kommo/{run.client}", "--tag", tag)["url"]
 
 
 def install_in_browser(run: Run, host: str, page_url: str, *, allow: bool) -> None:

@@ -19,7 +19,7 @@ from portaria.core.item_keys import INSTALL_STATES, install_list
 class Account:
     """A customer's account: its number of contacts, how it installs (`webhook` or `browser`), and the fault on its way.
 
-    With a `customer_id` it installs by an install link that is tagged with it.
+    With a `customer_id` it installs by an install link that is tagged with it, whose URL is `page_url`.
     """
 
     host: str
@@ -27,6 +27,7 @@ class Account:
     by: str
     fault: str = ""
     customer_id: str = ""
+    page_url: str = ""
 
 
 @dataclass
