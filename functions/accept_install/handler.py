@@ -18,7 +18,7 @@ from portaria.core.settings import AcceptInstallSettings
 from portaria.webhooks.install_receiver import InstallReceiver
 from portaria.webhooks.light_table import LightTable, text
 from portaria.webhooks.oauth_client_cache import OAuthClientCache
-from portaria.webhooks.oauth_state import COOKIE, COOKIE_LIFE_S, OAuthStates
+from portaria.webhooks.oauth_state import COOKIE, COOKIE_LIFE_S, OAuthStates, browser_of
 from portaria.webhooks.request_log import count, log
 from portaria.webhooks.time_budget import TimeBudget
 
@@ -49,6 +49,8 @@ def handler(event: dict[str, Any], context: object) -> Answer:
     try:
         if request.resource.endswith("/start"):
             return start(request)
+        if request.resource.endswith("/claim"):
+            return claim(request)
         if request.resource.endswith("/result/{install}"):
             return result(request)
         if request.resource.endswith("/logo/{version}"):
@@ -63,10 +65,7 @@ def handler(event: dict[str, Any], context: object) -> Answer:
             count("InstallCallsRefused")
         return turn_away(request, rejected.reason, rejected.detail, rejected.status)
     except (Retryable, AwsError) as error:
-        log("ERROR", "install_call_failed", error=str(error), resource=request.resource)
-        detail = "storage cannot be reached; nothing was used up, so load this page again in a few seconds"
-        answer = turn_away(request, "unavailable", detail, 503)
-        return {**answer, "headers": {**answer["headers"], "Retry-After": str(RETRY_AFTER_S)}}
+        return unavailable(request, error)
 
 
 def arrive(request: HttpRequest, budget: TimeBudget) -> Answer:
@@ -76,12 +75,12 @@ def arrive(request: HttpRequest, budget: TimeBudget) -> Answer:
     if isinstance(callback, Refusal):
         return refused(request, receiver.refuse(callback, request))
     domains = platform.account_domains
-    install = receiver.accept(callback, request, budget, domains.check_client_host if domains else None)
+    install, display = receiver.accept(callback, request, budget, domains.check_client_host if domains else None)
     if callback.state is None:
         return {"statusCode": 200, "headers": PLAIN, "body": "received\n"}
     # Away from the URL that holds the code, before anything is shown.
     headers = {
-        "Location": beside(request, f"result/{install}"),
+        "Location": beside(request, f"result/{install}{'?display=popup' if is_popup([display]) else ''}"),
         "Cache-Control": "no-store",
         "Referrer-Policy": "no-referrer",
         # As on the pages: a redirect with another policy would cut Kommo's window off from the page that opened it.
@@ -91,11 +90,23 @@ def arrive(request: HttpRequest, budget: TimeBudget) -> Answer:
 
 
 def start(request: HttpRequest) -> Answer:
+    """The install page, or the redirect to the consent page of the provider that a link was made for."""
     platform = platforms.load(request.path_parameter("platform"))
+    token = link_token(request, is_required=bool(platform.authorization_links))
+    browser = browser_of(request.cookie(COOKIE))
+    sessions = install_sessions()
+    try:
+        session = sessions.open_link(request, token, browser) if token else sessions.begin(request, browser)
+    except (Retryable, AwsError) as error:
+        # With the cookie: the link may be this browser's by now.
+        return with_cookie(unavailable(request, error), browser)
     if platform.authorization_links:
-        return authorize(request, platform.authorization_links.authorization_url)
+        location = platform.authorization_links.authorization_url(
+            session.client, session.state, session.code_challenge, session.scopes
+        )
+        headers = {"Location": location, "Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
+        return with_cookie({"statusCode": 303, "headers": headers, "body": ""}, browser)
     consent_page = platform.require(platform.consent_page)
-    session = install_sessions().begin(request)
     answer = page(
         request,
         lambda pages, language: pages.start(
@@ -105,27 +116,48 @@ def start(request: HttpRequest) -> Answer:
             button=consent_page.button(session.client.client_id, session.state, language),
             allows=consent_page.scope_texts(session.client.scopes, language),
         ),
+        session.language,
     )
-    return {**answer, "headers": {**answer["headers"], "Set-Cookie": set_cookie(session.browser)}}
+    return with_cookie(answer, browser)
 
 
-def authorize(request: HttpRequest, authorization_url: Callable[[OAuthClient, Secret, str, str], str]) -> Answer:
-    """The link that an administrator made for one connection: it redirects to its provider's consent page."""
-    tickets = checked_query(request).get("ticket", [])
-    if len(tickets) != 1:
-        detail = "this address needs the ticket of a link made for one connection: ask for a new link"
-        raise Rejected("missing_ticket", detail, field="ticket", status=404)
-    authorization = install_sessions().authorize(request, Secret(tickets[0]))
-    location = authorization_url(
-        authorization.client, authorization.state, authorization.code_challenge, authorization.scopes
+def claim(request: HttpRequest) -> Answer:
+    """The page of a claim link, or, for its form, the page that says what happens next."""
+    from portaria.webhooks.claim_sessions import ClaimSessions  # noqa: PLC0415
+
+    sessions = ClaimSessions(table, clients, states)
+    if request.method == "POST":
+        confirmed = sessions.confirm(request)
+        back_to = customer_return(confirmed.client, confirmed.return_url, "", "claimed")
+        if back_to.url:
+            return redirect(back_to.url)
+        return page(
+            request,
+            lambda pages, language: pages.claimed(language, brand=brand(confirmed.client, "logo/")),
+            confirmed.language,
+        )
+    token = link_token(request, is_required=True)
+    browser = browser_of(request.cookie(COOKIE))
+    opened = sessions.open_link(request, token, browser)
+    answer = page(
+        request,
+        lambda pages, language: pages.claim(language, brand=brand(opened.client, "logo/"), state=opened.state.reveal()),
+        opened.language,
     )
-    headers = {
-        "Location": location,
-        "Cache-Control": "no-store",
-        "Referrer-Policy": "no-referrer",
-        "Set-Cookie": set_cookie(authorization.browser),
-    }
-    return {"statusCode": 303, "headers": headers, "body": ""}
+    return with_cookie(answer, browser)
+
+
+def link_token(request: HttpRequest, *, is_required: bool) -> Secret:
+    """The token of an install link; empty where the page works without one. Raises `Rejected` (`missing_link`)."""
+    tokens = checked_query(request).get("link", [])
+    if len(tokens) > 1 or (is_required and not tokens):
+        detail = "this address needs the token of one install link: ask for a new link"
+        raise Rejected("missing_link", detail, field="link", status=404)
+    if tokens and not tokens[0]:
+        raise Rejected(
+            "missing_link", "the token of the install link is empty: ask for a new link", field="link", status=404
+        )
+    return Secret(tokens[0] if tokens else "")
 
 
 def result(request: HttpRequest) -> Answer:
@@ -152,7 +184,7 @@ def result(request: HttpRequest) -> Answer:
             language,
             install=install,
             state=status.state,
-            start_url=start_of_result(request),
+            start_url="" if status.link else start_of_result(request),
             reason=status.reason,
             account=status.account,
             brand=brand(client, f"{start_of_result(request).removesuffix('start')}logo/"),
@@ -173,7 +205,8 @@ def refused(request: HttpRequest, state: Item) -> Answer:
         request,
         lambda pages, language: pages.refused(
             language,
-            start_url=beside(request, "start"),
+            # The page without the link would forget what the link holds.
+            start_url="" if text(state, "link") else beside(request, "start"),
             brand=brand(client, beside(request, "logo/")),
             popup_return=back_to if in_popup else None,
         ),
@@ -261,6 +294,13 @@ def brand(client: OAuthClient | None, logo_base_url: str) -> Brand:
     return branding.of(client, logo_base_url)
 
 
+def unavailable(request: HttpRequest, error: Exception) -> Answer:
+    log("ERROR", "install_call_failed", error=str(error), resource=request.resource)
+    detail = "storage cannot be reached; nothing was used up, so load this page again in a few seconds"
+    answer = turn_away(request, "unavailable", detail, 503)
+    return {**answer, "headers": {**answer["headers"], "Retry-After": str(RETRY_AFTER_S)}}
+
+
 def install_sessions() -> InstallSessions:
     from portaria.webhooks.install_sessions import InstallSessions  # noqa: PLC0415
 
@@ -304,6 +344,7 @@ def start_of_result(request: HttpRequest) -> str:
     return "../../start" if request.path.endswith("/") else "../start"
 
 
-def set_cookie(browser: Secret) -> str:
+def with_cookie(answer: Answer, browser: str) -> Answer:
     # Lax, not Strict: the return from the consent page is a navigation from the platform's site.
-    return f"{COOKIE}={browser.reveal()}; Path=/; Max-Age={COOKIE_LIFE_S}; Secure; HttpOnly; SameSite=Lax"
+    cookie = f"{COOKIE}={browser}; Path=/; Max-Age={COOKIE_LIFE_S}; Secure; HttpOnly; SameSite=Lax"
+    return {**answer, "headers": {**answer["headers"], "Set-Cookie": cookie}}

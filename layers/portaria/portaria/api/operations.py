@@ -9,11 +9,12 @@ from http import HTTPStatus
 
 from portaria.api import validation
 from portaria.api.operation import ApiRequest, Operation, Reply
-from portaria.api.resources import audit, discovery, installs, oauth_clients, private_integrations
+from portaria.api.resources import audit, discovery, install_links, installs, oauth_clients, private_integrations
 from portaria.api.resources.actions import contacts, identifiers, sign_on
 from portaria.api.resources.connections import (
     authorizations,
     calls,
+    connection_tags,
     connection_tests,
     connections,
     event_addresses,
@@ -31,7 +32,7 @@ from portaria.api.resources.delivery import (
 )
 from portaria.api.resources.webhooks import deliveries as webhook_deliveries
 from portaria.api.resources.webhooks import webhooks
-from portaria.api.rules import connection_rules, oauth_client_rules, route_rules, webhook_rules
+from portaria.api.rules import connection_rules, install_link_rules, oauth_client_rules, route_rules, webhook_rules
 
 CREATED, NO_CONTENT = HTTPStatus.CREATED, HTTPStatus.NO_CONTENT
 
@@ -108,7 +109,8 @@ OPERATIONS = [
     Operation(
         "list_connections", "GET", "/connections", "connections:list", "List connections",
         connections.list_page, connections.ConnectionOutput, listing=True, filters=connections.FILTERS,
-        description="By name. A page can have fewer items than `limit`.",
+        description="By name. A page can have fewer items than `limit`. `tag.customer_id` cannot be combined with other "
+        "filters.",
     ),
     Operation(
         "create_connection", "POST", "/connections", "connections:create", "Create a connection",
@@ -149,8 +151,15 @@ OPERATIONS = [
         "create_authorization", "POST", "/connections/{name}/authorizations", "authorizations:create",
         "Create an authorization link", authorizations.create, authorizations.Authorization,
         status=CREATED, creates=True, is_secret=True, changes=True,
-        description="A person opens the link to grant access. It can be opened once, within 15 minutes; the link to an install "
-        "page does not expire.",
+        description="A person opens the link to grant access, in one browser, within 15 minutes. It is an install link for "
+        "exactly this connection; `POST /install-links` has more options.",
+    ),
+    Operation(
+        "replace_tags", "PUT", "/connections/{name}/tags", "tags:replace", "Replace a connection's tags",
+        connection_tags.replace, connections.ConnectionOutput, input=connection_tags.TagsReplacement,
+        edits=True, changes=True,
+        description="Tags say which of your customers a connection belongs to. They are for attribution: keep secrets and bulk "
+        "data elsewhere. Each event about the connection carries them.",
     ),
     Operation(
         "call_connection", "POST", "/connections/{name}/call", "connections:call", "Send a request through a connection",
@@ -259,11 +268,33 @@ OPERATIONS = [
         description="The records are in the source's shape; the route maps and delivers them. `id` finds their receipts. "
         "A record that cannot be delivered becomes a dead letter.",
     ),
+    # Install links
+    Operation(
+        "create_install_link", "POST", "/install-links", "install-links:create", "Create an install link",
+        install_links.create, install_links.InstallLinkWithUrl, input=install_link_rules.InstallLinkCreation, status=CREATED,
+        creates=True, is_secret=True, changes=True,
+        description="A customer opens `url` to install, to authorize one connection again (`connection`), or to say whose "
+        "account installed (`account_id`). The tags are attached to the install and its connection; they are not in the URL.",
+    ),
+    Operation(
+        "list_install_links", "GET", "/install-links", "install-links:list", "List install links",
+        install_links.list_page, install_links.InstallLinkOutput, listing=True,
+        description="Newest first, including those that ended in the last seven days. The URLs are not returned again.",
+    ),
+    Operation(
+        "show_install_link", "GET", "/install-links/{id}", "install-links:show", "Get an install link",
+        install_links.get, install_links.InstallLinkOutput,
+    ),
+    Operation(
+        "delete_install_link", "DELETE", "/install-links/{id}", "install-links:delete", "Delete an install link",
+        install_links.delete, None, status=NO_CONTENT, changes=True,
+        description="The link cannot be opened any more. A browser that has opened it can finish for up to 30 minutes.",
+    ),
     # Installs
     Operation(
         "list_installs", "GET", "/installs", "installs:list", "List installs",
         installs.list_page, installs.InstallOutput, listing=True, filters=installs.FILTERS,
-        description="Newest first.",
+        description="Newest first. `tag.customer_id` cannot be combined with other filters.",
     ),
     Operation(
         "show_install", "GET", "/installs/{id}", "installs:show", "Get an install", installs.get, installs.InstallOutput,
