@@ -54,6 +54,7 @@ def claimed(request: HttpRequest, confirmed: ConfirmedClaim) -> Answer:
 def result(
     request: HttpRequest, status: InstallStatus, client: OAuthClient | None, popup_return: CustomerReturn | None
 ) -> Answer:
+    """How far an install is. `popup_return` is for a window that the application opened."""
     return _answer(
         request,
         status.language,
@@ -79,6 +80,7 @@ def refused(
     has_link: bool,
     language: str,
 ) -> Answer:
+    """The customer refused. `has_link` and `language` are of the link that the install began with."""
     return _answer(
         request,
         language,
@@ -94,6 +96,7 @@ def refused(
 def rejected(
     request: HttpRequest, client: OAuthClient | None, *, reason: str, detail: str, status: int, can_start: bool
 ) -> Answer:
+    """A request that was refused, at any of the addresses. `can_start` shows the way to the start page."""
     relative = above_result if is_of_result(request) else beside
     return _answer(
         request,
