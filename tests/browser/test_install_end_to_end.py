@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -252,7 +253,7 @@ def test_install_link_refused_and_then_allowed_returns_to_application(register: 
         customer.page.goto(link["url"])
         customer.page.get_by_role("link", name="Continue to kommo.com").click()
         customer.consent(decision, installation)
-        customer.page.wait_for_url(lambda url, status=status: f"status={status}" in url, timeout=CONNECTED_WITHIN_MS)
+        customer.page.wait_for_url(re.compile(rf"[?&]status={status}$"), timeout=CONNECTED_WITHIN_MS)
 
         assert customer.page.url.startswith(f"{done}?")
         query = parse_qs(urlsplit(customer.page.url).query)
