@@ -42,7 +42,7 @@ def needed(section: Section) -> set[str]:
         keys |= {f"action.{action.name}", f"done.{action.name}"}
         if action.is_dangerous:
             keys.add(f"ask.{section.name}.{action.name}")
-        if action.fixed is None:
+        if action.fixed is None and action.body is None:
             inputs.append((action.api, action.fields))
     for operation, only in inputs:
         if operation.input:

@@ -112,7 +112,7 @@ class Console:
         )
         stage = frame.base.removesuffix(ROOT)
         api = ApiCalls(self.service, caller, request, context, self.invoke, stage)
-        names = [section.name for section in SECTIONS if api.allows(section.list_operation)]
+        names = [each.name for each in SECTIONS if not each.parent and api.allows(each.list_operation)]
         whole = Frame(
             frame.language,
             frame.base,
@@ -126,7 +126,7 @@ class Console:
 
     def _page(self, visit: Visit, steps: list[str]) -> Answer:
         name = steps[0] if steps else OVERVIEW
-        visit = visit.at(name)
+        visit = visit.at(BY_NAME[name].parent or name if name in BY_NAME else name)
         try:
             if name == OVERVIEW and len(steps) <= 1:
                 return _outcome(visit, overview.show(visit))

@@ -167,6 +167,8 @@ def body_of(fields: Iterable[FormField], sent: Sent, *, keep_empty: bool) -> Con
         except ValueError as wrong:
             errors[each.name] = str(wrong)
             continue
+        if value is None and keep_empty:
+            value = {PAIRS: {}, LINES: []}.get(each.kind)
         name, _, inner = each.name.partition(".")
         if value is None and (each.kind == PASSWORD or not keep_empty):
             continue

@@ -17,13 +17,15 @@ from markupsafe import Markup, escape
 from portaria.core import clock
 
 HERE = Path(__file__).parent
+TEXTS = ("texts.toml", "link_texts.toml", "record_texts.toml")
 LANGUAGES = {"pt": "pt-BR", "es": "es", "en": "en"}
 ASSETS = {"console.css": "text/css; charset=utf-8", "console.js": "text/javascript; charset=utf-8"}
 # Fields whose value is a state, shown as a coloured badge.
 BADGES = {
     "connected": "good", "done": "good", "applied": "good", "ended": "good", "active": "good", "delivered": "good",
     "failed": "bad", "needs_reconnect": "bad", "refused": "bad", "stopped": "bad", "removed": "quiet",
-    "received": "busy", "exchanging": "busy", "pending": "busy", "sent": "busy", "accepted": "busy", "begun": "busy",
+    "enabled": "good", "disabled": "quiet", "would_redrive": "busy", "gone": "quiet", "in_progress": "warn",
+    "not_tried": "warn", "redriven": "good", "received": "busy", "exchanging": "busy", "pending": "busy", "sent": "busy", "accepted": "busy", "begun": "busy",
     "running": "busy", "paused": "warn", "unknown": "warn", "kept": "warn",
 }  # fmt: skip
 STATE_FIELDS = ("state", "outcome")
@@ -77,8 +79,11 @@ def has_text(key: str) -> bool:
 
 @cache
 def texts() -> dict[str, dict[str, str]]:
-    groups = tomllib.loads((HERE / "texts.toml").read_text("utf-8"))
-    return {f"{group}.{name}": values for group, entries in groups.items() for name, values in entries.items()}
+    found: dict[str, dict[str, str]] = {}
+    for file in TEXTS:
+        groups = tomllib.loads((HERE / file).read_text("utf-8"))
+        found |= {f"{group}.{name}": values for group, entries in groups.items() for name, values in entries.items()}
+    return found
 
 
 @cache
@@ -109,6 +114,10 @@ def shown(frame: Frame, name: str, value: Any, thing: dict[str, Any] | None = No
             return Markup('<ul class="values">{}</ul>').format(
                 Markup("").join(Markup("<li><code>{}</code></li>").format(each) for each in value)
             )
+        if all(
+            isinstance(each, dict) and not any(isinstance(one, dict | list) for one in each.values()) for each in value
+        ):
+            return _rows(frame, value)
         return Markup("<pre>{}</pre>").format(json.dumps(value, indent=2, ensure_ascii=False))
     if isinstance(value, dict):
         if all(isinstance(each, str | int) for each in value.values()):
@@ -122,6 +131,25 @@ def shown(frame: Frame, name: str, value: Any, thing: dict[str, Any] | None = No
     if name.endswith("url") and str(value).startswith("https://"):
         return Markup('<a href="{}" rel="noreferrer">{}</a>').format(value, value)
     return Markup('<bdi class="text">{}</bdi>').format(value)
+
+
+def _rows(frame: Frame, rows: list[dict[str, Any]]) -> Markup:
+    """Things that belong to a thing, as a table."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    heads = [translate(frame.language, f"field.{name}") if has_text(f"field.{name}") else name for name in columns]
+    head = Markup("").join(Markup('<th scope="col">{}</th>').format(each) for each in heads)
+    lines = (
+        Markup("<tr>{}</tr>").format(
+            Markup("").join(
+                Markup('<td data-label="{}">{}</td>').format(label, shown(frame, name, row.get(name)))
+                for label, name in zip(heads, columns, strict=True)
+            )
+        )
+        for row in rows
+    )
+    return Markup('<div class="table"><table><thead><tr>{}</tr></thead><tbody>{}</tbody></table></div>').format(
+        head, Markup("").join(lines)
+    )
 
 
 def _time(frame: Frame, value: str) -> Markup:

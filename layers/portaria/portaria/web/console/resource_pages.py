@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from portaria.api.operation import Operation
 from portaria.api.validation import Matching
@@ -12,7 +12,7 @@ from portaria.core.errors import Rejected
 from portaria.web.console import forms, pages
 from portaria.web.console.api_calls import Answer, Problem
 from portaria.web.console.forms import Form, FormField, UnreadableForm
-from portaria.web.console.sections import BY_ID, Action, Related, Section
+from portaria.web.console.sections import BY_ID, BY_NAME, Action, Related, Section
 from portaria.web.console.visit import Outcome, Visit
 
 Content = dict[str, Any]
@@ -21,14 +21,16 @@ NEW = "new"
 KEY_FIELD, ETAG_FIELD = "idempotency_key", "etag"
 # Values of an answer that are returned once.
 ONCE = ("token", "url", "key", "secret", "header_value")
+# The field that is the title of a thing, where its id says little.
+TITLES = {"private-integrations": "name", "webhooks": "url", "webhook-deliveries": "event"}
 # Fields whose empty input empties them. Elsewhere an empty input is left out, so that a default applies.
-EMPTIES = ("edit_private_integration",)
+EMPTIES = ("edit_private_integration", "replace_tags")
 
 
 def show(visit: Visit, section: Section, steps: list[str]) -> Outcome:
     """Raises `Problem` and `Rejected`."""
-    if not steps:
-        return _list(visit, section)
+    if len(steps) == len(section.api.parameters):
+        return _list(visit, section, steps)
     if steps == [NEW] and section.create:
         return _create(visit, section)
     size = len(section.id_fields)
@@ -43,12 +45,12 @@ def show(visit: Visit, section: Section, steps: list[str]) -> Outcome:
     raise _unknown_page()
 
 
-def _list(visit: Visit, section: Section) -> Outcome:
+def _list(visit: Visit, section: Section, names: list[str]) -> Outcome:
     operation = section.api
     filters = {name: visit.query[name] for name in operation.filters if name in visit.query}
     query = {**filters, "limit": str(PAGE_SIZE), "cursor": visit.query.get("cursor", "")}
     try:
-        found, problem = visit.api.call(section.list_operation, query=query).content, None
+        found, problem = visit.api.call(section.list_operation, _path(operation, names), query=query).content, None
     except Problem as refused:
         # A filter that the API refuses is shown above the list, with what was entered.
         found, problem = {"items": [], "next_cursor": None}, refused
@@ -59,6 +61,8 @@ def _list(visit: Visit, section: Section) -> Outcome:
         "list.html",
         visit.frame,
         section=section,
+        here="/".join([section.name, *(quote(name, safe="") for name in names)]),
+        above="/".join(quote(name, safe="") for name in names),
         rows=found["items"],
         filters=_filters(operation, filters),
         filtered=bool(filters),
@@ -106,6 +110,7 @@ def _thing(visit: Visit, section: Section, names: list[str]) -> Outcome:
         section=section,
         title=_title(section, shown),
         place=section.place(shown),
+        above=quote(names[0], safe=""),
         thing=shown,
         actions=actions,
         related=related,
@@ -127,8 +132,16 @@ def _related(visit: Visit, related: Related, shown: Content, names: list[str]) -
     except Problem:
         return None
     rows = found.get("items") or found.get("runs") or []
-    more = "?" + urlencode({name: query[name] for name in related.parameters}) if related.section else ""
-    return {"part": related, "rows": rows, "more": more if found.get("next_cursor") or rows else ""}
+    steps = [related.section, *(quote(name, safe="") for name in path.values())]
+    more = "/".join(steps) + (
+        "?" + urlencode({name: query[name] for name in related.parameters}) if related.parameters else ""
+    )
+    return {
+        "part": related,
+        "rows": rows,
+        "more": more,
+        "place": BY_NAME[related.section].place if related.section else None,
+    }
 
 
 def _create(visit: Visit, section: Section) -> Outcome:
@@ -153,7 +166,7 @@ def _act(visit: Visit, section: Section, action: Action, names: list[str]) -> Ou
     if not visit.is_post:
         etag = etag or ""
         return _form_page(visit, section, Form(fields), action.name, new_key(), action, title, place, etag)
-    outcome = _send(visit, operation, path, fields, action.fixed)
+    outcome = _send(visit, operation, path, fields, action.body(shown) if action.body else action.fixed)
     if isinstance(outcome, Form):
         key, sent_etag = visit.sent_one(KEY_FIELD) or new_key(), visit.sent_one(ETAG_FIELD)
         return _form_page(visit, section, outcome, action.name, key, action, title, place, sent_etag, status=400)
@@ -171,9 +184,11 @@ def _current(visit: Visit, section: Section, names: list[str]) -> tuple[Content,
 
 
 def _action_fields(operation: Operation, action: Action, shown: Content) -> list[FormField]:
-    if operation.input is None or action.fixed is not None:
+    if operation.input is None or action.fixed is not None or action.body is not None:
         return []
-    return forms.fields_of(operation.input, shown, only=action.fields, credentials=shown.get("credentials_set") or ())
+    return forms.fields_of(
+        operation.input, action.values(shown), only=action.fields, credentials=shown.get("credentials_set") or ()
+    )
 
 
 def _send(
@@ -197,8 +212,16 @@ def _send(
     except Problem as problem:
         told = dict(problem.errors) or ({problem.field: problem.detail} if problem.field else {})
         names = {each.name for each in fields}
-        beside = {name: text for name, text in told.items() if name in names}
-        above = [text for name, text in told.items() if name not in names] or ([] if beside else [problem.detail])
+        beside: dict[str, str] = {}
+        above = []
+        for name, text in told.items():
+            # A fault within a field, such as mapping.email, stands beside the field.
+            place = name if name in names else name.partition(".")[0]
+            if place in names:
+                beside[place] = f"{beside[place]}; {text}" if place in beside else text
+            else:
+                above.append(text)
+        above = above or ([] if beside else [problem.detail])
         if problem.reason == "changed_meanwhile":
             above = [str(pages.translate(visit.frame.language, "form.changed_meanwhile"))]
         return Form(forms.with_sent(fields, visit.sent, beside), above)
@@ -206,8 +229,8 @@ def _send(
 
 def _after(visit: Visit, section: Section, action: str, answer: Answer, place: str) -> Outcome:
     """What follows: the answer where it holds something that is shown once or was asked for, else the thing's page."""
-    once = {name: answer.content[name] for name in ONCE if answer.content.get(name)}
-    keeps = {"test", "call", "backfill", "resume"}
+    once = {name: answer.content[name] for name in ONCE if answer.content.get(name) and name not in section.facts}
+    keeps = {"test", "call", "backfill", "resume", "redrive", "redeliver"}
     if once or action in keeps:
         body = pages.render(
             "answer.html",
@@ -256,8 +279,8 @@ def _path(operation: Operation, names: list[str]) -> dict[str, str]:
 
 
 def _title(section: Section, shown: Content) -> str:
-    if section.name == "private-integrations":
-        return str(shown["name"])
+    if section.name in TITLES:
+        return str(shown[TITLES[section.name]])
     return section.place(shown)
 
 

@@ -21,10 +21,15 @@ def _always(shown: Content) -> bool:
     return True
 
 
+def _as_shown(shown: Content) -> Content:
+    return shown
+
+
 @dataclass(frozen=True)
 class Action:
     """Something that can be done with one thing. `fixed` is the body that is sent; without it the operation's input becomes a
-    form. `is_dangerous` says that something stops working. `available` decides by the thing as the API returned it."""
+    something stops working. `available` decides by the thing as the API returned it.
+        `values` makes the form's first values of the thing, and `body` the whole body."""
 
     name: str
     operation: str
@@ -32,6 +37,8 @@ class Action:
     is_dangerous: bool = False
     fields: tuple[str, ...] = ()
     available: Callable[[Content], bool] = _always
+    values: Callable[[Content], Content] = _as_shown
+    body: Callable[[Content], Content] | None = None
 
     @property
     def api(self) -> Operation:
@@ -52,7 +59,11 @@ class Related:
 
 @dataclass(frozen=True)
 class Section:
-    """`id_fields` are the fields that name a thing in a URL, in the order of the path. Its page shows `facts`."""
+    """`id_fields` are the fields that name a thing in a URL, in the order of the path. Its page shows `facts`.
+
+    A section with a `parent` lists what belongs to one thing of the parent: its URL begins with that thing's id. `bulk` are
+    actions on everything that matches a filter, which are tried with `dry_run` first.
+    """
 
     name: str
     list_operation: str
@@ -64,18 +75,30 @@ class Section:
     create_fields: tuple[str, ...] = ()
     actions: tuple[Action, ...] = ()
     related: tuple[Related, ...] = ()
+    parent: str = ""
+    bulk: tuple[Action, ...] = ()
 
     @property
     def api(self) -> Operation:
         return BY_ID[self.list_operation]
 
     def place(self, shown: Content) -> str:
-        """The path of a thing below the section."""
+        """The path of a thing below the section, or an empty text if it has no id yet."""
+        if any(shown.get(name) is None for name in self.id_fields):
+            return ""
         return "/".join(str(shown[name]) for name in self.id_fields)
 
 
 def _can_be_rotated(connection: Content) -> bool:
     return bool(connection["kind"] == "bearer" and connection["state"] == "connected")
+
+
+def _is_not_redriving(letter: Content) -> bool:
+    return bool(letter["state"] != "redriving")
+
+
+def _is_enabled(webhook: Content) -> bool:
+    return bool(webhook["state"] == "enabled")
 
 
 def _has_previous(shown: Content) -> bool:
@@ -90,8 +113,8 @@ SECTIONS: tuple[Section, ...] = (
         show_operation="show_install",
         id_fields=("id",),
         facts=(
-            "state", "reason", "detail", "platform", "client", "account_host", "connection", "attempt_count", "received_at",
-            "connected_at", "failed_at", "reconnect_url",
+            "state", "reason", "detail", "platform", "client", "account_host", "connection", "tags", "link", "return_url",
+            "attempt_count", "received_at", "connected_at", "failed_at", "reconnect_url",
         ),
     ),
     Section(
@@ -101,7 +124,7 @@ SECTIONS: tuple[Section, ...] = (
         show_operation="show_connection",
         facts=(
             "state", "reason", "refusal", "platform", "kind", "label", "client", "account_id", "allowed_domain", "scopes",
-            "fields", "credentials_set", "generation", "created_at", "updated_at", "granted_at", "token_ends_at",
+            "tags", "fields", "credentials_set", "generation", "created_at", "updated_at", "granted_at", "token_ends_at",
             "previous_until", "refused_since", "age_days", "notes",
         ),
         actions=(
@@ -110,6 +133,7 @@ SECTIONS: tuple[Section, ...] = (
             Action("authorize", "create_authorization", available=lambda shown: bool(shown["kind"] == "oauth2")),
             Action("backfill", "start_backfill", available=lambda shown: bool(shown["state"] == "connected")),
             Action("event_address", "create_event_address"),
+            Action("tags", "replace_tags"),
             Action("rotate", "rotate_connection", available=_can_be_rotated),
             Action("replace_credentials", "replace_credentials"),
             Action("expire", "expire_rotation", is_dangerous=True, available=_has_previous),
@@ -125,6 +149,19 @@ SECTIONS: tuple[Section, ...] = (
             Related("dead_letters", "list_dead_letters", ("set_aside_at", "reason", "route", "record_count"),
                     "dead-letters", {"connection": "name"}),
         ),
+    ),
+    Section(
+        "install-links",
+        "list_install_links",
+        ("created_at", "purpose", "platform", "client", "connection", "account_id", "expires_at", "used_at"),
+        show_operation="show_install_link",
+        id_fields=("id",),
+        facts=(
+            "purpose", "platform", "client", "connection", "account_id", "tags", "return_url", "language", "single_use",
+            "created_at", "expires_at", "used_at",
+        ),
+        create="create_install_link",
+        actions=(Action("delete", "delete_install_link", is_dangerous=True),),
     ),
     Section(
         "oauth-clients",
@@ -199,13 +236,53 @@ SECTIONS: tuple[Section, ...] = (
             "state", "reason", "detail", "source", "connection", "route", "object", "origin", "destination", "record_count",
             "request", "set_aside_at", "redrive_count", "redriven_at", "content",
         ),
-        actions=(Action("delete", "delete_dead_letter", is_dangerous=True),),
+        actions=(
+            Action("redrive", "redrive_dead_letters", body=lambda shown: {"ids": [shown["id"]]}, available=_is_not_redriving),
+            Action("delete", "delete_dead_letter", is_dangerous=True),
+        ),
     ),
     Section(
         "destinations",
         "list_destinations",
         ("name", "state", "reason", "since", "next_try_at", "waiting_record_count", "oldest_since"),
         actions=(Action("resume", "resume_destination"),),
+    ),
+    Section(
+        "webhooks",
+        "list_webhooks",
+        ("url", "state", "events", "failing_since", "last_success_at"),
+        show_operation="show_webhook",
+        id_fields=("id",),
+        facts=(
+            "id", "url", "state", "events", "description", "disabled_reason", "disabled_at", "failing_since",
+            "last_success_at", "created_at", "created_by", "updated_at", "rotated_at", "rotation_ends_at",
+        ),
+        create="create_webhook",
+        actions=(
+            Action("test", "test_webhook", available=_is_enabled),
+            Action("edit", "replace_webhook", values=lambda shown: {**shown, "enabled": _is_enabled(shown)}),
+            Action("rotate", "rotate_webhook_secret", fixed={"expire_now": False}),
+            Action("rotate_now", "rotate_webhook_secret", fixed={"expire_now": True}, is_dangerous=True),
+            Action("redeliver", "redeliver_webhook_deliveries", fields=("since", "until", "state"), available=_is_enabled),
+            Action("delete", "delete_webhook", is_dangerous=True),
+        ),
+        related=(
+            Related("deliveries", "list_webhook_deliveries", ("event_at", "event", "state", "attempt_count", "last_status"),
+                    "webhook-deliveries"),
+        ),
+    ),
+    Section(
+        "webhook-deliveries",
+        "list_webhook_deliveries",
+        ("event_at", "event", "state", "attempt_count", "last_status", "next_attempt_at"),
+        show_operation="show_webhook_delivery",
+        id_fields=("webhook", "id"),
+        parent="webhooks",
+        facts=(
+            "id", "event", "event_at", "state", "reason", "attempt_count", "last_status", "next_attempt_at", "ended_at",
+            "attempts", "payload",
+        ),
+        actions=(Action("redeliver", "redeliver_webhook_delivery"),),
     ),
     Section(
         "audit",
