@@ -25,7 +25,8 @@ BADGES = {
     "connected": "good", "done": "good", "applied": "good", "ended": "good", "active": "good", "delivered": "good",
     "failed": "bad", "needs_reconnect": "bad", "refused": "bad", "stopped": "bad", "removed": "quiet",
     "enabled": "good", "disabled": "quiet", "would_redrive": "busy", "gone": "quiet", "in_progress": "warn",
-    "not_tried": "warn", "redriven": "good", "received": "busy", "exchanging": "busy", "pending": "busy", "sent": "busy", "accepted": "busy", "begun": "busy",
+    "not_tried": "warn", "redriven": "good",
+    "received": "busy", "exchanging": "busy", "pending": "busy", "sent": "busy", "accepted": "busy", "begun": "busy",
     "running": "busy", "paused": "warn", "unknown": "warn", "kept": "warn",
 }  # fmt: skip
 STATE_FIELDS = ("state", "outcome")

@@ -36,13 +36,13 @@ def show(visit: Visit, section: Section, steps: list[str]) -> Outcome:
     size = len(section.id_fields)
     names, rest = steps[:size], steps[size:]
     if len(names) < size or len(rest) > 1:
-        raise _unknown_page()
+        raise unknown_page()
     if not rest:
         return _thing(visit, section, names)
     for action in section.actions:
         if action.name == rest[0]:
             return _act(visit, section, action, names)
-    raise _unknown_page()
+    raise unknown_page()
 
 
 def _list(visit: Visit, section: Section, names: list[str]) -> Outcome:
@@ -50,7 +50,7 @@ def _list(visit: Visit, section: Section, names: list[str]) -> Outcome:
     filters = {name: visit.query[name] for name in operation.filters if name in visit.query}
     query = {**filters, "limit": str(PAGE_SIZE), "cursor": visit.query.get("cursor", "")}
     try:
-        found, problem = visit.api.call(section.list_operation, _path(operation, names), query=query).content, None
+        found, problem = visit.api.call(section.list_operation, path_of(operation, names), query=query).content, None
     except Problem as refused:
         # A filter that the API refuses is shown above the list, with what was entered.
         found, problem = {"items": [], "next_cursor": None}, refused
@@ -70,7 +70,7 @@ def _list(visit: Visit, section: Section, names: list[str]) -> Outcome:
         following=following,
         problem=problem,
         can_create=bool(section.create) and visit.api.allows(section.create),
-        done=_done(visit),
+        done=done_text(visit),
         actions=_actions_by_row(visit, section, found["items"]),
     )
     return Outcome(body, status=problem.status if problem else 200)
@@ -96,12 +96,12 @@ def _filters(operation: Operation, values: dict[str, str]) -> list[FormField]:
 
 def _thing(visit: Visit, section: Section, names: list[str]) -> Outcome:
     if not section.show_operation:
-        raise _unknown_page()
-    shown = visit.api.call(section.show_operation, _path(BY_ID[section.show_operation], names)).content
+        raise unknown_page()
+    shown = visit.api.call(section.show_operation, path_of(BY_ID[section.show_operation], names)).content
     actions = [
         action
         for action in section.actions
-        if action.available(shown) and visit.api.allows(action.operation, _path(action.api, names))
+        if action.available(shown) and visit.api.allows(action.operation, path_of(action.api, names))
     ]
     related = [found for each in section.related if (found := _related(visit, each, shown, names)) is not None]
     body = pages.render(
@@ -114,14 +114,14 @@ def _thing(visit: Visit, section: Section, names: list[str]) -> Outcome:
         thing=shown,
         actions=actions,
         related=related,
-        done=_done(visit),
+        done=done_text(visit),
     )
     return Outcome(body)
 
 
 def _related(visit: Visit, related: Related, shown: Content, names: list[str]) -> Content | None:
     operation = BY_ID[related.operation]
-    path = _path(operation, names) if operation.parameters else {}
+    path = path_of(operation, names) if operation.parameters else {}
     if not visit.api.allows(related.operation, path):
         return None
     query = {name: str(shown[field]) for name, field in related.parameters.items()}
@@ -147,39 +147,39 @@ def _related(visit: Visit, related: Related, shown: Content, names: list[str]) -
 def _create(visit: Visit, section: Section) -> Outcome:
     operation = BY_ID[section.create]
     if operation.input is None:
-        raise _unknown_page()
+        raise unknown_page()
     fields = forms.fields_of(operation.input, {})
     if not visit.is_post:
-        return _form_page(visit, section, Form(fields), "create", new_key())
-    outcome = _send(visit, operation, {}, fields)
+        return form_page(visit, section, Form(fields), "create", new_key())
+    outcome = send(visit, operation, {}, fields)
     if isinstance(outcome, Form):
-        return _form_page(visit, section, outcome, "create", visit.sent_one(KEY_FIELD) or new_key(), status=400)
-    return _after(visit, section, "create", outcome, section.place(outcome.content))
+        return form_page(visit, section, outcome, "create", visit.sent_one(KEY_FIELD) or new_key(), status=400)
+    return after(visit, section, "create", outcome, section.place(outcome.content))
 
 
 def _act(visit: Visit, section: Section, action: Action, names: list[str]) -> Outcome:
     operation = action.api
-    path = _path(operation, names)
-    shown, etag = _current(visit, section, names)
+    path = path_of(operation, names)
+    shown, etag = current(visit, section, names)
     fields = _action_fields(operation, action, shown)
     title, place = _title(section, shown) if shown else "/".join(names), "/".join(names)
     if not visit.is_post:
         etag = etag or ""
-        return _form_page(visit, section, Form(fields), action.name, new_key(), action, title, place, etag)
-    outcome = _send(visit, operation, path, fields, action.body(shown) if action.body else action.fixed)
+        return form_page(visit, section, Form(fields), action.name, new_key(), action, title, place, etag)
+    outcome = send(visit, operation, path, fields, action.body(shown) if action.body else action.fixed)
     if isinstance(outcome, Form):
         key, sent_etag = visit.sent_one(KEY_FIELD) or new_key(), visit.sent_one(ETAG_FIELD)
-        return _form_page(visit, section, outcome, action.name, key, action, title, place, sent_etag, status=400)
+        return form_page(visit, section, outcome, action.name, key, action, title, place, sent_etag, status=400)
     if operation.method == "DELETE":
         return Outcome(redirect=section.name, query={"done": action.name})
-    return _after(visit, section, action.name, outcome, place)
+    return after(visit, section, action.name, outcome, place)
 
 
-def _current(visit: Visit, section: Section, names: list[str]) -> tuple[Content, str]:
+def current(visit: Visit, section: Section, names: list[str]) -> tuple[Content, str]:
     """The thing that an action is about, with its ETag."""
     if not section.show_operation:
         return {}, ""
-    answer = visit.api.call(section.show_operation, _path(BY_ID[section.show_operation], names))
+    answer = visit.api.call(section.show_operation, path_of(BY_ID[section.show_operation], names))
     return answer.content, answer.etag
 
 
@@ -191,15 +191,23 @@ def _action_fields(operation: Operation, action: Action, shown: Content) -> list
     )
 
 
-def _send(
-    visit: Visit, operation: Operation, path: dict[str, str], fields: list[FormField], fixed: Content | None = None
+def send(
+    visit: Visit,
+    operation: Operation,
+    path: dict[str, str],
+    fields: list[FormField],
+    fixed: Content | None = None,
+    chosen: Content | None = None,
 ) -> Answer | Form:
-    """Carry an operation out; returns the form again, with what was entered and what is wrong, where it was refused."""
+    """Carry an operation out. `fixed` is the whole body, and `chosen` what is added to the form's.
+
+    Returns the form again, with what was entered and what is wrong, where it was refused.
+    """
     key, etag = visit.sent_one(KEY_FIELD), visit.sent_one(ETAG_FIELD)
     try:
         body = fixed
         if body is None and operation.input is not None:
-            body = forms.body_of(fields, visit.sent, keep_empty=operation.id in EMPTIES)
+            body = forms.body_of(fields, visit.sent, keep_empty=operation.id in EMPTIES) | (chosen or {})
         return visit.api.call(operation.id, path, body=body, key=key, etag=etag)
     except UnreadableForm as unreadable:
         return Form(
@@ -210,24 +218,29 @@ def _send(
             )
         )
     except Problem as problem:
-        told = dict(problem.errors) or ({problem.field: problem.detail} if problem.field else {})
-        names = {each.name for each in fields}
-        beside: dict[str, str] = {}
-        above = []
-        for name, text in told.items():
-            # A fault within a field, such as mapping.email, stands beside the field.
-            place = name if name in names else name.partition(".")[0]
-            if place in names:
-                beside[place] = f"{beside[place]}; {text}" if place in beside else text
-            else:
-                above.append(text)
-        above = above or ([] if beside else [problem.detail])
-        if problem.reason == "changed_meanwhile":
-            above = [str(pages.translate(visit.frame.language, "form.changed_meanwhile"))]
-        return Form(forms.with_sent(fields, visit.sent, beside), above)
+        return refused(visit, problem, fields)
 
 
-def _after(visit: Visit, section: Section, action: str, answer: Answer, place: str) -> Outcome:
+def refused(visit: Visit, problem: Problem, fields: list[FormField]) -> Form:
+    """The form again, with what the API refused beside its field."""
+    told = dict(problem.errors) or ({problem.field: problem.detail} if problem.field else {})
+    names = {each.name for each in fields}
+    beside: dict[str, str] = {}
+    above = []
+    for name, text in told.items():
+        # A fault within a field, such as mapping.email, stands beside the field.
+        place = name if name in names else name.partition(".")[0]
+        if place in names:
+            beside[place] = f"{beside[place]}; {text}" if place in beside else text
+        else:
+            above.append(text)
+    above = above or ([] if beside else [problem.detail])
+    if problem.reason == "changed_meanwhile":
+        above = [str(pages.translate(visit.frame.language, "form.changed_meanwhile"))]
+    return Form(forms.with_sent(fields, visit.sent, beside), above)
+
+
+def after(visit: Visit, section: Section, action: str, answer: Answer, place: str) -> Outcome:
     """What follows: the answer where it holds something that is shown once or was asked for, else the thing's page."""
     once = {name: answer.content[name] for name in ONCE if answer.content.get(name) and name not in section.facts}
     keeps = {"test", "call", "backfill", "resume", "redrive", "redeliver"}
@@ -246,7 +259,7 @@ def _after(visit: Visit, section: Section, action: str, answer: Answer, place: s
     return Outcome(redirect=target, query={"done": action})
 
 
-def _form_page(
+def form_page(
     visit: Visit,
     section: Section,
     form: Form,
@@ -274,7 +287,7 @@ def _form_page(
     return Outcome(body, status=status)
 
 
-def _path(operation: Operation, names: list[str]) -> dict[str, str]:
+def path_of(operation: Operation, names: list[str]) -> dict[str, str]:
     return dict(zip(operation.parameters, names, strict=False))
 
 
@@ -284,7 +297,7 @@ def _title(section: Section, shown: Content) -> str:
     return section.place(shown)
 
 
-def _done(visit: Visit) -> str:
+def done_text(visit: Visit) -> str:
     """The key of the sentence that says what has just been done; anything else in the query says nothing."""
     key = f"done.{visit.query.get('done', '')}"
     return key if pages.has_text(key) else ""
@@ -294,5 +307,5 @@ def new_key() -> str:
     return secrets.token_urlsafe(18)
 
 
-def _unknown_page() -> Rejected:
+def unknown_page() -> Rejected:
     return Rejected("unknown_path", "this page does not exist", status=404)
