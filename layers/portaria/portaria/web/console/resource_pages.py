@@ -140,7 +140,9 @@ def _create(visit: Visit, section: Section) -> Outcome:
         return _form_page(visit, section, Form(fields), "create", new_key())
     outcome = _send(visit, operation, {}, fields)
     if isinstance(outcome, Form):
-        return _form_page(visit, section, outcome, "create", visit.sent_one(KEY_FIELD) or new_key(), status=400)
+        return _form_page(
+            visit, section, outcome, "create", visit.sent_one(KEY_FIELD) or new_key(), status=outcome.status
+        )
     return _after(visit, section, "create", outcome, section.place(outcome.content))
 
 
@@ -156,7 +158,9 @@ def _act(visit: Visit, section: Section, action: Action, names: list[str]) -> Ou
     outcome = _send(visit, operation, path, fields, action.fixed)
     if isinstance(outcome, Form):
         key, sent_etag = visit.sent_one(KEY_FIELD) or new_key(), visit.sent_one(ETAG_FIELD)
-        return _form_page(visit, section, outcome, action.name, key, action, title, place, sent_etag, status=400)
+        return _form_page(
+            visit, section, outcome, action.name, key, action, title, place, sent_etag, status=outcome.status
+        )
     if operation.method == "DELETE":
         return Outcome(redirect=section.name, query={"done": action.name})
     return _after(visit, section, action.name, outcome, place)
@@ -201,7 +205,7 @@ def _send(
         above = [text for name, text in told.items() if name not in names] or ([] if beside else [problem.detail])
         if problem.reason == "changed_meanwhile":
             above = [str(pages.translate(visit.frame.language, "form.changed_meanwhile"))]
-        return Form(forms.with_sent(fields, visit.sent, beside), above)
+        return Form(forms.with_sent(fields, visit.sent, beside), above, problem.status)
 
 
 def _after(visit: Visit, section: Section, action: str, answer: Answer, place: str) -> Outcome:
@@ -258,7 +262,7 @@ def _path(operation: Operation, names: list[str]) -> dict[str, str]:
 def _title(section: Section, shown: Content) -> str:
     if section.name == "private-integrations":
         return str(shown["name"])
-    return section.place(shown)
+    return "/".join(str(shown[name]) for name in section.id_fields)
 
 
 def _done(visit: Visit) -> str:
