@@ -16,6 +16,7 @@ answer holds something that is shown once.
 
 from __future__ import annotations
 
+import re
 import traceback
 from http import HTTPStatus
 from typing import Any
@@ -26,6 +27,7 @@ from aws_lambda_powertools import Logger
 from portaria.access import console_sessions
 from portaria.access.console_sessions import ConsoleSession
 from portaria.api import call_metrics
+from portaria.api.api_url import api_url
 from portaria.api.authentication import CONSOLE, Caller
 from portaria.api.router import Service
 from portaria.core.callbacks import Secret
@@ -43,6 +45,8 @@ ROOT = "/console"
 LANGUAGE_COOKIE = "portaria-console-language"
 ASSET_LIFE = "public, max-age=31536000, immutable"
 OVERVIEW = "overview"
+# A page below the console, for redirects.
+_PLACE = re.compile(r"(?:/[A-Za-z0-9_-]+)*")
 POLICY = (
     "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:; connect-src 'self'; form-action 'self'; "
     "base-uri 'none'; frame-ancestors 'none'"
@@ -87,7 +91,7 @@ class Console:
         sent: forms.Sent = {}
         if request.method == "POST":
             sent = forms.parse(request.body)
-            guard.check_form(request, cookie, sent, f"https://{request.host}")
+            guard.check_form(request, cookie, sent, _origin(request))
         elif request.method not in ("GET", "HEAD"):
             raise Rejected("unknown_path", "this page does not exist", status=405)
         if steps == ["sign-out"] and sent:
@@ -164,7 +168,8 @@ class Console:
         if wanted not in pages.LANGUAGES:
             raise Rejected("bad_language", "choose pt, es or en", field="language")
         back = sent.get("back", [""])[0]
-        place = back if back.startswith(f"{frame.base}/") and "//" not in back and "\\" not in back else frame.base
+        below = back.removeprefix(frame.base)
+        place = back if back != below and _PLACE.fullmatch(below) else frame.base
         cookie = f"{LANGUAGE_COOKIE}={wanted}; Path=/; Max-Age=31536000; HttpOnly; Secure; SameSite=Strict"
         return _redirect(place, {"Set-Cookie": [cookie]})
 
@@ -209,6 +214,10 @@ def _asset(steps: list[str]) -> Answer:
         "X-Content-Type-Options": ["nosniff"],
     }
     return {"statusCode": 200, "multiValueHeaders": headers, "body": pages.asset(name).decode()}
+
+
+def _origin(request: HttpRequest) -> str:
+    return "/".join(api_url(request).split("/")[:3])
 
 
 def _base(path: str) -> str:

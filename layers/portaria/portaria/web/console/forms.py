@@ -49,10 +49,11 @@ class FormField:
 
 @dataclass
 class Form:
-    """`errors` that belong to no field of the form stand above it."""
+    """`errors` that belong to no field of the form stand above it. `status` is that of a refused form's page."""
 
     fields: list[FormField]
     errors: list[str] = field(default_factory=list)
+    status: int = 400
 
 
 class UnreadableForm(Exception):

@@ -70,7 +70,9 @@ def render(template: str, frame: Frame, **values: Any) -> str:
 
 
 def translate(language: str, key: str, **values: object) -> Markup:
-    """The text of a key, with `values` escaped into its braces."""
+    """The text of a key, with `values` escaped into its braces. A field without a text has the API's name."""
+    if key not in texts() and key.startswith("field."):
+        return escape(key.removeprefix("field."))
     return escape(texts()[key][language]).format(**values)
 
 

@@ -153,7 +153,9 @@ def _create(visit: Visit, section: Section) -> Outcome:
         return form_page(visit, section, Form(fields), "create", new_key())
     outcome = send(visit, operation, {}, fields)
     if isinstance(outcome, Form):
-        return form_page(visit, section, outcome, "create", visit.sent_one(KEY_FIELD) or new_key(), status=400)
+        return form_page(
+            visit, section, outcome, "create", visit.sent_one(KEY_FIELD) or new_key(), status=outcome.status
+        )
     return after(visit, section, "create", outcome, section.place(outcome.content))
 
 
@@ -169,7 +171,9 @@ def _act(visit: Visit, section: Section, action: Action, names: list[str]) -> Ou
     outcome = send(visit, operation, path, fields, action.body(shown) if action.body else action.fixed)
     if isinstance(outcome, Form):
         key, sent_etag = visit.sent_one(KEY_FIELD) or new_key(), visit.sent_one(ETAG_FIELD)
-        return form_page(visit, section, outcome, action.name, key, action, title, place, sent_etag, status=400)
+        return form_page(
+            visit, section, outcome, action.name, key, action, title, place, sent_etag, status=outcome.status
+        )
     if operation.method == "DELETE":
         return Outcome(redirect=section.name, query={"done": action.name})
     return after(visit, section, action.name, outcome, place)
@@ -237,7 +241,7 @@ def refused(visit: Visit, problem: Problem, fields: list[FormField]) -> Form:
     above = above or ([] if beside else [problem.detail])
     if problem.reason == "changed_meanwhile":
         above = [str(pages.translate(visit.frame.language, "form.changed_meanwhile"))]
-    return Form(forms.with_sent(fields, visit.sent, beside), above)
+    return Form(forms.with_sent(fields, visit.sent, beside), above, problem.status)
 
 
 def after(visit: Visit, section: Section, action: str, answer: Answer, place: str) -> Outcome:
@@ -294,7 +298,7 @@ def path_of(operation: Operation, names: list[str]) -> dict[str, str]:
 def _title(section: Section, shown: Content) -> str:
     if section.name in TITLES:
         return str(shown[TITLES[section.name]])
-    return section.place(shown)
+    return "/".join(str(shown[name]) for name in section.id_fields)
 
 
 def done_text(visit: Visit) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import quote
 
 from portaria.api.operation import Operation
 from portaria.api.operations import OPERATIONS
@@ -86,7 +87,7 @@ class Section:
         """The path of a thing below the section, or an empty text if it has no id yet."""
         if any(shown.get(name) is None for name in self.id_fields):
             return ""
-        return "/".join(str(shown[name]) for name in self.id_fields)
+        return "/".join(quote(str(shown[name]), safe="") for name in self.id_fields)
 
 
 def _can_be_rotated(connection: Content) -> bool:
@@ -142,7 +143,7 @@ SECTIONS: tuple[Section, ...] = (
         related=(
             Related(
                 "backfills", "list_backfills",
-                ("object", "destination", "state", "record_count", "page_count", "started_at", "ended_at"),
+                ("route", "object", "state", "record_count", "page_count", "started_at", "finished_at"),
             ),
             Related("receipts", "list_receipts", ("sent_at", "state", "object", "record_count", "code"), "receipts",
                     {"destination": "name"}),
