@@ -35,7 +35,13 @@ def create_webhook(browser: Browser) -> str:
 def test_install_link_is_shown_once_and_deleted(browser: Browser) -> None:
     browser.manage.call("POST", "/oauth-clients", CLIENT)
     browser.sign_in()
-    sent = {"platform": "kommo", "client": "acme", "tags": "customer_id = 42", "single_use": "true", "expires_in_s": "600"}
+    sent = {
+        "platform": "kommo",
+        "client": "acme",
+        "tags": "customer_id = 42",
+        "single_use": "true",
+        "expires_in_s": "600",
+    }
     made = browser.submit("/install-links/new", sent)
     url = re.search(r'id="once-url" readonly value="([^"]+)"', made.text)
     assert url
@@ -68,7 +74,7 @@ def test_webhook_secret_is_shown_once_at_creation_and_rotation(browser: Browser)
     assert "whsec_" not in browser.get(place).text
     rotated = browser.submit(f"{place}/rotate")
     assert "whsec_" in rotated.text
-    assert re.findall("whsec_[^<\"]+", rotated.text) != re.findall("whsec_[^<\"]+", made.text)
+    assert re.findall('whsec_[^<"]+', rotated.text) != re.findall('whsec_[^<"]+', made.text)
 
 
 def test_webhook_is_edited_and_disabled_with_its_etag(browser: Browser) -> None:

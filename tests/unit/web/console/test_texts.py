@@ -9,6 +9,7 @@ from typing import Any, get_args
 import pytest
 from pydantic import BaseModel
 
+from portaria import platforms
 from portaria.api.validation import Matching
 from portaria.web.console import forms, pages
 from portaria.web.console.resource_pages import ONCE
@@ -38,7 +39,7 @@ def needed(section: Section) -> set[str]:
     inputs = [(BY_ID[section.create], section.create_fields)] if section.create else []
     if section.create:
         keys |= {f"create.{section.name}", "done.create"}
-    for action in section.actions:
+    for action in (*section.actions, *section.bulk):
         keys |= {f"action.{action.name}", f"done.{action.name}"}
         if action.is_dangerous:
             keys.add(f"ask.{section.name}.{action.name}")
@@ -61,6 +62,12 @@ def test_console_section_has_every_text(section: Section) -> None:
 
 def test_console_scope_groups_and_values_shown_once_have_texts() -> None:
     keys = {f"scope_group.{group}" for group, _ in forms.scope_groups()} | {f"field.{name}" for name in ONCE}
+    assert keys - set(pages.texts()) == set()
+
+
+def test_console_fields_and_credentials_of_every_kind_have_texts() -> None:
+    kinds = [kind for each in platforms.every() for kind in platforms.load(each.name).connection_kinds.KINDS.values()]
+    keys = {f"field.{name}" for kind in kinds for name in (*kind.fields, *kind.credentials)}
     assert keys - set(pages.texts()) == set()
 
 

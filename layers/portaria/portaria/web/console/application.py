@@ -34,7 +34,7 @@ from portaria.core.callbacks import Secret
 from portaria.core.errors import Rejected, Retryable
 from portaria.core.http_request import HttpRequest
 from portaria.web import render
-from portaria.web.console import forms, guard, overview, pages, resource_pages
+from portaria.web.console import forms, guard, overview, pages, resource_pages, special_pages
 from portaria.web.console.api_calls import ApiCalls, Invoke, Problem
 from portaria.web.console.pages import Frame
 from portaria.web.console.sections import BY_NAME, SECTIONS
@@ -134,6 +134,9 @@ class Console:
         try:
             if name == OVERVIEW and len(steps) <= 1:
                 return _outcome(visit, overview.show(visit))
+            special = special_pages.find(steps)
+            if special:
+                return _outcome(visit, special(visit))
             if name not in BY_NAME:
                 raise Rejected("unknown_path", "this page does not exist", status=404)
             return _outcome(visit, resource_pages.show(visit, BY_NAME[name], steps[1:]))

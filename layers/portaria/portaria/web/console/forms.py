@@ -85,6 +85,7 @@ def fields_of(
     only: Sequence[str] = (),
     credentials: Iterable[str] = (),
     choices: dict[str, tuple[str, ...]] | None = None,
+    required: Sequence[str] = (),
 ) -> list[FormField]:
     """The inputs for a model's fields, filled with `values`. `credentials` names those that a connection of this kind has."""
     schema = _schema(model)
@@ -104,7 +105,7 @@ def fields_of(
                 kind,
                 name,
                 rule=str(each.get("description") or _resolved(schema, each).get("description") or ""),
-                is_required=name in schema.get("required", ()),
+                is_required=name in schema.get("required", ()) or name in required,
                 choices=given,
                 value=show(kind, value),
                 is_long=name in LONG_TEXTS,

@@ -71,6 +71,8 @@ def _list(visit: Visit, section: Section, names: list[str]) -> Outcome:
         problem=problem,
         can_create=bool(section.create) and visit.api.allows(section.create),
         done=done_text(visit),
+        bulk=[action for action in section.bulk if visit.api.allows(action.operation)],
+        filter_query="?" + urlencode(filters) if filters else "",
         actions=_actions_by_row(visit, section, found["items"]),
     )
     return Outcome(body, status=problem.status if problem else 200)

@@ -106,6 +106,7 @@ def _has_previous(shown: Content) -> bool:
     return bool(shown.get("previous_until"))
 
 
+LETTER_FILTERS = ("reason", "route", "connection", "before")
 SECTIONS: tuple[Section, ...] = (
     Section(
         "installs",
@@ -140,6 +141,7 @@ SECTIONS: tuple[Section, ...] = (
             Action("expire", "expire_rotation", is_dangerous=True, available=_has_previous),
             Action("delete", "delete_connection", is_dangerous=True),
         ),
+        create="create_connection",
         related=(
             Related(
                 "backfills", "list_backfills",
@@ -240,6 +242,10 @@ SECTIONS: tuple[Section, ...] = (
         actions=(
             Action("redrive", "redrive_dead_letters", body=lambda shown: {"ids": [shown["id"]]}, available=_is_not_redriving),
             Action("delete", "delete_dead_letter", is_dangerous=True),
+        ),
+        bulk=(
+            Action("redrive_matching", "redrive_dead_letters", fields=LETTER_FILTERS),
+            Action("delete_matching", "delete_dead_letters", fields=LETTER_FILTERS, is_dangerous=True),
         ),
     ),
     Section(
