@@ -44,7 +44,7 @@ Answer = dict[str, Any]
 ROOT = "/console"
 LANGUAGE_COOKIE = "portaria-console-language"
 ASSET_LIFE = "public, max-age=31536000, immutable"
-OVERVIEW = "overview"
+OVERVIEW, SEARCH = "overview", "search"
 # A page below the console, for redirects.
 _PLACE = re.compile(r"(?:/[A-Za-z0-9_-]+)*")
 POLICY = (
@@ -117,6 +117,8 @@ class Console:
         stage = frame.base.removesuffix(ROOT)
         api = ApiCalls(self.service, caller, request, context, self.invoke, stage)
         names = [each.name for each in SECTIONS if not each.parent and api.allows(each.list_operation)]
+        if any(api.allows(each) for each in ("list_receipts", "list_dead_letters")):
+            names.insert(0, SEARCH)
         whole = Frame(
             frame.language,
             frame.base,

@@ -214,6 +214,7 @@ SECTIONS: tuple[Section, ...] = (
         ),
         create="create_route",
         actions=(
+            Action("preview", "preview_route"),
             Action("edit", "replace_route"),
             Action("delete", "delete_route", is_dangerous=True),
         ),

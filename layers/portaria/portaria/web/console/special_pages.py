@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from portaria.web.console import bulk_pages, connection_creation
+from portaria.web.console import bulk_pages, connection_creation, record_search, route_editor
 from portaria.web.console.sections import BY_NAME
 from portaria.web.console.visit import Outcome, Visit
 
@@ -15,6 +15,12 @@ def find(steps: list[str]) -> Page | None:
     """The page at a path below the console, None if it is one that every section has."""
     if steps == ["connections", "new"]:
         return connection_creation.show
+    if steps == ["search"]:
+        return record_search.show
+    if steps == ["routes", "new"]:
+        return lambda visit: route_editor.show(visit, [])
+    if len(steps) == 3 and steps[0] == "routes" and steps[2] in ("edit", "preview"):
+        return lambda visit: route_editor.show(visit, steps[1:2])
     if len(steps) == 2 and steps[0] in BY_NAME:
         section = BY_NAME[steps[0]]
         for action in section.bulk:
