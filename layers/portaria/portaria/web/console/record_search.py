@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import urlencode
 
 from portaria.api.validation import Matching
 from portaria.web.console import forms, pages
@@ -23,8 +24,8 @@ def show(visit: Visit) -> Outcome:
     asked = {name: visit.query[name].strip() for name in FIELDS if visit.query.get(name, "").strip()}
     problems: list[str] = []
     parts = {
-        "receipts": _found(visit, RECEIPTS, _receipts(visit, asked, problems)),
-        "dead_letters": _found(visit, LETTERS, _letters(visit, asked, problems)),
+        "receipts": _found(RECEIPTS, _receipts(visit, asked, problems)),
+        "dead_letters": _found(LETTERS, _letters(visit, asked, problems)),
     }
     body = pages.render(
         "search.html",
@@ -42,9 +43,8 @@ def _field(name: str, value: str) -> FormField:
     return FormField(name, forms.TEXT, name, rule=rule.rule if isinstance(rule, Matching) else "", value=value)
 
 
-def _found(visit: Visit, section: Section, answer: Content) -> Content:
-    rows = answer.get("items", [])
-    return {"section": section, "rows": rows, "more": bool(answer.get("next_cursor"))}
+def _found(section: Section, answer: Content) -> Content:
+    return {"section": section, "rows": answer.get("items", []), "more": answer.get("more", "")}
 
 
 def _receipts(visit: Visit, asked: Content, problems: list[str]) -> Content:
@@ -69,7 +69,8 @@ def _call(visit: Visit, operation: str, path: dict[str, str], query: dict[str, s
     if not visit.api.allows(operation, path):
         return {}
     try:
-        return visit.api.call(operation, path, query=query | ({} if path else {"limit": str(SIZE)})).content
+        found = visit.api.call(operation, path, query=query | ({} if path else {"limit": str(SIZE)})).content
     except Problem as problem:
         problems.append(problem.detail)
         return {}
+    return {**found, "more": "?" + urlencode(query) if found.get("next_cursor") else ""}
