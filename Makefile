@@ -11,9 +11,9 @@ RUN := .venv/bin/python
 # `make test` runs pytest once for each group of suites. The groups run at the same time and leave their reports here.
 GROUPS := offline cloud isolated
 REPORTS := build/tests
-# Without the network and without a local cloud.
-OFFLINE := tests/unit tests/template tests/platforms tests/aws tests/peers \
-	tests/faults/crashes tests/faults/hostile tests/faults/simulated
+# Without the network and without a local cloud. Long modules come first, so that the workers end together.
+OFFLINE := tests/faults/crashes tests/faults/hostile tests/faults/simulated tests/aws tests/peers tests/template tests/platforms \
+	tests/unit
 # On the local cloud of this checkout.
 CLOUD := tests/stack tests/browser tests/faults/kills
 # With what the tests start themselves: another local cloud, a build, a browser.
@@ -134,7 +134,7 @@ test: check ## Everything: checks, unit, platforms, template, the local cloud, b
 	exit $$failed
 
 test-offline:
-	@$(RUN) -m pytest --numprocesses 2 --dist loadfile --junit-xml $(REPORTS)/offline.xml $(OFFLINE)
+	@$(RUN) -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --junit-xml $(REPORTS)/offline.xml $(OFFLINE)
 
 test-cloud:
 	@$(RUN) -m pytest --junit-xml $(REPORTS)/cloud.xml $(CLOUD) $(ISOLATED:%=--ignore %)

@@ -32,7 +32,7 @@ FREE_ALARMS = FREE_METRICS = 10
 IDLE_METRICS = (
     "RenewalsAgeSeconds", "RenewalMessages", "ConnectionsDue", "BackfillsAgeSeconds", "BackfillMessages", "BackfillsStarted",
     "ReconciliationsStarted", "PagesRead", "RecordsQueued", "WaitingRecordsAgeSeconds", "RecordsWaiting",
-    "OldestWaitingSeconds",
+    "OldestWaitingSeconds", "WebhookDeliveriesAgeSeconds",
 )  # fmt: skip
 # Of the install hook's method, whose hours are few: Count, 4XXError, 5XXError, Latency and IntegrationLatency.
 HOOK_METRICS, HOOK_HOURS_A_DAY = 5, 2.0
@@ -67,6 +67,9 @@ class Assumed(NamedTuple):
     release_of_1000_records_s: float = 1.000
     backfill_page_s: float = 0.700
     renewal_s: float = 0.800
+    webhook_attempt_s: float = 0.250
+    fan_out_of_10_events_s: float = 0.200
+    webhook_bytes: int = 1_500
     naive_s: float = 0.350
     naive_mb: int = 512
     front_door_records_a_call: int = 100
@@ -104,11 +107,12 @@ def measure() -> bool:
         "front_door": (front_door(shape, assumed), naive(assumed, api=True)),
         "backfill": (backfill(shape, assumed), naive(assumed, api=False)),
         "waiting": (waiting(shape, assumed), None),
+        "webhooks": (webhooks(shape, assumed), None),
         "idle": (idle(shape, assumed, CONNECTIONS), None),
     }
     shown = Table(title=f"USD, list prices of {prices['region']} as of {prices['as_of']}", title_justify="left")
     shown.add_column("")
-    for heading in ("live", "naive", "door", "naive", "backfill", "naive", "waiting", "idle"):
+    for heading in ("live", "naive", "door", "naive", "backfill", "naive", "waiting", "webhooks", "idle"):
         shown.add_column(heading, justify="right")
     columns = [bill for pair in bills.values() for bill in pair if bill is not None]
     for service, names in SERVICES.items():
@@ -180,6 +184,25 @@ def waiting(shape: Shape, assumed: Assumed) -> Bill:
     bill.add(dynamodb_read=MILLION * (1 + assumed.record_bytes / 4_000))
     bill.add(**_batches(shape, assumed, leaving, assumed.ingest_of_1000_records_s, 1_000))
     return bill.add(lambda_gb_s=leaving * assumed.release_of_1000_records_s * shape.memory_gb["ReleaseRecordsFunction"])
+
+
+def webhooks(shape: Shape, assumed: Assumed) -> Bill:
+    """A million events, each for one webhook that takes it at the first attempt."""
+    bill = _calls(shape, assumed, "DeliverWebhooksFunction", MILLION, assumed.webhook_attempt_s)
+    del bill["api_call"]
+    batches = MILLION / 10
+    bill.add(lambda_request=batches)
+    bill.add(lambda_gb_s=batches * assumed.fan_out_of_10_events_s * shape.memory_gb["FanOutEventsFunction"])
+    # The delivery is put and ended, each in one index too; a slot of the endpoint is taken and returned.
+    units = math.ceil(assumed.webhook_bytes / 1_024)
+    bill.add(dynamodb_write=MILLION * (2 * 2 * units + 2))
+    # The webhooks by the fan-out, and by the worker the webhook, the delivery and the slots, all consistently.
+    bill.add(dynamodb_read=4 * MILLION)
+    bill.add(**_messages(assumed, MILLION, assumed.webhook_bytes))
+    bill.add(**_messages(assumed, MILLION, 100))
+    return bill.add(
+        log_gb=batches * assumed.log_bytes_a_batch / 1e9, out_gb=MILLION * (assumed.webhook_bytes + 500) / 1e9
+    )
 
 
 def idle(shape: Shape, assumed: Assumed, connections: int) -> Bill:
@@ -293,7 +316,7 @@ def explain(shape: Shape, assumed: Assumed, prices: dict[str, Any], nobody: floa
     shown = ("ReceiveEvents", "AcceptRecords", "BackfillRecords", "IngestRecords", "RenewTokens")
     console.print(
         "For a million live events, records through the front door and backfilled contacts; waiting: what a million live "
-        "events cost on top if they wait for their destination; "
+        "events cost on top if they wait for their destination; webhooks: a million events for one webhook each; "
         f"idle: {CONNECTIONS:,} connections and a month, of which {nobody:,.2f} without any.\n"
         f"From template.yaml: {', '.join(f'{name} {memory[name]}' for name in shown)}; batches of {shape.batch} messages; "
         f"{shape.queues} queues polled; alarms on {shape.alarm_metrics} metrics, of which {FREE_ALARMS} are free.\n"

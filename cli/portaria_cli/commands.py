@@ -38,7 +38,9 @@ SECTIONS = {
         ),
         "event-addresses": _group("connection_parts", "event_addresses", "Webhook URLs for a platform's events."),
         "routes": _group("routes", "routes", "Routes: which records are sent to which destination."),
+        "install-links": _group("install_links", "install_links", "Install links: URLs that start installs."),
         "installs": _group("installs", "installs", "Installs: authorization codes that arrived."),
+        "tags": _group("install_links", "tags", "Tags: which customer a connection belongs to."),
         "private-integrations": _group(
             "private_integrations", "private_integrations", "Private integrations: scoped tokens for programs."
         ),

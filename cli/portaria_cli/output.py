@@ -24,6 +24,7 @@ TITLES = {
     "oauth-clients": "OAuth client",
     "connections": "connection",
     "routes": "route",
+    "install-links": "install link",
     "installs": "install",
     "private-integrations": "private integration",
     "webhooks": "webhook",
@@ -258,6 +259,11 @@ COLUMNS = {
     "routes": (
         _of("name", is_whole=True), _of("source", 1), _of("object", 4), _of("destination"),
         Column("mapping", _mapping, 3), _of("dedupe_fields", 2), _of("priority", 5),
+    ),
+    "install-links": (
+        _of("id", is_whole=True), _time("created_at"), _of("purpose", is_whole=True), _of("platform", 3), _of("client", 1),
+        _of("connection", 2, is_whole=True), _time("used_at"),
+        Column("until (UTC)", lambda item: Text(item["expires_at"][:16].replace("T", " ")), 1),
     ),
     "installs": (
         _of("id", is_whole=True), _time("received_at"), _of("state", is_whole=True), _of("reason", 2),

@@ -9,18 +9,21 @@ from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from portaria.aws import queues, sqs_batch
+from portaria.aws.table import Table
 from portaria.core import clock
 from portaria.core.errors import Retryable
 from portaria.core.logs import application_logger
 from portaria.core.settings import ExchangeCodeSettings
+from portaria.installs import claims
 from portaria.installs.exchange_outcomes import ExchangeOutcome
 from portaria.installs.exchange_queues import ExchangeQueues, Message
-from portaria.installs.install_messages import read_message
+from portaria.installs.install_messages import ClaimNotice, read_claim, read_message
 
 logger = application_logger()
 metrics = Metrics()
 settings = ExchangeCodeSettings.from_env()
 exchanges = ExchangeQueues(settings)
+claims_table = Table(settings.table_name)
 # By name, because an event source's ARN contains its queue's name.
 QUEUES = {
     url.rsplit("/", 1)[-1]: url
@@ -31,16 +34,17 @@ QUEUES = {
     )
 }
 UNEXPECTED = ExchangeOutcome("", "unexpected")
+CLAIMED = "claimed"
 # States of a message that was sent to another queue, or to its own queue again.
 SENT_ON = ("waiting", "deferred")
 
 
 class MessageResult(NamedTuple):
-    """The result of one message. `ages_s` are the ages of the code when its processing began and ended."""
+    """The result of one message. `ages_s` are the ages of the code when its processing began and ended, None without a code."""
 
     message_id: str
     outcome: ExchangeOutcome | None
-    ages_s: tuple[float, float]
+    ages_s: tuple[float, float] | None
 
 
 @logger.inject_lambda_context(clear_state=True)
@@ -68,6 +72,8 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
 def exchange(record: dict[str, Any], queue_url: str, context: LambdaContext) -> MessageResult:
     logger.thread_safe_clear_keys()
     try:
+        if notice := read_claim(record["body"]):
+            return attach_tags(record, notice, queue_url)
         install = read_message(record["body"])
     except (ValueError, KeyError, TypeError) as error:
         logger.error("install_unreadable", error=type(error).__name__)
@@ -98,8 +104,29 @@ def exchange(record: dict[str, Any], queue_url: str, context: LambdaContext) -> 
     return MessageResult(record["messageId"], outcome, (ages_s[0], ages_s[1]))
 
 
+def attach_tags(record: dict[str, Any], notice: ClaimNotice, queue_url: str) -> MessageResult:
+    """Tag an account's connection as a person confirmed. The message is done also where the connection does not exist yet."""
+    logger.thread_safe_append_keys(platform=notice.platform, client=notice.client, account_id=notice.account_id)
+    try:
+        state = claims.apply(notice, claims_table, settings.bus_name)
+    except Retryable as later:
+        logger.warning("claim_waits", reason=later.reason, detail=later.detail, after_s=later.after_s)
+        queues.give_back(queue_url, record["receiptHandle"], later.after_s or 5)
+        return MessageResult(record["messageId"], None, None)
+    except Exception as error:  # noqa: BLE001 - one message must not fail the others of its batch
+        logger.error("claim_failed", error=type(error).__name__, at=traceback.format_tb(error.__traceback__))
+        queues.give_back(queue_url, record["receiptHandle"], 10)
+        return MessageResult(record["messageId"], UNEXPECTED, None)
+    logger.info("claim_processed", state=state)
+    return MessageResult(record["messageId"], ExchangeOutcome(CLAIMED, state), None)
+
+
 def report(result: MessageResult, *, is_deferred: bool) -> None:
     """Powertools' metrics are not safe for several threads, so they are added after all messages are done."""
+    if result.ages_s is None:
+        metric = sqs_batch.MESSAGES_FAILED if result.outcome is UNEXPECTED else "ClaimsProcessed"
+        metrics.add_metric(metric, MetricUnit.Count, int(result.outcome is not None))
+        return
     if not is_deferred:
         # At each receive of the message: a code whose exchange takes several tries is counted with each age.
         metrics.add_metric("CodeAgeSeconds", MetricUnit.Seconds, result.ages_s[0])

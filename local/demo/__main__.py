@@ -23,8 +23,16 @@ from local import lifecycle
 from local.__main__ import step
 from local.control import Control
 from local.demo import programs, records
-from local.demo.installs import ACCOUNTS, REFUSALS, create_accounts, install_all, register
-from local.demo.results import compare, count_dead_letters, expected_persons, figures, problems, show_summary
+from local.demo.installs import ACCOUNTS, LINKED, REFUSALS, create_accounts, create_links, install_all, register
+from local.demo.results import (
+    compare,
+    compare_tags,
+    count_dead_letters,
+    expected_persons,
+    figures,
+    problems,
+    show_summary,
+)
 from local.demo.run import Account, Run, installs
 from local.processes import NotStarted
 from local.stack import ROOT, Stack
@@ -81,10 +89,12 @@ def play(stack: Stack) -> bool:
         control.add_kommo_account(f"refuses{run.mark}")
     console.print("Registering them with a configuration file:")
     console.print(register(run), markup=False, soft_wrap=True)
+    with step(f"Creating install links for {LINKED} customers"):
+        create_links(run, accounts)
     expected, without_email = expected_persons(run, accounts)
     started = time.monotonic()
     install_and_watch(run, accounts, len(expected))
-    result = figures(run, expected)
+    result = figures(run, expected) | {"tags_wrong": compare_tags(run, accounts)}
     dead_letters = count_dead_letters(run)
     with step("Calling the API with a token, and signing a person on at Engage"):
         program = programs.play(stack, control, run.session, run.mark)

@@ -13,10 +13,13 @@ from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import parse_qs, urlsplit
 
 from local.configure import configure
+from local.demo.programs import portaria
 from local.demo.run import Account, Run
 
 ACCOUNTS = 24
 BROWSERS = 8
+# So many of those that install in a browser do so by an install link with tags.
+LINKED = 4
 REFUSALS = 2
 CONTACTS = (100, 1000)
 INSTALLS_PER_SECOND = 2.0
@@ -35,6 +38,8 @@ def create_accounts(run: Run) -> list[Account]:
         )
         for number, size in enumerate(sizes)
     ]
+    for number in range(ACCOUNTS - LINKED, ACCOUNTS):
+        accounts[number].customer_id = f"customer-{run.mark}-{number}"
     accounts[3].fault = "delivered three times"
     accounts[6].fault = "while SQS refuses"
     accounts[9].fault = f"while Kommo answers 500 for {KOMMO_OUTAGE_S:.0f} s"
@@ -85,7 +90,7 @@ def register(run: Run) -> str:
 
 def install(run: Run, account: Account) -> None:
     if account.by == "browser":
-        install_in_browser(run, account.host, allow=True)
+        install_in_browser(run, account.host, account.page_url or f"{run.install_url}/start", allow=True)
     elif account.fault == "while SQS refuses":
         with run.stack.outage("accept_install", "sqs:SendMessage"):
             install_by_webhook(run, account.host)
@@ -108,10 +113,18 @@ def install_by_webhook(run: Run, host: str, times: int = 1) -> None:
     run.accepted += answers[0] == 200
 
 
-def install_in_browser(run: Run, host: str, *, allow: bool) -> None:
+def create_links(run: Run, accounts: list[Account]) -> None:
+    """Create an install link for each customer with an id, as the team's application does."""
+    for account in accounts:
+        if account.customer_id:
+            tag = f"customer_id={account.customer_id}"
+            account.page_url = portaria("install-links", "create", f"kommo/{run.client}", "--tag", tag)["url"]
+
+
+def install_in_browser(run: Run, host: str, page_url: str, *, allow: bool) -> None:
     """Install as a customer does: the install page, Kommo's consent page, and the redirect URI."""
     with run.session() as session:
-        page = session.get(f"{run.install_url}/start", timeout=30).text
+        page = session.get(page_url, timeout=30).text
         consent = re.search(r'href="(https://www\.kommo\.com/oauth\?[^"]+)"', page)
         if not consent:
             raise RuntimeError("the install page has no link to Kommo")
@@ -152,8 +165,11 @@ def install_all(run: Run, accounts: list[Account], on_answer: Callable[[], None]
         if account not in alone
     ]
     refused = f"refuses{run.mark}.kommo.com"
-    tasks[5:5] = [lambda: install_in_browser(run, refused, allow=False)]
-    tasks[15:15] = [lambda: install_in_browser(run, refused, allow=False), lambda: send_forged_webhooks(run)]
+    tasks[5:5] = [lambda: install_in_browser(run, refused, f"{run.install_url}/start", allow=False)]
+    tasks[15:15] = [
+        lambda: install_in_browser(run, refused, f"{run.install_url}/start", allow=False),
+        lambda: send_forged_webhooks(run),
+    ]
     with ThreadPoolExecutor(8) as pool:
         futures = []
         for task in tasks:

@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 from local.demo import programs, records
-from local.demo.installs import ACCOUNTS, BROWSERS, FORGED_REFERERS, REFUSALS
+from local.demo.installs import ACCOUNTS, BROWSERS, FORGED_REFERERS, LINKED, REFUSALS
+from local.demo.programs import portaria
 from local.demo.run import Account, Run, installs, list_items
 
 
@@ -52,6 +53,22 @@ def compare(run: Run, expected: dict[str, dict[str, str]]) -> tuple[int, int]:
     return applied, wrong
 
 
+def compare_tags(run: Run, accounts: list[Account]) -> int:
+    """The number of customers whose connection or install is not found by the customer's id, or has other tags."""
+    names = {item["account_host"]: item["connection"] for item in installs(run) if item["state"] == "connected"}
+    wrong = 0
+    for account in accounts:
+        if not account.customer_id:
+            continue
+        tags = {"customer_id": account.customer_id}
+        connections = portaria("connections", "list", "--customer-id", account.customer_id)["items"]
+        by_install = portaria("installs", "list", "--customer-id", account.customer_id)["items"]
+        found = [(each["name"], each["tags"]) for each in connections]
+        of_installs = [(each["connection"], each["tags"]) for each in by_install]
+        wrong += not found == of_installs == [(names.get(account.host), tags)]
+    return wrong
+
+
 def count_dead_letters(run: Run) -> int:
     """The number of this run's records among the dead letters, each of which has a reason."""
     own = [each for each in list_items(run, "DEAD_LETTERS") if each["connection"].startswith(f"kommo-{run.client}-")]
@@ -90,6 +107,8 @@ def problems(run: Run, result: dict[str, Any], dead_letters: int, without_email:
         found.append(f"{result['contacts_expected'] - result['contacts_applied']} contacts did not arrive")
     if result["contacts_wrong"]:
         found.append(f"{result['contacts_wrong']} contacts differ from Kommo's")
+    if result["tags_wrong"]:
+        found.append(f"{result['tags_wrong']} customers are not found by their tag, or the tags are wrong")
     if dead_letters != without_email:
         found.append(f"{dead_letters} dead letters were stored; {without_email} contacts have no e-mail address")
     if run.forged_refused != len(FORGED_REFERERS):
@@ -126,6 +145,7 @@ def show_summary(
         ("contacts expected", result["contacts_expected"], "contacts with an e-mail address"),
         ("contacts applied", result["contacts_applied"], "each field compared with Kommo"),
         ("contacts wrong", result["contacts_wrong"], ""),
+        ("tags wrong", result["tags_wrong"], f"{LINKED} customers by install link, found by customer_id"),
         ("dead letters", dead_letters, "contacts without an e-mail address"),
         ("requests to Marketo", result["marketo_requests"], "each up to 1,000 contacts and 1 MB"),
         ("webhook answered, median", f"{result['ack_p50_ms']} ms", "Kommo waits 3,000 ms"),

@@ -17,12 +17,17 @@ from portaria.core.item_keys import INSTALL_STATES, install_list
 
 @dataclass
 class Account:
-    """A customer's account: its number of contacts, how it installs (`webhook` or `browser`), and the fault on its way."""
+    """A customer's account: its number of contacts, how it installs (`webhook` or `browser`), and the fault on its way.
+
+    With a `customer_id` it installs by an install link that is tagged with it, whose URL is `page_url`.
+    """
 
     host: str
     contacts: int
     by: str
     fault: str = ""
+    customer_id: str = ""
+    page_url: str = ""
 
 
 @dataclass

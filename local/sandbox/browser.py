@@ -26,20 +26,23 @@ def session(stack: Stack) -> requests.Session:
     return made
 
 
-def install(stack: Stack, client: str, account: str, *, allow: bool) -> str:
-    """Install from the start page of a Kommo client. Returns the final state of the install, or `refused`.
+def install(stack: Stack, client: str, account: str, *, allow: bool, link: str = "") -> str:
+    """Install from the start page of a Kommo client, or from an install link. Returns the final state of the install, or
+    `refused`.
 
     Raises `NotStarted` if a page is not as expected.
     """
     with session(stack) as browser:
-        start = browser.get(f"{stack.public_url}/install/kommo/{client}/start", timeout=30)
-        link = re.search(r'href="(https://www\.kommo\.com/oauth\?[^"]+)"', start.text)
-        if not link:
+        start = browser.get(link or f"{stack.public_url}/install/kommo/{client}/start", timeout=30)
+        consent_link = re.search(r'href="(https://www\.kommo\.com/oauth\?[^"]+)"', start.text)
+        if not consent_link and link:
+            raise NotStarted(f"the link leads to no install page ({start.status_code}): {_heading(start)}")
+        if not consent_link:
             raise NotStarted(
                 f"the API has no install page for the client {client} ({start.status_code}): register it with "
                 "`portaria configure examples/portaria.yaml`"
             )
-        wanted = {name: values[0] for name, values in parse_qs(urlsplit(html.unescape(link[1])).query).items()}
+        wanted = {name: values[0] for name, values in parse_qs(urlsplit(html.unescape(consent_link[1])).query).items()}
         decision = {**wanted, "account": account, "decision": "allow" if allow else "deny", "opener": ""}
         back = browser.post("https://www.kommo.com/oauth/decision", data=decision, allow_redirects=False, timeout=30)
         if "Location" not in back.headers:

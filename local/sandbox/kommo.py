@@ -124,13 +124,19 @@ def delete_contact(sandbox: Sandbox, account: str, contact: int, lost: bool) -> 
 @kommo.command("click-install")
 @AccountArgument
 @ClientOption
+@click.option("--link", default="", metavar="URL", help="Open this install link instead of the start page.")
 @click.option("--deny", is_flag=True, help="The customer refuses.")
 @pass_sandbox
-def click_install(sandbox: Sandbox, account: str, client: str, deny: bool) -> None:
-    """Install in a browser: the start page, Kommo's consent page, the result page. Waits for the result."""
+def click_install(sandbox: Sandbox, account: str, client: str, link: str, deny: bool) -> None:
+    """Install in a browser: the start page, Kommo's consent page, the result page. Waits for the result.
+
+    \b
+    sandbox kommo click-install padaria \
+        --link "$(portaria install-links create kommo/acme --tag customer_id=c-1)"
+    """
     if account not in {each["host"] for each in sandbox.control.kommo()["accounts"]}:
         raise ValueError(f"Kommo has no account {account}: `sandbox kommo accounts` lists them")
-    state = browser.install(sandbox.stack, client, account, allow=not deny)
+    state = browser.install(sandbox.stack, client, account, allow=not deny, link=link)
     if state != ("refused" if deny else "connected"):
         raise NotStarted(f"the install of {account} ended with the state {state}")
     say(f"{account} refused; nothing was stored." if deny else f"{account} is connected.")

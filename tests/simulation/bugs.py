@@ -270,6 +270,49 @@ BUGS = (
         "        superseded = False\n",
         ("two_installs",),
     ),
+    # Tags.
+    Bug(
+        "tags that the commit forgets",
+        "portaria.installs.connection_commit",
+        "        connection = with_changes(connection, tags=tags, tagged_at=tagged_at)\n",
+        "",
+        ("tagged_installs", "claimed_install"),
+    ),
+    Bug(
+        "tags that an install without any takes away",
+        "portaria.installs.connection_commit",
+        "            found = (old.tags, old.tagged_at)\n",
+        "            found = ({}, old.tagged_at)\n",
+        ("claimed_install", "tagged_return"),
+    ),
+    Bug(
+        "tags of an install that a later one overtook",
+        "portaria.installs.connection_commit",
+        "                writes.append(connection_store.tagging(old, tags, tagged_at))\n",
+        "",
+        ("tagged_installs",),
+    ),
+    Bug(
+        "tags that were given during a commit, overwritten",
+        "portaria.connections.connection_store",
+        'TAGS_UNCHANGED = "(attribute_not_exists(tagged_at) OR tagged_at = :tagged_before)"\n',
+        'TAGS_UNCHANGED = "(attribute_not_exists(tagged_at) OR tagged_at <> :tagged_before OR tagged_at = :tagged_before)"\n',
+        ("claimed_reinstall",),
+    ),
+    Bug(
+        "a claim that the first install does not see",
+        "portaria.installs.claims",
+        '        return delete_of(*key, "attribute_not_exists(pk)")\n',
+        "        return delete_of(*key)\n",
+        ("claimed_install",),
+    ),
+    Bug(
+        "an entry that ends although its customer came back",
+        "portaria.installs.connection_commit",
+        "            writes += tag_index.connection_writes(name, old.tags if old else {}, tags)\n",
+        "            writes += tag_index.connection_writes(name, {}, tags) if not old or old.tags != tags else []\n",
+        ("tagged_return",),
+    ),
     # Disconnects.
     Bug(
         "a disconnect hook that is believed",
@@ -281,8 +324,8 @@ BUGS = (
     Bug(
         "a departure that takes the return with it",
         "portaria.installs.uninstall",
-        '        condition="generation = :generation",\n',
-        '        condition="generation > :generation OR generation <= :generation",\n',
+        '        condition=f"generation = :generation AND {connection_store.TAGS_UNCHANGED}",\n',
+        '        condition=f"(generation > :generation OR generation <= :generation) AND {connection_store.TAGS_UNCHANGED}",\n',
         ("return_at_once",),
     ),
     Bug(
@@ -346,6 +389,7 @@ QUICK = (
     "committed before it is stored",
     "a 5xx that kills the grant",
     "a new token that is not tried",
+    "tags that the commit forgets",
 )
 
 

@@ -13,7 +13,9 @@ from portaria.connections.vault import Vault
 from portaria.core import clock
 from portaria.core.callbacks import Secret
 from portaria.core.errors import Rejected, Retryable
+from portaria.core.item_keys import tag_partition
 from portaria.core.stored_reasons import ConnectionReason
+from portaria.core.tags import INDEXED
 from tests import leaks
 from tests.simulation import scenarios
 from tests.simulation.aws.cloud import KEY_ID, PREFIX, TABLE
@@ -136,6 +138,8 @@ def check_connected(schedule: Schedule, item: dict[str, Any]) -> None:
         if not schedule.platform.access_alive(access) and not revoked(schedule, item):
             raise Violation(f"{name} gives a token that is dead: {access}")
         newest_install(schedule, item)
+    if name == scenarios.NAME:
+        check_tags(schedule, item)
     flags = [
         kind
         for kind, detail in schedule.cloud.heard()
@@ -143,6 +147,31 @@ def check_connected(schedule: Schedule, item: dict[str, Any]) -> None:
     ]
     if flags and flags[-1] == event_bus.NEEDS_RECONNECT:
         raise Violation(f"nobody was told that {name} has recovered")
+
+
+def check_tags(schedule: Schedule, item: dict[str, Any]) -> None:
+    """The tags that were given last stand, lead to the connection, and were told; each install has those of its link."""
+    given: list[tuple[str, dict[str, str]]] = []
+    for at, tags, code in schedule.tagged:
+        install = schedule.cloud.item(*schedule.installed[code]) if code else {"state": "connected", "tags": tags}
+        if install.get("tags") != tags:
+            raise Violation(f"the install of {code} has lost its tags")
+        if install["state"] == "connected":
+            given.append((at, tags))
+    newest = max((at for at, _ in given), default="")
+    # Of several that were given in the same millisecond any may stand.
+    allowed = [tags for at, tags in given if at == newest] or [{}]
+    expected = item.get("tags", {})
+    if expected not in allowed:
+        raise Violation(f"{item['name']} has the tags {expected}, not {allowed[0]}")
+    if not expected:
+        return
+    entry = schedule.cloud.item(tag_partition(INDEXED, expected[INDEXED]), f"CONNECTION#{item['name']}")
+    if not entry or "expires_at" in entry:
+        raise Violation(f"the tags of {item['name']} do not lead to it")
+    told = [detail for _, detail in schedule.cloud.heard() if detail.get("connection") == item["name"]]
+    if not any(detail.get("tags") == expected for detail in told):
+        raise Violation(f"nobody was told the tags of {item['name']}")
 
 
 def ask(schedule: Schedule, name: str) -> cache.Token:

@@ -11,12 +11,12 @@ from typing import Any
 from portaria.aws.table import Table
 from portaria.connections import connection_store, oauth_clients, vault
 from portaria.connections.vault import Vault
-from portaria.core import clock
+from portaria.core import clock, tags
 from portaria.core.callbacks import OAuthClient, Secret
 from portaria.core.entities import Connection
-from portaria.core.item_keys import install_key
+from portaria.core.item_keys import claim_key, install_key
 from portaria.webhooks.install_receiver import install_id
-from tests.simulation.aws.cloud import PREFIX, TABLE, Cloud
+from tests.simulation.aws.cloud import PREFIX, TABLE, Cloud, wire
 from tests.simulation.platform import (
     CLIENT_ID,
     CLIENT_SECRET,
@@ -76,8 +76,8 @@ def _type_in(platform: Platform) -> None:
     connection_store.create(Table(TABLE), static)
 
 
-def install(schedule: Schedule, code: str, after_s: float = 0.0) -> None:
-    """The customer installs: the platform issues a code, and its webhook has put it into the queue."""
+def install(schedule: Schedule, code: str, after_s: float = 0.0, given: tags.Tags | None = None) -> None:
+    """The customer installs: the platform issues a code, and its webhook, or a link with tags, has put it into the queue."""
 
     def happen() -> None:
         schedule.platform.issue_code(code, HOST)
@@ -91,8 +91,26 @@ def install(schedule: Schedule, code: str, after_s: float = 0.0) -> None:
             "source": "widget",
             "received_at": clock.to_iso(clock.now()),
         }
+        if given:
+            message["tags"] = tags.encode(given)
+            schedule.tagged.append((str(message["received_at"]), given, code))
         schedule.installed[code] = install_key(message["install_id"])  # type: ignore[arg-type]
         schedule.post("exchanges", json.dumps(message))
+
+    schedule.at(after_s, happen)
+
+
+def claim(schedule: Schedule, after_s: float, given: tags.Tags, link: str = "link") -> None:
+    """A person confirms whose account it is: the page of a claim link has stored the tags and a message."""
+
+    def happen() -> None:
+        now, owner = clock.now(), {"platform": "kommo", "client": "acme", "account_id": str(account_id(HOST))}
+        pk, sk = claim_key(**owner)
+        item = {"pk": pk, "sk": sk, **owner, "link": link, "tags": tags.encode(given), "claimed_at": clock.to_iso(now)}
+        ends_at = int(now.timestamp() + DAY_S)
+        schedule.cloud.write((pk, sk), wire(item | {"ends_at": ends_at, "expires_at": ends_at})["M"])
+        schedule.tagged.append((item["claimed_at"], given, None))
+        schedule.post("exchanges", json.dumps({"version": 1, "claim": owner}))
 
     schedule.at(after_s, happen)
 
@@ -177,6 +195,37 @@ def two_installs(schedule: Schedule, soon: Soon) -> None:
     install(schedule, "canary-code-1", soon(1))
     install(schedule, "canary-code-2", soon(2))
     call(schedule, NAME, soon(6))
+
+
+def tagged_installs(schedule: Schedule, soon: Soon) -> None:
+    """Two links with tags and one install without any, of one account that has none yet, at nearly the same moment."""
+    install(schedule, "canary-code-1", soon(2), {"customer_id": "c-1"})
+    install(schedule, "canary-code-2", soon(3))
+    install(schedule, "canary-code-3", soon(4), {"customer_id": "c-2", "workspace_id": "w"})
+    call(schedule, NAME, soon(8))
+
+
+def claimed_install(schedule: Schedule, soon: Soon) -> None:
+    """The marketplace's install, and a claim before, while or after it is worked on; later another install."""
+    install(schedule, "canary-code-1")
+    claim(schedule, soon(2), {"customer_id": "c-1"})
+    install(schedule, "canary-code-2", 60 + soon(5))
+    visit(schedule, NAME, 60 + soon(5))
+
+
+def claimed_reinstall(schedule: Schedule, soon: Soon) -> None:
+    """A claim while the account, which is connected, is installed again."""
+    install(schedule, "canary-code-1")
+    claim(schedule, soon(2), {"customer_id": "c-1"})
+    call(schedule, NAME, soon(4))
+
+
+def tagged_return(schedule: Schedule, soon: Soon) -> None:
+    """A customer with tags leaves and comes back without a link; the token is renewed in between."""
+    install(schedule, "canary-code-1", soon(1), {"customer_id": "c-1"})
+    call(schedule, NAME, 5 + soon(2))
+    leave(schedule, 60 + soon(3), hook=True)
+    install(schedule, "canary-code-2", 1_200 + soon(60))
 
 
 def departure(schedule: Schedule, soon: Soon) -> None:
@@ -278,6 +327,10 @@ SCENARIOS: dict[str, tuple[Scenario, int]] = {
     "install": (install_once, 6),
     "reinstall": (reinstall, 12),
     "two_installs": (two_installs, 5),
+    "tagged_installs": (tagged_installs, 5),
+    "claimed_install": (claimed_install, 5),
+    "claimed_reinstall": (claimed_reinstall, 4),
+    "tagged_return": (tagged_return, 4),
     "departure": (departure, 5),
     "departure_and_return": (departure_and_return, 4),
     "return_at_once": (return_at_once, 4),
@@ -293,6 +346,8 @@ SCENARIOS: dict[str, tuple[Scenario, int]] = {
 # With the connection that each begins with.
 BEGINS_WITH = {
     "install": "",
+    "tagged_installs": "",
+    "claimed_install": "",
     "rotation": "bearer",
     "fresh_rotation": "bearer",
     "rotation_at_once": "bearer",

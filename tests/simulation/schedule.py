@@ -34,9 +34,9 @@ from portaria.core.entities import Connection
 from portaria.core.errors import Rejected, Retryable
 from portaria.core.http_messages import Request, Response
 from portaria.core.settings import ExchangeCodeSettings, RemoveConnectionsSettings, RenewTokensSettings
-from portaria.installs import code_exchange, uninstall
+from portaria.installs import claims, code_exchange, uninstall
 from portaria.installs.install_lease import LEASE_S
-from portaria.installs.install_messages import read_message
+from portaria.installs.install_messages import read_claim, read_message
 from portaria.outbound import http_client
 from portaria.outbound.rate_limiter import RateLimiter
 from tests.fakes.crashes import Died
@@ -140,6 +140,8 @@ class Schedule:
         self.events: list[tuple[float, Callable[[], None]]] = []
         # Where the item of each code's install is.
         self.installed: dict[str, tuple[str, str]] = {}
+        # Tags that were given: when (ISO 8601), which, and by which code's install; None for a claim.
+        self.tagged: list[tuple[str, dict[str, str], str | None]] = []
         # A generator of its own, so that the lag of the indexes does not change what else a seed decides.
         self.lag_rng = random.Random(hash(rng.getstate()))
         self.over = False
@@ -303,7 +305,11 @@ class Schedule:
             messages.remove(message)
 
     def take_exchanges(self, body: str, time_left_s: Callable[[], float]) -> None:
-        outcome = code_exchange.exchange(read_message(body), self.cloud.settings(ExchangeCodeSettings), time_left_s)
+        settings = self.cloud.settings(ExchangeCodeSettings)
+        if notice := read_claim(body):
+            self.note(f"claim: {claims.apply(notice, Table(TABLE), settings.bus_name)}")
+            return
+        outcome = code_exchange.exchange(read_message(body), settings, time_left_s)
         self.note(f"install: {outcome.state} {outcome.reason}")
 
     def take_renewals(self, body: str, time_left_s: Callable[[], float]) -> None:

@@ -120,11 +120,24 @@ class Teller:
         assert answer.status < 300, (method, path, answer.text)
         return answer.content if answer.text else None
 
-    def arrive(self, sample: str, code: str = "", *, cookie: str = "", state: str = "") -> dict[str, Any]:
+    def arrive(
+        self,
+        sample: str,
+        code: str = "",
+        *,
+        cookie: str = "",
+        state: str = "",
+        link: str = "",
+        host: str = "",
+        page: str = "",
+    ) -> dict[str, Any]:
         event = fakes.sample("accept_install", sample)
         query = event["multiValueQueryStringParameters"] or {}
         query |= {"code": [code]} if code else {}
         query |= {"state": [state]} if state else {}
+        query |= {"link": [link]} if link else {}
+        query |= {"referer": [host]} if host else {}
+        event["resource"] = f"/install/{{platform}}/{{client}}/{page}" if page else event["resource"]
         event["multiValueQueryStringParameters"] = query
         event["pathParameters"] |= {"platform": "kommo", "client": "acme"}
         event["multiValueHeaders"] |= {"Cookie": [cookie]} if cookie else {}
@@ -154,6 +167,7 @@ class Teller:
         self._hear_what_became()
         self._tidy_up()
         self._use_console()
+        self._attribute()
         self._leave()
 
     def _register(self) -> None:
@@ -231,6 +245,56 @@ class Teller:
                 self.put(queue, again)
             assert self.work("exchange_code", queue) == set()
         self._defer()
+
+    def _attribute(self) -> None:
+        """A customer installs by a link with tags, is tagged anew, confirms a claim, and an account is not the wanted one."""
+        made = {"platform": "kommo", "client": "acme", "tags": {"customer_id": "c-1"}}
+        for code, body in (
+            ("linked-code", made),
+            (
+                "foreign-code",
+                {"connection": f"kommo-acme-{kommo.account_id('linked')}", "tags": {"customer_id": "c-1"}},
+            ),
+        ):
+            link = self.administer("POST", "/install-links", body)
+            page = self.arrive("start", link=link["url"].partition("=")[2])
+            cookie = page["headers"]["Set-Cookie"].partition(";")[0]
+            state = re.search(r"state=([A-Za-z0-9_-]{43})", page["body"])
+            assert state is not None
+            self.kommo.codes[code] = code.partition("-")[0]
+            host = f"{code.partition('-')[0]}.kommo.com"
+            assert self.arrive("browser_return", code, cookie=cookie, state=state[1], host=host)["statusCode"] == 303
+            assert self.work("exchange_code", "exchanges") == set()
+        name = f"kommo-acme-{kommo.account_id('linked')}"
+        (found,) = self.administer("GET", "/connections?tag.customer_id=c-1")["items"]
+        assert found["name"] == name
+        for customer in ("c-2", "c-3"):
+            self.administer("PUT", f"/connections/{name}/tags", {"tags": {"customer_id": customer}})
+        self.administer("GET", "/installs?tag.customer_id=c-1")
+        self.administer("GET", "/install-links")
+        for account in (str(kommo.account_id("linked")), str(kommo.account_id("later"))):
+            link = self.administer("POST", "/install-links", made | {"account_id": account})
+            page = self.arrive("start", link=link["url"].partition("=")[2], page="claim")
+            cookie = page["headers"]["Set-Cookie"].partition(";")[0]
+            state = re.search(r'value="([A-Za-z0-9_-]{43})"', page["body"])
+            assert state is not None
+            assert self.confirm(cookie, state[1])["statusCode"] == 200
+            assert self.confirm(cookie, state[1])["statusCode"] == 200
+            self.handlers["sweep_arrivals"].handler({}, fakes.Context())
+            assert self.work("exchange_code", "exchanges") == set()
+            self.administer("DELETE", f"/install-links/{link['id']}")
+        assert self.administer("GET", f"/connections/{name}")["tags"] == {"customer_id": "c-1"}
+        assert self.install("later-code", "later")
+        self.administer("DELETE", f"/connections/{name}")
+        assert self.work("remove_connections", "uninstalls") == set()
+
+    def confirm(self, cookie: str, state: str) -> dict[str, Any]:
+        event = fakes.sample("accept_install", "start")
+        event |= {"resource": "/install/{platform}/{client}/claim", "httpMethod": "POST", "body": f"state={state}"}
+        event["pathParameters"] |= {"platform": "kommo", "client": "acme"}
+        event["multiValueHeaders"] |= {"Cookie": [cookie], "Content-Type": ["application/x-www-form-urlencoded"]}
+        answer: dict[str, Any] = self.handlers["accept_install"].handler(event, None)
+        return answer
 
     def _defer(self) -> None:
         """Codes of an unknown sender: one whose host hangs, two that fail, one deferred because of them, one that expires."""
@@ -533,6 +597,7 @@ class Teller:
         """An account disconnects and is checked with a token that must be renewed; a connection is deleted."""
         for subdomain, refused in (("leaving", False), ("leaving-too", True)):
             name = self.install(f"{subdomain}-code", subdomain)
+            self.administer("PUT", f"/connections/{name}/tags", {"tags": {"customer_id": "c-4"}})
             self.kommo.before["/api/v4/account"] = [(500, {}, "")]
             self.depart(subdomain)
             assert len(self.work("remove_connections", "uninstalls")) == 1

@@ -53,6 +53,8 @@ API_TIMEOUT_S = 29
 PUBLIC = {
     ("get", "/install/{platform}/{client}"),
     ("get", "/install/{platform}/{client}/start"),
+    ("get", "/install/{platform}/{client}/claim"),
+    ("post", "/install/{platform}/{client}/claim"),
     ("get", "/install/{platform}/{client}/result/{install}"),
     ("get", "/install/{platform}/{client}/logo/{version}"),
     ("get", "/uninstall/{platform}/{client}"),

@@ -26,8 +26,7 @@ def authorizations() -> None:
 def create_authorization(cli: CliContext, name: str) -> None:
     """Print the link that a person opens to grant access."""
     found = cli.api.create("connections", name, "authorizations", body={})
-    ends = f"The link works once, until {found['expires_at']}." if found["expires_at"] else ""
-    cli.print_alone(found, found["url"], said=ends)
+    cli.print_alone(found, found["url"], said=f"The link works once, until {found['expires_at']}.")
 
 
 @click.group("event-addresses", cls=Commands)

@@ -18,7 +18,7 @@ from portaria_cli.command_classes import Commands
 from portaria_cli.context import CliContext, Paging
 from portaria_cli.errors import USAGE, Document, NotDone
 from portaria_cli.groups import inputs
-from portaria_cli.groups.resources import add_delete, add_show, given, named, printed, with_paging
+from portaria_cli.groups.resources import CustomerOption, add_delete, add_show, given, named, printed, with_paging
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 KIND, FORM = "connections", "NAME"
@@ -40,6 +40,7 @@ def connections() -> None:
 @click.option("--platform", metavar="PLATFORM", help="Only of this platform.")
 @click.option("--state", type=click.Choice(STATES), help="Only in this state.")
 @click.option("--account-id", metavar="ID", help="Only to the account with this id at its platform.")
+@CustomerOption
 @with_paging
 @click.pass_obj
 def list_connections(cli: CliContext, /, paging: Paging, **filters: str | None) -> None:

@@ -8,7 +8,8 @@ from portaria.core.item_keys import INSTALL_STATES
 from portaria_cli import completion
 from portaria_cli.command_classes import Commands
 from portaria_cli.context import CliContext, Paging
-from portaria_cli.groups.resources import SinceOption, add_show, given, named, with_paging
+from portaria_cli.groups.install_links import create_install_link
+from portaria_cli.groups.resources import CustomerOption, SinceOption, add_show, given, named, with_paging
 
 KIND = "installs"
 
@@ -25,12 +26,17 @@ def installs() -> None:
 )  # fmt: skip
 @click.option("--state", type=click.Choice(INSTALL_STATES), help="Only in this state.")
 @SinceOption
+@CustomerOption
 @with_paging
 @click.pass_obj
 def list_installs(cli: CliContext, /, paging: Paging, **filters: str | None) -> None:
     """List installs, the newest first."""
     page = cli.read_page(KIND, paging=paging, **given(filters))
     cli.print_page(KIND, page, filters=given(filters))
+
+
+# The same command under the name by which people look for it.
+installs.add_command(create_install_link, "link")
 
 
 add_show(

@@ -14,6 +14,8 @@ from portaria_cli import completion, output
 from portaria_cli.context import CliContext, Paging
 from portaria_cli.errors import USAGE, Document, NotDone
 
+# Filters whose names are no names of options.
+FILTER_NAMES = {"customer_id": "tag.customer_id"}
 # What a listing prints if neither --limit nor --all is given.
 PAGE = 50
 
@@ -48,6 +50,9 @@ class Moment(click.ParamType[str]):
 SinceOption = click.option(
     "--since", type=Moment(), metavar="TIME", help="Only from this time on: 2026-01-31T23:59:59Z, or 30m, 2h or 7d ago."
 )
+
+
+CustomerOption = click.option("--customer-id", metavar="ID", help="Only with this tag customer_id.")
 
 
 def add_list(group: click.Group, kind: str, summary: str = "") -> None:
@@ -106,8 +111,8 @@ def path_of(name: str, form: str) -> list[str]:
 
 
 def given(filters: dict[str, str | None]) -> dict[str, str]:
-    """The filters that were given."""
-    return {name: value for name, value in filters.items() if value}
+    """The filters that were given, by the names that the API has for them."""
+    return {FILTER_NAMES.get(name, name): value for name, value in filters.items() if value}
 
 
 def printed(cli: CliContext, found: Document, said: str = "") -> None:

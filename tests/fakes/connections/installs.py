@@ -33,9 +33,11 @@ def settings(cloud: Cloud) -> ExchangeCodeSettings:
 SETTINGS = {name.upper() for name in ExchangeCodeSettings.__annotations__}
 
 
-def message(code: str, subdomain: str) -> str:
+def message(code: str, subdomain: str, **more: str) -> str:
+    """`more` is what the install's link adds: `tags` as JSON text, `account_id`, `link`."""
     return json.dumps(
-        {
+        more
+        | {
             "version": 1,
             "install_id": install_id("kommo", "acme", Secret(code)),
             "platform": "kommo",

@@ -15,9 +15,11 @@ import responses
 
 from portaria.aws import light_client
 from portaria.connections.vault import Vault
+from portaria.core import tags
 from portaria.core.callbacks import OAuthCallback, Secret
 from portaria.core.errors import Retryable
 from portaria.core.http_request import HttpRequest
+from portaria.core.item_keys import tag_partition
 from portaria.core.settings import AcceptInstallSettings, SweepArrivalsSettings
 from portaria.installs import arrival_sweep, code_exchange
 from portaria.installs.install_lease import LEASE_S
@@ -35,6 +37,7 @@ from tests.fakes.virtual_time import VirtualClock
 
 CODE, SUBDOMAIN = "canary-code-1", "acme"
 EARLIER = "canary-code-0"
+TAGS = {"customer_id": "c-1", "workspace_id": "w"}
 TURNS = 12
 RESULT = Path("build/faults/install_crashes.json")
 
@@ -72,11 +75,12 @@ def run(die_at: int, when: str, *, reinstall: bool, code_known: bool = True) -> 
         fakes.register(stack)
         if reinstall:
             kommo.codes[EARLIER] = SUBDOMAIN
-            turn(stack, fakes.message(EARLIER, SUBDOMAIN), time)
+            turn(stack, fakes.message(EARLIER, SUBDOMAIN, tags=tags.encode(TAGS)), time)
             time.advance(60)
         if code_known:
             kommo.codes[CODE] = SUBDOMAIN
-        body = fakes.message(CODE, SUBDOMAIN)
+        # A reinstall brings no tags and keeps those that are there.
+        body = fakes.message(CODE, SUBDOMAIN, **({} if reinstall else {"tags": tags.encode(TAGS)}))
         calls = Calls(die_at, when)
         turn(stack, body, time, calls)
         turns = 1
@@ -89,7 +93,7 @@ def run(die_at: int, when: str, *, reinstall: bool, code_known: bool = True) -> 
         if item["state"] == "connected":
             check_connected(stack, kommo, item, generation=2 if reinstall else 1)
         else:
-            check_failed(stack, item)
+            check_failed(stack, item, {} if reinstall else TAGS)
         died = 0 < die_at <= len(calls.seen)
         return End(
             item["state"], item.get("reason", ""), kommo.exchanges[CODE], kommo.grants[CODE], tuple(calls.seen), died
@@ -109,18 +113,24 @@ def check_connected(stack: Cloud, kommo: Kommo, item: dict[str, Any], generation
     assert kommo.webhooks == {
         f"https://api.example.com/live/events/kommo/{connection['name']}/{credentials['webhook_key'].reveal()}"
     }
+    assert (connection["tags"], item["tags"]) == (TAGS, TAGS)
+    customer = tag_partition("customer_id", TAGS["customer_id"])
+    assert stack.table.get(customer, f"CONNECTION#{connection['name']}")
+    assert stack.table.get(customer, f"INSTALL#{item['received_at']}#{item['pk'].partition('#')[2]}")
     ready = [detail for kind, detail in fakes.events(stack) if kind == "connection.ready"]
     assert ready[-1] == {
         "connection": connection["name"], "platform": "kommo", "client": "acme", "generation": generation,
+        "tags": TAGS,
     }  # fmt: skip
     alive = boto3.client("secretsmanager").list_secrets(Filters=[{"Key": "name", "Values": [f"{PREFIX}/grants/"]}])
     assert [secret["Name"] for secret in alive["SecretList"]] == [connection["secret_id"]]
 
 
-def check_failed(stack: Cloud, item: dict[str, Any]) -> None:
+def check_failed(stack: Cloud, item: dict[str, Any], own_tags: dict[str, str]) -> None:
     failed = [detail for kind, detail in fakes.events(stack) if kind == "install.failed"]
     assert failed
     assert {event["reason"] for event in failed} == {item["reason"]}
+    assert (failed[-1]["tags"], item.get("tags", {})) == (own_tags, own_tags)
     assert failed[-1]["reconnect_url"] == "https://api.example.com/live/install/kommo/acme/start"
 
 

@@ -91,7 +91,7 @@ def test_oauth2_authorization_allowed_connects_the_connection_once(stack: LocalC
     # A link opens once, even in the browser that used it.
     again = browser.get(link, headers={"Accept": "text/html"})
     assert again.status_code == 404
-    assert "used_ticket" in again.text
+    assert "used_link" in again.text
 
 
 def test_oauth2_authorization_denied_leaves_connection_pending(stack: LocalCloud, browser: Web) -> None:

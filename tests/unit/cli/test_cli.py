@@ -344,9 +344,9 @@ class TestCalls:
 
     def test_cli_connections_authorize_prints_link_and_expiry(self, api: responses.RequestsMock) -> None:
         done = run("authorizations", "create", "shop-main")
-        assert re.fullmatch(r"https://\S+/install/oauth2/shop/start\?ticket=\S{43}\n", done.stdout)
+        assert re.fullmatch(r"https://\S+/install/oauth2/shop/start\?link=\S{43}\n", done.stdout)
         assert re.fullmatch(r"The link works once, until \S+Z\.\n", done.stderr)
-        assert set(told("authorizations", "create", "shop-main")) == {"url", "expires_at"}
+        assert set(told("authorizations", "create", "shop-main")) == {"id", "url", "expires_at"}
         assert "needs no authorization" in run("authorizations", "create", "erp", exit_code=1).stderr
 
 
@@ -569,6 +569,7 @@ def test_functions_import_no_command_line_module() -> None:
         "BACKFILLS_QUEUE_URL": "https://sqs.example.com/backfills",
         "WAITING_RECORDS_QUEUE_URL": "https://sqs.example.com/waiting-records",
         "RECORDS_QUEUE_URL": "https://sqs.example.com/records",
+        "WEBHOOK_DELIVERIES_QUEUE_URL": "https://sqs.example.com/webhook-deliveries",
         "PRIVATE_INTEGRATION_MANAGERS": "administrators",
         "SEALING_KEY_ID": "alias/sealing",
     }

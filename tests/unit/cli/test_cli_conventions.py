@@ -39,6 +39,7 @@ OTHER_NAMES = {
 }
 # Commands that call no operation, or several.
 NO_OPERATION = {
+    ("installs", "link"): "is another name of install-links create",
     ("profiles", "list"): "reads the configuration file",
     ("profiles", "show"): "reads the configuration file",
 }

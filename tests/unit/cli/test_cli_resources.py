@@ -100,13 +100,13 @@ class TestOAuthClients:
         logo, file = tmp_path / "aurora.svg", tmp_path / "portaria.yaml"
         drawing = '<svg xmlns="http://www.w3.org/2000/svg" width="64" height="64">{}</svg>'
         logo.write_text(drawing.format(""))
-        secret = "client_secret: {env: KOMMO_SECRET}, "
-        client = f"{{platform: kommo, name: acme, client_id: a, {secret}logo: {{base64_file: aurora.svg}}}}"
+        written = "client_secret: {env: KOMMO_SECRET}, "
+        client = f"{{platform: kommo, name: acme, client_id: a, {written}logo: {{base64_file: aurora.svg}}}}"
         file.write_text(f"clients: [{client}]\n")
         run("configure", str(file))
         first = told("oauth-clients", "show", "kommo/acme")["logo_url"]
         # The secret is written each time, so it is left out.
-        file.write_text(f"clients: [{client.replace(secret, '')}]\n")
+        file.write_text(f"clients: [{client.replace(written, '')}]\n")
         assert [step["action"] for step in told("configure", str(file), "--dry-run")] == ["nothing"]
 
         logo.write_text(drawing.format('<path d="M0 0"/>'))
@@ -345,3 +345,62 @@ def test_connections_test_fails_unless_the_credentials_work(wire: Wire, state: s
     wire.instead = lambda request: Answered(200, json.dumps(answer))
     assert f"state             {state}\n" in run("connections", "test", "erp", exit_code=exit_code).stdout
     assert headers_of(wire.requests[-1])["Idempotency-Key"]
+
+
+class TestInstallLinks:
+    @pytest.fixture(autouse=True)
+    def client(self, wire: Wire) -> None:
+        told(*CLIENT)
+
+    @pytest.mark.parametrize("words", [("install-links", "create"), ("installs", "link")])
+    def test_install_links_create_prints_the_url_alone(self, wire: Wire, words: tuple[str, ...]) -> None:
+        options = ("--tag", "customer_id=c-1", "--tag", "workspace_id=w", "--language", "pt-BR", "--expires-in", "600")
+        done = run(*words, "kommo/acme", *options)
+        assert done.stdout.startswith(f"{API_URL}/install/kommo/acme/start?link=")
+        assert done.stdout.count("\n") == 1
+        assert done.stderr.startswith("The link works until ")
+        assert sent(wire, "POST") == {
+            "platform": "kommo", "client": "acme", "tags": {"customer_id": "c-1", "workspace_id": "w"},
+            "language": "pt-BR", "expires_in_s": 600,
+        }  # fmt: skip
+
+    def test_install_links_create_claim_and_several_uses(self, wire: Wire) -> None:
+        made = told("install-links", "create", "kommo/acme", "--account-id", "31", "--tag", "customer_id=c-1")
+        assert made["purpose"] == "claim"
+        told("install-links", "create", "kommo/acme", "--several-uses")
+        assert sent(wire, "POST")["single_use"] is False
+
+    def test_install_links_list_show_and_delete(self, wire: Wire) -> None:
+        made = told("install-links", "create", "kommo/acme")
+        assert [item["id"] for item in told("install-links", "list")["items"]] == [made["id"]]
+        assert "install" in run("install-links", "list").stdout
+        assert told("install-links", "show", made["id"])["client"] == "acme"
+        run("install-links", "delete", made["id"], "--yes")
+        assert told("install-links", "list")["items"] == []
+
+    @pytest.mark.parametrize(
+        ("options", "words"),
+        [
+            (("--tag", "customer_id"), "must have the form NAME=VALUE"),
+            (("--tag", "a=1", "--tag", "a=2"), "each tag can be given once"),
+            (("--language", "fr"), "is not one of"),
+        ],
+    )
+    def test_install_links_create_wrong_usage_sends_nothing(
+        self, wire: Wire, options: tuple[str, ...], words: str
+    ) -> None:
+        before = len(wire.requests)
+        assert words in run("install-links", "create", "kommo/acme", *options, exit_code=2).stderr
+        assert len(wire.requests) == before
+
+    def test_tags_replace_insists_on_what_it_read_and_list_finds_it(
+        self, wire: Wire, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        run(*MARKETO)
+        assert told("tags", "replace", "marketo-main", "--tag", "customer_id=c-1")["tags"] == {"customer_id": "c-1"}
+        assert headers_of(wire.requests[-1])["If-Match"].startswith('"1-connected')
+        found = told("connections", "list", "--customer-id", "c-1")["items"]
+        assert [item["name"] for item in found] == ["marketo-main"]
+        assert told("connections", "list", "--customer-id", "c-2")["items"] == []
+        assert told("installs", "list", "--customer-id", "c-1")["items"] == []
+        assert told("tags", "replace", "marketo-main")["tags"] == {}

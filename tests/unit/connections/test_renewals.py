@@ -155,6 +155,7 @@ def test_renew_tokens_revoked_grant_is_announced_once_and_not_retried(office: Of
             "generation": 1,
             "reason": "grant_revoked",
             "reconnect_url": RECONNECT,
+            "tags": {},
         }
     ]
     office.time.passed_s += 100 * DAY_S

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import io
 import json
 import time
@@ -25,6 +24,7 @@ from portaria.core import clock
 from portaria.core.callbacks import OAuthClient, Secret
 from portaria.core.entities import Connection
 from portaria.core.errors import Retryable
+from portaria.core.item_keys import install_link_id, install_link_key
 from portaria.installs import code_exchange
 from portaria.installs.exchange_outcomes import ExchangeOutcome
 from portaria.installs.install_messages import read_message
@@ -159,7 +159,7 @@ class TestCallback:
         assert desk.events() == [
             (
                 "connection.ready",
-                {"connection": "main", "platform": "oauth2", "client": "erp", "generation": 1},
+                {"connection": "main", "platform": "oauth2", "client": "erp", "generation": 1, "tags": {}},
             )
         ]
 
@@ -349,49 +349,50 @@ class TestAuthorizationLink:
         return Manage(desk.stack)
 
     def begin(self, desk: Desk) -> tuple[str, dict[str, Any]]:
-        """The ticket of a new link, and its item."""
+        """The token of a new link, and its item."""
         url = Manage(desk.stack).call("POST", "/connections/main/authorizations").content["url"]
-        ticket = parse_qs(urlsplit(url).query)["ticket"][0]
-        item = desk.stack.table.get(f"TICKET#{hashlib.sha256(ticket.encode()).hexdigest()}", "TICKET")
+        token = parse_qs(urlsplit(url).query)["link"][0]
+        item = desk.stack.table.get(*install_link_key(install_link_id(token)))
         assert item is not None
-        return ticket, item
+        return token, item
 
     def test_authorize_connection_link_is_on_redirect_uri_host_and_expires_in_15_minutes(
         self, desk: Desk, manage: Manage
     ) -> None:
         answer = manage.call("POST", "/connections/main/authorizations")
         assert answer.status == 201
-        url, _, ticket = answer.content["url"].partition("?ticket=")
+        url, _, token = answer.content["url"].partition("?link=")
         assert url == "https://api.example.com/live/install/oauth2/erp/start"
-        assert len(ticket) == 43
+        assert len(token) == 43
         left_s = (clock.from_iso(answer.content["expires_at"]) - clock.now()).total_seconds()
         assert 895 < left_s <= 900
-        assert ticket not in manage.log.getvalue()
+        assert token not in manage.log.getvalue()
 
-    def test_authorize_connection_stores_only_ticket_hash_with_its_fields(self, desk: Desk) -> None:
-        ticket, item = self.begin(desk)
+    def test_authorize_connection_stores_only_hash_of_token_with_its_fields(self, desk: Desk) -> None:
+        token, item = self.begin(desk)
         items = json.dumps(boto3.client("dynamodb").scan(TableName=desk.stack.table.name)["Items"])
-        assert ticket not in items
-        assert 890 < int(item.pop("expires_at")) - time.time() <= 900
-        assert item.pop("pk")
-        assert item == {
-            "sk": "TICKET",
+        assert token not in items
+        assert 890 < int(item["ends_at"]) - time.time() <= 900
+        names = ("purpose", "platform", "client", "connection", "account_host", "scopes", "single_use")
+        assert {name: item[name] for name in names} == {
+            "purpose": "reconnect",
             "platform": "oauth2",
             "client": "erp",
             "connection": "main",
             "account_host": "login.example.com",
             "scopes": "read write",
+            "single_use": 1,
         }
 
     def test_authorize_connection_scopes_of_connection_are_requested(self, desk: Desk) -> None:
         desk.change(fields={"scopes": "only this"})
         assert self.begin(desk)[1]["scopes"] == "only this"
 
-    def test_authorize_connection_repeated_creates_different_tickets(self, desk: Desk) -> None:
+    def test_authorize_connection_repeated_creates_different_links(self, desk: Desk) -> None:
         assert len({self.begin(desk)[0] for _ in range(5)}) == 5
 
     @pytest.mark.parametrize("state", ["pending", "connected", "needs_reconnect"])
-    def test_authorize_connection_not_removed_creates_ticket(self, desk: Desk, state: str) -> None:
+    def test_authorize_connection_not_removed_creates_link(self, desk: Desk, state: str) -> None:
         desk.change(state=state)
         assert self.begin(desk)
 
@@ -410,7 +411,7 @@ class TestAuthorizationLink:
         desk.change(**changes)
         answer = manage.call("POST", "/connections/main/authorizations")
         assert (answer.status, answer.content["type"].rpartition(":")[2]) == (409, reason)
-        assert not [key for key in self.tickets(desk)]
+        assert self.links(desk) == []
 
     def test_authorize_connection_unknown_is_not_found(self, manage: Manage) -> None:
         assert manage.call("POST", "/connections/nobody/authorizations").status == 404
@@ -420,22 +421,22 @@ class TestAuthorizationLink:
         answer = manage.call("POST", "/connections/main/authorizations")
         assert (answer.status, answer.content["type"]) == (409, "urn:portaria:problem:not_authorisable")
 
-    def test_authorize_connection_of_installed_platform_links_to_install_page(self, desk: Desk, manage: Manage) -> None:
+    def test_authorize_connection_of_installed_platform_is_for_its_account_only(
+        self, desk: Desk, manage: Manage
+    ) -> None:
         fakes.register(desk.stack)
-        connection_store.create(
-            desk.stack.table,
-            Connection("kommo-acme-1", "kommo", "oauth2", "a.kommo.com", "needs_reconnect", 1, "secret", client="acme"),
+        connection = Connection(
+            "kommo-acme-1", "kommo", "oauth2", "a.kommo.com", "needs_reconnect", 1, "secret", client="acme"
         )
+        connection_store.create(desk.stack.table, replace(connection, account_id="1"))
         answer = manage.call("POST", "/connections/kommo-acme-1/authorizations")
-        assert answer.content == {
-            "url": "https://api.example.com/live/install/kommo/acme/start",
-            "expires_at": None,
-        }
-        assert not self.tickets(desk)
+        assert answer.content["url"].startswith("https://api.example.com/live/install/kommo/acme/start?link=")
+        item = desk.stack.table.get(*install_link_key(answer.content["id"])) or {}
+        assert (item["account_id"], item["connection"], "account_host" in item) == ("1", "kommo-acme-1", False)
 
-    def tickets(self, desk: Desk) -> list[str]:
+    def links(self, desk: Desk) -> list[str]:
         items = boto3.client("dynamodb").scan(TableName=desk.stack.table.name)["Items"]
-        return [item["pk"]["S"] for item in items if item["pk"]["S"].startswith("TICKET#")]
+        return [item["pk"]["S"] for item in items if item["pk"]["S"].startswith("INSTALL_LINK#")]
 
 
 def test_exchange_code_refused_code_logs_host_and_reason_without_secret(desk: Desk) -> None:

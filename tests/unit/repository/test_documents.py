@@ -46,7 +46,7 @@ OF_OTHER_PROJECTS = {"workflows/python_pip/packager.py", "tests/aws/services/**/
 # What `make setup`, `make build` and the like create.
 GENERATED = ("build/", ".aws-sam/", ".venv")
 # Languages of code blocks; `sh` and `console` are run.
-LANGUAGES = ("sh", "console", "text", "toml", "http", "json", "mermaid", "python", "yaml")
+LANGUAGES = ("html", "sh", "console", "text", "toml", "http", "json", "mermaid", "python", "yaml")
 REASONS_NOT_TO_RUN = (
     "needs an AWS account",
     "needs Docker",

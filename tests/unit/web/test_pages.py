@@ -16,7 +16,8 @@ from portaria.core.callbacks import OAuthClient, Secret
 from portaria.platforms.kommo import install as kommo
 from portaria.web import branding, render
 from portaria.web.branding import NO_BRAND, Brand
-from portaria.web.render import CustomerReturn, Page, language_of
+from portaria.web.render import Page, language_of
+from portaria.webhooks.customer_return import CustomerReturn
 
 INSTALL = "mfzwizltoq2dkobvhe3tmnzygq"
 REJECTIONS = [
@@ -35,10 +36,12 @@ REJECTIONS = [
     "unknown_client",
     "unknown_install",
     "unavailable",
-    "missing_ticket",
-    "unknown_ticket",
-    "expired_ticket",
-    "used_ticket",
+    "missing_link",
+    "unknown_link",
+    "expired_link",
+    "used_link",
+    "foreign_origin",
+    "bad_form",
 ]
 FAILURES = [
     "code_expired",
@@ -57,6 +60,7 @@ FAILURES = [
     "domain_not_registered",
     "api_domains_missing",
     "connection_gone",
+    "other_account",
 ]
 LOGO = "0123456789abcdef-480x120"
 CLIENT = OAuthClient(
@@ -111,6 +115,10 @@ PAGES: dict[str, Callable[[str], Page]] = {
     "rejected, with a brand": lambda language: render.rejected(
         language, reason="wrong_client", detail="x", start_url="start", brand=BRAND
     ),
+    "claim": lambda language: render.claim(language, brand=BRAND, state="s-1"),
+    "claim without a brand": lambda language: render.claim(language, state="s-1"),
+    "claimed without a brand": render.claimed,
+    "claimed": lambda language: render.claimed(language, brand=BRAND),
     **{f"failed {reason}": partial(result_page, "failed", reason=reason) for reason in FAILURES},
     **{f"rejected {reason}": partial(rejected_page, reason) for reason in REJECTIONS},
     "rejected for something else": lambda language: rejected_page("from_widget_repeated", language),
@@ -217,8 +225,10 @@ def test_page_has_security_headers(make: Callable[[str], Page]) -> None:
 def test_page_content_security_policy_allows_only_what_it_needs(make: Callable[[str], Page]) -> None:
     page = make("en")
     rules = policy(page)
-    for directive in ("default-src", "base-uri", "form-action", "frame-ancestors"):
+    for directive in ("default-src", "base-uri", "frame-ancestors"):
         assert rules[directive] == "'none'"
+    # Only a page with a form may send one, and only to this host.
+    assert rules["form-action"] == ("'self'" if "<form" in page.body else "'none'")
     (nonce,) = re.findall(r"'nonce-([A-Za-z0-9_-]{22})'", rules["style-src"])
     outline = Outline(page)
     assert set(outline.all("nonce")) == {nonce}

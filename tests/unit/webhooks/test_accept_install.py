@@ -11,7 +11,6 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
@@ -21,96 +20,17 @@ from portaria.aws.boto3_clients import client
 from portaria.connections.oauth_clients import put
 from portaria.core import clock
 from portaria.core.callbacks import OAuthClient, Secret
+from portaria.core.item_keys import install_link_id
 from portaria.installs.hook_sources import HookSources
+from portaria.installs.install_links import InstallLink
 from portaria.webhooks import arrival_sources, install_receiver, install_sessions, oauth_client_cache, oauth_state
-from tests.fakes.aws.endpoint import Endpoint, aws_endpoint
-from tests.fakes.aws.moto_cloud import Cloud, cloud
-from tests.fakes.connections.accept_install import EVENTS, load_handler
+from tests.fakes.connections.accept_install import CODE, EVENTS, HTML, Function, create_link, refused_with
 from tests.fakes.package_locks import pins
 from tests.fakes.paths import ROOT
 
 HANDLER = ROOT / "functions" / "accept_install" / "handler.py"
-CODE = EVENTS["widget_hook"]["multiValueQueryStringParameters"]["code"][0]
 INSTALL = install_receiver.install_id("kommo", "crm", Secret(CODE))
 SOURCE = arrival_sources.hash_address(EVENTS["widget_hook"]["requestContext"]["identity"]["sourceIp"])
-HTML = {"Accept": ["text/html"]}
-
-
-class Function:
-    """accept_install with its AWS resources."""
-
-    def __init__(self, aws: Cloud, endpoint: Endpoint) -> None:
-        self.aws = aws
-        self.endpoint = endpoint
-        names = ("EXCHANGES_QUEUE_URL", "UNPROVEN_EXCHANGES_QUEUE_URL")
-        self.handler = load_handler(endpoint.url, **{name: aws.environment[name] for name in names})
-
-    def get(
-        self,
-        event_name: str,
-        *,
-        query: dict[str, list[str] | None] | None = None,
-        headers: dict[str, list[str]] | None = None,
-        path: dict[str, str] | None = None,
-        context: dict[str, Any] | None = None,
-    ) -> dict[str, Any]:
-        """Call with one of the sample events. A query parameter that is None is removed."""
-        event = copy.deepcopy(EVENTS[event_name])
-        values = (event["multiValueQueryStringParameters"] or {}) | (query or {})
-        values = {name: value for name, value in values.items() if value is not None}
-        event["multiValueQueryStringParameters"] = values or None
-        event["multiValueHeaders"] |= headers or {}
-        event["pathParameters"] |= path or {}
-        event["requestContext"] |= context or {}
-        answer: dict[str, Any] = self.handler.handler(event, None)
-        return answer
-
-    def open_page(self, cookie: str = "", **options: Any) -> tuple[str, str]:
-        """Open the install page. Returns the cookie header and the state."""
-        answer = self.get("start", headers={"Cookie": [cookie]}, **options)
-        assert answer["statusCode"] == 200
-        state = re.search(r"state=([A-Za-z0-9_-]{43})", answer["body"])
-        assert state is not None
-        return answer["headers"]["Set-Cookie"].partition(";")[0], state[1]
-
-    def come_back(self, cookie: str, state: str | None, code: str = CODE, **options: Any) -> dict[str, Any]:
-        query = {"state": [state] if state else None, "code": [code]}
-        return self.get("browser_return", query=query, headers={**HTML, "Cookie": [cookie]}, **options)
-
-    def queued(self) -> list[dict[str, Any]]:
-        return self.queued_in("exchanges") + self.queued_in("unproven_exchanges")
-
-    def queued_in(self, queue: str) -> list[dict[str, Any]]:
-        return [json.loads(body) for body in self.aws.receive(queue)]
-
-    def kept(self) -> list[dict[str, Any]]:
-        return [
-            json.loads(item["body"])
-            for name in (install_receiver.ARRIVALS, install_receiver.UNPROVEN_ARRIVALS)
-            for item in self.aws.table.query(name)[0]
-        ]
-
-
-@pytest.fixture(scope="module")
-def aws() -> Iterator[Cloud]:
-    with cloud() as made:
-        yield made
-
-
-@pytest.fixture
-def function(aws: Cloud) -> Iterator[Function]:
-    put(aws.table, OAuthClient("kommo", "crm", "client-id", "https://api.example.com/live/install/kommo/crm"), new=True)
-    put(aws.table, OAuthClient("kommo", "other", "other-id", "https://api.example.com/x"), new=True)
-    with aws_endpoint() as endpoint:
-        made = Function(aws, endpoint)
-        yield made
-        made.handler.receiver._sqs.close()
-        made.handler.table.close()
-    aws.receive("exchanges")
-    aws.receive("unproven_exchanges")
-    dynamodb = client("dynamodb")
-    for item in dynamodb.scan(TableName=aws.table.name)["Items"]:
-        dynamodb.delete_item(TableName=aws.table.name, Key={name: item[name] for name in ("pk", "sk")})
 
 
 pytestmark = pytest.mark.enable_socket
@@ -620,29 +540,20 @@ class Provider:
         )
 
     def link(self, **changes: Any) -> str:
-        """A ticket for the connection `main`, as the administrators' API creates it."""
-        ticket = oauth_state.random_token()
-        item = {
-            "pk": f"TICKET#{hashlib.sha256(ticket.encode()).hexdigest()}",
-            "sk": "TICKET",
-            "platform": "oauth2",
-            "client": "erp",
-            "connection": "main",
-            "account_host": "login.example.com",
-            "scopes": "read write",
-            "expires_at": int(time.time()) + 900,
-        }
-        self.function.aws.table.put({**item, **changes})
-        return ticket
+        """The token of a link for the connection `main`, as the API makes it; `changes` are of its item."""
+        link = InstallLink(
+            "reconnect", "oauth2", "erp", connection="main", account_host="login.example.com", scopes="read write"
+        )
+        return create_link(self.function.aws.table, link, **changes)
 
-    def open(self, *tickets: str, cookie: str = "", client: str = "erp") -> dict[str, Any]:
-        query: dict[str, list[str] | None] = {"ticket": list(tickets)} if tickets else {}
+    def open(self, *tokens: str, cookie: str = "", client: str = "erp") -> dict[str, Any]:
+        query: dict[str, list[str] | None] = {"link": list(tokens)} if tokens else {}
         path = {"platform": "oauth2", "client": client}
         return self.function.get("start", query=query, headers={"Cookie": [cookie]}, path=path)
 
-    def begin(self, cookie: str = "") -> tuple[str, str, str]:
-        """Open a link. Returns the cookie header, the state and the code challenge."""
-        answer = self.open(self.link(), cookie=cookie)
+    def begin(self, cookie: str = "", token: str = "") -> tuple[str, str, str]:
+        """Open a link; the cookie header, the state and the code challenge."""
+        answer = self.open(token or self.link(), cookie=cookie)
         assert answer["statusCode"] == 303
         query = parse_qs(urlsplit(answer["headers"]["Location"]).query)
         cookie = answer["headers"]["Set-Cookie"].partition(";")[0]
@@ -669,7 +580,7 @@ def challenge_of(verifier: str) -> str:
 
 
 class TestConnectionLinks:
-    def test_authorization_link_valid_ticket_redirects_to_consent_page_with_pkce(self, provider: Provider) -> None:
+    def test_authorization_link_valid_token_redirects_to_consent_page_with_pkce(self, provider: Provider) -> None:
         answer = provider.open(provider.link())
 
         assert answer["statusCode"] == 303
@@ -698,7 +609,8 @@ class TestConnectionLinks:
         assert "scope=" not in location
 
     def test_authorization_return_queues_code_with_connection_and_verifier(self, provider: Provider) -> None:
-        cookie, state, challenge = provider.begin()
+        token = provider.link()
+        cookie, state, challenge = provider.begin(token=token)
 
         answer = provider.come_back(cookie, state, iss=["https://login.example.com"], session_state=["x"])
 
@@ -715,6 +627,7 @@ class TestConnectionLinks:
             "account_host": "login.example.com",
             "source": "browser",
             "connection": "main",
+            "link": install_link_id(token),
             "code": "canary-code",
             "address_hash": SOURCE,
         }
@@ -732,16 +645,16 @@ class TestConnectionLinks:
         assert first["install_id"] == second["install_id"]
 
     def test_authorization_link_and_return_store_no_secret_in_clear_text(self, provider: Provider) -> None:
-        """The table's content does not reveal the ticket, the state, the cookie or the verifier."""
-        ticket = provider.link()
-        answer = provider.open(ticket)
+        """Given the whole table, then neither the token, the state, the cookie nor the verifier can be read in it."""
+        token = provider.link()
+        answer = provider.open(token)
         cookie = answer["headers"]["Set-Cookie"].partition(";")[0]
         state = parse_qs(urlsplit(answer["headers"]["Location"]).query)["state"][0]
         provider.come_back(cookie, state)
         [message] = provider.function.queued()
         stored = json.dumps(client("dynamodb").scan(TableName=provider.function.aws.table.name)["Items"])
         assert "main" in stored
-        for secret in (ticket, state, cookie.partition("=")[2], message["code_verifier"], "canary-code"):
+        for secret in (token, state, cookie.partition("=")[2], message["code_verifier"], "canary-code"):
             assert secret not in stored
 
     def test_code_verifier_depends_on_cookie_and_has_rfc_7636_form(self) -> None:
@@ -753,79 +666,91 @@ class TestConnectionLinks:
         # RFC 7636, 4.1: 43 to 128 unreserved characters.
         assert re.fullmatch(r"[A-Za-z0-9_-]{43}", first)
 
-    def test_authorization_link_each_ticket_and_browser_has_its_own_challenge(self, provider: Provider) -> None:
+    def test_authorization_link_each_link_and_browser_has_its_own_challenge(self, provider: Provider) -> None:
         cookie, _, first = provider.begin()
         same_cookie, _, second = provider.begin(cookie)
         other_cookie, _, third = provider.begin()
         assert same_cookie == cookie != other_cookie
         assert len({first, second, third}) == 3
 
-    def test_authorization_link_opened_again_is_refused_as_used(self, provider: Provider) -> None:
-        ticket = provider.link()
-        cookie = provider.open(ticket)["headers"]["Set-Cookie"].partition(";")[0]
-        for again in ("", cookie):
-            answer = provider.open(ticket, cookie=again)
-            assert refused_with("used_ticket", answer)
-            assert "Set-Cookie" not in answer["headers"]
+    def test_authorization_link_opened_again_in_other_browser_is_refused_as_used(self, provider: Provider) -> None:
+        token = provider.link()
+        provider.open(token)
+        answer = provider.open(token)
+        assert refused_with("used_link", answer)
+        assert "Set-Cookie" not in answer["headers"]
+
+    def test_authorization_link_opened_again_in_same_browser_has_same_state_until_used(
+        self, provider: Provider
+    ) -> None:
+        token = provider.link()
+        first = provider.open(token)
+        cookie = first["headers"]["Set-Cookie"].partition(";")[0]
+        again = provider.open(token, cookie=cookie)
+        assert again["headers"]["Location"] == first["headers"]["Location"]
+        provider.come_back(cookie, parse_qs(urlsplit(first["headers"]["Location"]).query)["state"][0])
+        assert refused_with("used_link", provider.open(token, cookie=cookie))
 
     def test_authorization_link_opened_in_two_browsers_concurrently_only_one_succeeds(
         self, provider: Provider, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Given two browsers that opened the same unused ticket, when the first completes it, then the second is refused."""
-        ticket = provider.link()
+        """Given a second browser that has found the token unused, when the first one uses it, then the second is refused."""
+        token = provider.link()
         states = provider.function.handler.states
         create, opened = states.create, []
 
-        def race(*arguments: Any) -> Any:
+        def race(*arguments: Any, **options: Any) -> Any:
             monkeypatch.setattr(states, "create", create)
-            opened.append(provider.open(ticket)["statusCode"])
-            return create(*arguments)
+            opened.append(provider.open(token)["statusCode"])
+            return create(*arguments, **options)
 
         monkeypatch.setattr(states, "create", race)
-        assert refused_with("used_ticket", provider.open(ticket))
+        assert refused_with("used_link", provider.open(token))
         assert opened == [303]
 
-    def test_authorization_link_expired_ticket_still_in_table_is_refused(self, provider: Provider) -> None:
-        assert refused_with("expired_ticket", provider.open(provider.link(expires_at=int(time.time()))))
+    def test_authorization_link_expired_link_still_in_table_is_refused(self, provider: Provider) -> None:
+        assert refused_with("expired_link", provider.open(provider.link(ends_at=int(time.time()))))
 
-    @pytest.mark.parametrize("ticket", ["x", "A" * 43, "A" * 44, "é" * 43, "", "' OR 1=1", "A" * 5_000])
-    def test_authorization_link_forged_ticket_is_refused(self, provider: Provider, ticket: str) -> None:
-        assert refused_with("unknown_ticket", provider.open(ticket))
+    @pytest.mark.parametrize("token", ["x", "A" * 43, "A" * 44, "é" * 43, "' OR 1=1", "A" * 5_000])
+    def test_authorization_link_forged_token_is_refused(self, provider: Provider, token: str) -> None:
+        assert refused_with("unknown_link", provider.open(token))
 
-    def test_authorization_link_without_single_ticket_is_refused_without_aws_call(self, provider: Provider) -> None:
-        for answer in (provider.open(), provider.open("A" * 43, "B" * 43)):
-            assert refused_with("missing_ticket", answer)
+    def test_authorization_link_without_single_token_is_refused_without_aws_call(self, provider: Provider) -> None:
+        for answer in (provider.open(), provider.open(""), provider.open("A" * 43, "B" * 43)):
+            assert refused_with("missing_link", answer)
         assert provider.function.endpoint.calls == []
 
-    def test_authorization_link_ticket_of_another_client_is_refused(self, provider: Provider) -> None:
-        ticket = provider.link()
-        assert refused_with("unknown_ticket", provider.open(ticket, client="other"))
-        assert provider.open(ticket, client="nobody")["statusCode"] == 404
-        assert provider.open(ticket)["statusCode"] == 303
+    def test_authorization_link_of_another_client_is_refused(self, provider: Provider) -> None:
+        token = provider.link()
+        assert refused_with("unknown_link", provider.open(token, client="other"))
+        assert provider.open(token, client="nobody")["statusCode"] == 404
+        assert provider.open(token)["statusCode"] == 303
 
-    def test_install_start_ticket_of_another_platform_is_ignored(self, provider: Provider) -> None:
-        """Given a ticket for oauth2, when it is opened on Kommo's page, then it is not read."""
-        ticket = provider.link()
-        assert provider.function.get("start", query={"ticket": [ticket]})["statusCode"] == 200
-        assert provider.open(ticket)["statusCode"] == 303
+    def test_install_start_link_of_another_platform_is_unknown(self, provider: Provider) -> None:
+        token = provider.link()
+        answer = provider.function.get("start", query={"link": [token]}, headers=HTML)
+        assert refused_with("unknown_link", answer)
+        assert provider.open(token)["statusCode"] == 303
 
     @pytest.mark.parametrize("fault", ["drop", "InternalServerError", "AccessDeniedException"])
     @pytest.mark.parametrize("operation", ["GetItem", "PutItem", "UpdateItem"])
     def test_authorization_link_table_failure_answers_503_and_reopening_succeeds(
         self, provider: Provider, operation: str, fault: str
     ) -> None:
-        ticket = provider.link()
+        token = provider.link()
         provider.function.endpoint.faults[f"dynamodb.{operation}"] = fault
-        assert provider.open(ticket)["statusCode"] == 503
+        failed = provider.open(token)
+        assert failed["statusCode"] == 503
         provider.function.endpoint.faults.clear()
-        assert provider.open(ticket)["statusCode"] == 303
+        cookie = failed["headers"]["Set-Cookie"].partition(";")[0]
+        assert provider.open(token, cookie=cookie)["statusCode"] == 303
 
     def test_authorization_link_table_hang_answers_503_within_function_timeout(self, provider: Provider) -> None:
         provider.function.endpoint.faults["dynamodb"] = "hang"
         started = time.monotonic()
         assert provider.open(provider.link())["statusCode"] == 503
         assert time.monotonic() - started < 5.8
-        assert install_sessions.PAGE_READ_S + 3 * install_sessions.TICKET_S < 6
+        assert install_sessions.PAGE_READ_S + 4 * install_sessions.LINK_S < 6
 
     def test_authorization_return_in_another_browser_is_refused(self, provider: Provider) -> None:
         cookie, state, _ = provider.begin()
@@ -847,14 +772,20 @@ class TestConnectionLinks:
         assert refused_with("used_state", provider.come_back(cookie, state, "canary-other"))
         assert provider.function.queued() == []
 
-    def test_authorization_refusal_access_denied_shows_page_and_uses_state(self, provider: Provider) -> None:
-        cookie, state, _ = provider.begin()
+    def test_authorization_refusal_access_denied_shows_page_and_link_works_again(self, provider: Provider) -> None:
+        """Given a customer who refused, when they open their link again and agree, then it is taken."""
+        token = provider.link()
+        cookie, state, _ = provider.begin(token=token)
         event = copy.deepcopy(EVENTS["refusal"])
         event["pathParameters"] = {"platform": "oauth2", "client": "erp"}
         event["multiValueQueryStringParameters"] = {"error": ["access_denied"], "state": [state]}
         event["multiValueHeaders"] |= {"Cookie": [cookie]}
-        assert provider.function.handler.handler(event, None)["statusCode"] == 200
-        assert refused_with("used_state", provider.come_back(cookie, state))
+        answer = provider.function.handler.handler(event, None)
+        assert answer["statusCode"] == 200
+        # The page without the link would lead nowhere.
+        assert 'href="erp/start"' not in answer["body"]
+        assert provider.begin(cookie, token)[1] == state
+        assert provider.come_back(cookie, state)["statusCode"] == 303
 
     def test_authorization_return_queue_failure_keeps_code_with_connection_and_verifier(
         self, provider: Provider
@@ -869,17 +800,17 @@ class TestConnectionLinks:
     def test_authorization_link_and_return_log_no_secret(
         self, provider: Provider, capfd: pytest.CaptureFixture[str]
     ) -> None:
-        ticket = provider.link()
-        answer = provider.open(ticket)
+        token = provider.link()
+        answer = provider.open(token)
         cookie = answer["headers"]["Set-Cookie"].partition(";")[0]
         state = parse_qs(urlsplit(answer["headers"]["Location"]).query)["state"][0]
-        provider.open(ticket)
+        provider.open(token)
         provider.come_back("", state)
         provider.come_back(cookie, state)
         [message] = provider.function.queued()
         printed = "".join(capfd.readouterr())
         assert message["install_id"] in printed
-        for secret in (ticket, state, cookie.partition("=")[2], message["code_verifier"], "canary-code"):
+        for secret in (token, state, cookie.partition("=")[2], message["code_verifier"], "canary-code"):
             assert secret not in printed
 
 
@@ -1071,12 +1002,3 @@ def test_hash_address_ipv6_is_its_64_bit_network(one: str, other: str, is_same: 
 @pytest.mark.parametrize("address", ["", "::x"])
 def test_hash_address_invalid_or_missing_is_empty(address: str) -> None:
     assert arrival_sources.hash_address(address) == ""
-
-
-def refused_with(reason: str, answer: dict[str, Any]) -> bool:
-    """A page with the reason of the refusal, as a browser receives it."""
-    assert 400 <= answer["statusCode"] < 500
-    assert answer["headers"]["Content-Type"].startswith("text/html")
-    assert "Location" not in answer["headers"]
-    assert reason in answer["body"]
-    return True

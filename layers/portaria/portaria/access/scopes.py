@@ -25,6 +25,7 @@ SCOPES = {
     "connections:test": "Test a connection",
     "credentials:replace": "Replace a connection's credentials",
     "authorizations:create": "Create an authorization link",
+    "tags:replace": "Replace a connection's tags",
     "event-addresses:create": "Create a webhook URL for events",
     "backfills:create": "Start a connection's backfills",
     "backfills:list": "List a connection's backfills and reconciliations",
@@ -40,6 +41,10 @@ SCOPES = {
     "routes:create": "Create a route",
     "routes:replace": "Replace a route",
     "routes:delete": "Delete a route",
+    "install-links:list": "List install links",
+    "install-links:show": "Get an install link",
+    "install-links:create": "Create an install link",
+    "install-links:delete": "Delete an install link",
     "installs:list": "List installs",
     "installs:show": "Get an install",
     "receipts:list": "List receipts",
@@ -73,7 +78,8 @@ SCOPES = {
 NARROWABLE = frozenset(
     {
         *(f"connections:{what}" for what in ("show", "delete", "rotate", "expire", "call", "test")),
-        *("credentials:replace", "authorizations:create", "event-addresses:create", "backfills:create", "backfills:list"),
+        *("credentials:replace", "tags:replace", "authorizations:create", "event-addresses:create"),
+        *("backfills:create", "backfills:list"),
         *("contacts:show", "contacts:upsert", "identifiers:register", "sso:create"),
         *("records:send", "records:create", "destinations:resume"),
     }

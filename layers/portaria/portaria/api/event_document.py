@@ -17,7 +17,7 @@ Portaria publishes these events. They arrive in two ways:
 - **On the stack's event bus** (EventBridge, output `BusName`). `source` is `portaria`, `detail-type` is the event's name, and
   `detail` is the payload.
 - **As webhooks to your application**, signed by the [Standard Webhooks](https://www.standardwebhooks.com) specification. The
-  body has `type`, `timestamp`, and the payload as `data`.
+  body has `type`, `timestamp`, and the payload as `data`. [webhooks.md](webhooks.md) says how to receive and verify them.
 
 Both deliver each event **at least once and in any order**. Process a repeated event only once: a webhook's `webhook-id` is
 the same in each attempt. No payload holds a secret. `version` is the version of the payload: a field that is added may be

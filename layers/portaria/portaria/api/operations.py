@@ -9,11 +9,20 @@ from http import HTTPStatus
 
 from portaria.api import validation
 from portaria.api.operation import ApiRequest, Operation, Reply
-from portaria.api.resources import audit, console_sessions, discovery, installs, oauth_clients, private_integrations
+from portaria.api.resources import (
+    audit,
+    console_sessions,
+    discovery,
+    install_links,
+    installs,
+    oauth_clients,
+    private_integrations,
+)
 from portaria.api.resources.actions import contacts, identifiers, sign_on
 from portaria.api.resources.connections import (
     authorizations,
     calls,
+    connection_tags,
     connection_tests,
     connections,
     event_addresses,
@@ -29,9 +38,8 @@ from portaria.api.resources.delivery import (
     routes,
     sent_records,
 )
-from portaria.api.resources.webhooks import deliveries as webhook_deliveries
-from portaria.api.resources.webhooks import webhooks
-from portaria.api.rules import connection_rules, oauth_client_rules, route_rules, webhook_rules
+from portaria.api.rules import connection_rules, install_link_rules, oauth_client_rules, route_rules
+from portaria.api.webhook_operations import WEBHOOK_OPERATIONS
 
 CREATED, NO_CONTENT = HTTPStatus.CREATED, HTTPStatus.NO_CONTENT
 
@@ -108,7 +116,8 @@ OPERATIONS = [
     Operation(
         "list_connections", "GET", "/connections", "connections:list", "List connections",
         connections.list_page, connections.ConnectionOutput, listing=True, filters=connections.FILTERS,
-        description="By name. A page can have fewer items than `limit`.",
+        description="By name. A page can have fewer items than `limit`. `tag.customer_id` cannot be combined with other "
+        "filters.",
     ),
     Operation(
         "create_connection", "POST", "/connections", "connections:create", "Create a connection",
@@ -149,8 +158,15 @@ OPERATIONS = [
         "create_authorization", "POST", "/connections/{name}/authorizations", "authorizations:create",
         "Create an authorization link", authorizations.create, authorizations.Authorization,
         status=CREATED, creates=True, is_secret=True, changes=True,
-        description="A person opens the link to grant access. It can be opened once, within 15 minutes; the link to an install "
-        "page does not expire.",
+        description="A person opens the link to grant access, in one browser, within 15 minutes. It is an install link for "
+        "exactly this connection; `POST /install-links` has more options.",
+    ),
+    Operation(
+        "replace_tags", "PUT", "/connections/{name}/tags", "tags:replace", "Replace a connection's tags",
+        connection_tags.replace, connections.ConnectionOutput, input=connection_tags.TagsReplacement,
+        edits=True, changes=True,
+        description="Tags say which of your customers a connection belongs to. They are for attribution: keep secrets and bulk "
+        "data elsewhere. Each event about the connection carries them.",
     ),
     Operation(
         "call_connection", "POST", "/connections/{name}/call", "connections:call", "Send a request through a connection",
@@ -259,11 +275,34 @@ OPERATIONS = [
         description="The records are in the source's shape; the route maps and delivers them. `id` finds their receipts. "
         "A record that cannot be delivered becomes a dead letter.",
     ),
+    # Install links
+    Operation(
+        "create_install_link", "POST", "/install-links", "install-links:create", "Create an install link",
+        install_links.create, install_links.InstallLinkWithUrl, input=install_link_rules.InstallLinkCreation, status=CREATED,
+        creates=True, is_secret=True, changes=True,
+        description="A customer opens `url` to install, to authorize one connection again (`connection`), or to say whose "
+        "account installed (`account_id`). The tags are attached to the install and its connection; they are not in the URL.",
+    ),
+    Operation(
+        "list_install_links", "GET", "/install-links", "install-links:list", "List install links",
+        install_links.list_page, install_links.InstallLinkOutput, listing=True,
+        description="Newest first, including those that ended in the last seven days. The URLs are not returned again.",
+    ),
+    Operation(
+        "show_install_link", "GET", "/install-links/{id}", "install-links:show", "Get an install link",
+        install_links.get, install_links.InstallLinkOutput,
+        description="The URL is not returned again.",
+    ),
+    Operation(
+        "delete_install_link", "DELETE", "/install-links/{id}", "install-links:delete", "Delete an install link",
+        install_links.delete, None, status=NO_CONTENT, changes=True,
+        description="The link cannot be opened any more. A browser that has opened it can finish for up to 30 minutes.",
+    ),
     # Installs
     Operation(
         "list_installs", "GET", "/installs", "installs:list", "List installs",
         installs.list_page, installs.InstallOutput, listing=True, filters=installs.FILTERS,
-        description="Newest first.",
+        description="Newest first. `tag.customer_id` cannot be combined with other filters.",
     ),
     Operation(
         "show_install", "GET", "/installs/{id}", "installs:show", "Get an install", installs.get, installs.InstallOutput,
@@ -387,64 +426,7 @@ OPERATIONS = [
         console_sessions.revoke, None, status=NO_CONTENT, changes=True, administrators_only=True,
         description="Its browser is signed out with its next request.",
     ),
-    # Webhooks
-    Operation(
-        "list_webhooks", "GET", "/webhooks", "webhooks:list", "List webhooks",
-        webhooks.list_page, webhooks.WebhookOutput, listing=True, description="Newest first, on one page.",
-    ),
-    Operation(
-        "create_webhook", "POST", "/webhooks", "webhooks:create", "Create a webhook",
-        webhooks.create, webhooks.WebhookWithSecret, input=webhook_rules.WebhookCreation, status=CREATED, creates=True,
-        is_secret=True, changes=True,
-        description="Events are sent to the URL, signed by the Standard Webhooks specification. The secret is returned once, "
-        "and again if the request is repeated with the same `Idempotency-Key`.",
-    ),
-    Operation(
-        "show_webhook", "GET", "/webhooks/{id}", "webhooks:show", "Get a webhook", webhooks.get, webhooks.WebhookOutput,
-    ),
-    Operation(
-        "replace_webhook", "PUT", "/webhooks/{id}", "webhooks:replace", "Replace a webhook", webhooks.replace,
-        webhooks.WebhookOutput, input=webhook_rules.WebhookReplacement, edits=True, changes=True,
-        description="Also enables and disables it. The pending deliveries of a disabled webhook fail.",
-    ),
-    Operation(
-        "delete_webhook", "DELETE", "/webhooks/{id}", "webhooks:delete", "Delete a webhook", webhooks.delete, None,
-        status=NO_CONTENT, changes=True, description="Its pending deliveries fail.",
-    ),
-    Operation(
-        "rotate_webhook_secret", "POST", "/webhooks/{id}/rotation", "webhooks:rotate", "Rotate a webhook's secret",
-        webhooks.rotate, webhooks.WebhookWithSecret, input=webhook_rules.WebhookRotation, creates=True, is_secret=True,
-        changes=True,
-        description="For a day each request has a signature with the new secret and one with the previous secret. With "
-        "`expire_now` the previous secret stops signing at once.",
-    ),
-    Operation(
-        "test_webhook", "POST", "/webhooks/{id}/test", "webhooks:test", "Send a test event",
-        webhook_deliveries.test, webhook_deliveries.WebhookDelivery, status=HTTPStatus.ACCEPTED, creates=True, changes=True,
-        description="The event `webhook.test`, whatever the webhook subscribes to.",
-    ),
-    Operation(
-        "list_webhook_deliveries", "GET", "/webhooks/{id}/deliveries", "webhook-deliveries:list",
-        "List a webhook's deliveries", webhook_deliveries.list_page, webhook_deliveries.WebhookDelivery, listing=True,
-        filters=webhook_deliveries.FILTERS, description="Newest first. Kept for 30 days.",
-    ),
-    Operation(
-        "show_webhook_delivery", "GET", "/webhooks/{id}/deliveries/{delivery}", "webhook-deliveries:show",
-        "Get a delivery with its attempts", webhook_deliveries.get, webhook_deliveries.WebhookDeliveryWithAttempts,
-    ),
-    Operation(
-        "redeliver_webhook_delivery", "POST", "/webhooks/{id}/deliveries/{delivery}/redelivery",
-        "webhook-deliveries:redeliver", "Send a delivery again", webhook_deliveries.redeliver,
-        webhook_deliveries.WebhookDelivery, status=HTTPStatus.ACCEPTED, creates=True, changes=True,
-        description="It keeps its id, and is attempted now and by the whole schedule.",
-    ),
-    Operation(
-        "redeliver_webhook_deliveries", "POST", "/webhooks/{id}/redelivery", "webhook-deliveries:redeliver",
-        "Send deliveries of a range again", webhook_deliveries.redeliver_range,
-        webhook_deliveries.RedeliveredDeliveries, input=webhook_deliveries.WebhookRedelivery, status=HTTPStatus.ACCEPTED,
-        creates=True, changes=True,
-        description="At most a hundred with each call: repeat it with `next_cursor` while `more` is true.",
-    ),
+    *WEBHOOK_OPERATIONS,
     # Audit
     Operation(
         "list_audit", "GET", "/audit", "audit:list", "List audit entries",

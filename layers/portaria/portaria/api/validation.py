@@ -282,6 +282,9 @@ def read_listing(query: Mapping[str, list[str]], *allowed: str) -> tuple[int, st
     for name, values in query.items():
         if name not in known:
             shown = _stranger(name)
+            if name.startswith("tag.") and (indexed := [each for each in allowed if each.startswith("tag.")]):
+                detail = f"of the tags only {indexed[0].removeprefix('tag.')} is indexed: filter by {indexed[0]}"
+                raise Rejected("unknown_parameter", detail, field=shown)
             raise Rejected(
                 "unknown_parameter",
                 f"{shown} is not a parameter of this operation: it has {', '.join(known)}",
@@ -303,16 +306,21 @@ def read_listing(query: Mapping[str, list[str]], *allowed: str) -> tuple[int, st
     return int(limit_text), cursor, given
 
 
+def filter_reason(name: str) -> str:
+    """The reason of a refusal of a filter's value: `bad_state` for the filter `state`."""
+    return f"bad_{name.replace('.', '_')}"
+
+
 def check_filters(given: Mapping[str, str], allowed: Mapping[str, tuple[str, ...] | Matching]) -> None:
     """Raises `Rejected` (`bad_state` for the filter `state`) where a filter holds what it cannot."""
     for name, value in given.items():
         rule = allowed[name]
         if isinstance(rule, tuple):
             if value not in rule:
-                raise Rejected(f"bad_{name}", f"{name} must be one of {', '.join(rule)}", field=name)
+                raise Rejected(filter_reason(name), f"{name} must be one of {', '.join(rule)}", field=name)
         elif not re.fullmatch(rule.pattern, value):
             detail = f"{name} must be {rule.rule}; this one has {len(value)} characters"
-            raise Rejected(f"bad_{name}", detail, field=name)
+            raise Rejected(filter_reason(name), detail, field=name)
 
 
 def _explain(error: ErrorDetails, fields: list[str]) -> Fault:

@@ -13,16 +13,19 @@ must visit it (`due_at`, in the index `by_due`). The index `by_filter` finds con
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import fields as dataclass_fields
 from dataclasses import replace as with_changes
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from portaria.aws import due_index, filter_index, merged_pages
-from portaria.aws.table import Item, Table
+from portaria.aws.table import Item, Table, update_of
+from portaria.connections import tag_index
 from portaria.core import clock
 from portaria.core.entities import ROTATION_WARNINGS_AT, Connection
 from portaria.core.errors import Rejected
+from portaria.core.tags import INDEXED, Tags
 
 SK = "CONNECTION"
 LIST = "CONNECTIONS"
@@ -41,6 +44,8 @@ VERSION_ADDED_AT = "version_added_at"
 VERSION_EVERY = timedelta(minutes=20)
 # Sorts after every time.
 NEVER = "9999"
+# The condition that a connection's tags have not changed since it was read. One that has never had tags may lack the attribute.
+TAGS_UNCHANGED = "(attribute_not_exists(tagged_at) OR tagged_at = :tagged_before)"
 
 
 def key(name: str) -> tuple[str, str]:
@@ -165,6 +170,53 @@ def filtered_page(
 def filter_keys(connection: Connection, state: str) -> Item:
     """The attributes that put a connection into the index `by_filter` when it gets this state."""
     return filter_index.keys(_partition(connection.platform, state), connection.name)
+
+
+def of_customer(table: Table, customer_id: str, cursor: str | None, limit: int) -> tuple[list[Connection], str | None]:
+    """One page of the connections whose tag `customer_id` has this value, by name. A page may be short before the last."""
+    names, next_cursor = tag_index.find_page(table, tag_index.CONNECTION_PREFIX, customer_id, cursor, limit)
+    items = table.get_many(key(name) for name in names)
+    found = [read(items[key(name)]) for name in names if key(name) in items]
+    return [each for each in found if each.tags.get(INDEXED) == customer_id], next_cursor
+
+
+def replace_tags(
+    table: Table, connection: Connection, tags: Tags, at: datetime, *, also: Sequence[dict[str, Any]] = ()
+) -> Connection:
+    """Give a connection other tags, and nothing else. `at` is when they were given; `also` are writes of the same transaction.
+
+    Raises `Conflict` where the connection was removed or its tags have changed since it was read.
+    """
+    tagged_at = clock.to_iso(max(at, _after(connection.tagged_at)))
+    table.write_all(
+        [
+            tagging(connection, tags, tagged_at),
+            *tag_index.connection_writes(connection.name, connection.tags, tags),
+            *also,
+        ]
+    )
+    return with_changes(connection, tags=tags, tagged_at=tagged_at)
+
+
+def tagging(connection: Connection, tags: Tags, tagged_at: str) -> dict[str, Any]:
+    """The part of a transaction that gives a connection other tags and nothing else."""
+    return update_of(
+        *key(connection.name),
+        "SET #tags = :tags, tagged_at = :tagged_at",
+        condition=f"attribute_exists(pk) AND #state <> :removed AND {TAGS_UNCHANGED}",
+        values={":tags": tags, ":tagged_at": tagged_at, ":removed": "removed"} | tags_fence(connection),
+        names={"#tags": "tags", "#state": "state"},
+    )
+
+
+def tags_fence(connection: Connection) -> Item:
+    """The values of `TAGS_UNCHANGED`."""
+    return {":tagged_before": connection.tagged_at}
+
+
+def _after(moment: str) -> datetime:
+    """The first moment after a stored one, since stored moments have milliseconds."""
+    return clock.from_iso(moment) + timedelta(milliseconds=1) if moment else datetime.min.replace(tzinfo=UTC)
 
 
 def of_account(table: Table, platform: str, account_id: str) -> list[Connection]:

@@ -186,6 +186,7 @@ class _Visit:
             "client": connection.client,
             "label": connection.label,
             "generation": connection.generation,
+            "tags": connection.tags,
         }
         if announce == event_bus.NEEDS_RECONNECT:
             detail |= {"reason": connection.reason, "reconnect_url": self._reconnect_url(connection)}
@@ -228,7 +229,12 @@ class _Visit:
         event_bus.put(
             self.settings.bus_name,
             event_bus.ROTATION_DUE,
-            {"connection": connection.name, "platform": connection.platform, "age_days": age.days},
+            {
+                "connection": connection.name,
+                "platform": connection.platform,
+                "age_days": age.days,
+                "tags": connection.tags,
+            },
         )
         try:
             self.table.update(
@@ -260,6 +266,7 @@ class _Visit:
                 "detail": connection.refusal,
                 "refused_since": connection.refused_since,
                 "ends_at": clock.to_iso(since + self.refused_limit),
+                "tags": connection.tags,
             },
         )
         try:

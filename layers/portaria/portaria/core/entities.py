@@ -73,6 +73,8 @@ class Connection:
     Times are ISO 8601; `token_ends_at` is the access token's, `granted_at` the grant's. `refused_since` is the time of the
     first refusal in the current run of refused renewals, and `refusal` what the last one says; both are empty if renewals are
     not refused.
+    `tags` say which customer the connection belongs to (see `core.tags`), and `tagged_at` is when they were given. It grows
+    with each change of the tags, so it is also the fence of that change.
     """
 
     name: str
@@ -98,6 +100,8 @@ class Connection:
     refusal: str = ""
     notes: tuple[str, ...] = ()
     fields: dict[str, str] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
+    tagged_at: str = ""
 
 
 @dataclass(frozen=True)

@@ -63,6 +63,12 @@ class InvalidAccount(TypedRejected):
     reason = "invalid_account"
 
 
+class OtherAccount(TypedRejected):
+    """The grant is for another account than the install link is for."""
+
+    reason = "other_account"
+
+
 class WrongClient(TypedRejected):
     """The platform refused the OAuth client: its id, its secret, or its right to this grant."""
 

@@ -19,6 +19,7 @@ RECOVERED = "connection.recovered"
 REFRESH_REFUSED = "connection.refresh_refused"
 ROTATION_DUE = "connection.rotation_due"
 REMOVED = "connection.removed"
+TAGGED = "connection.tagged"
 INSTALL_FAILED = "install.failed"
 RECORD_DEAD_LETTERED = "record.dead_lettered"
 DESTINATION_STOPPED = "destination.stopped"
@@ -185,6 +186,13 @@ _EVENTS = (
             EventField("why", TEXT, "`uninstalled` or `deleted`.", "uninstalled"),
             _TAGS,
         ),
+    ),
+    EventType(
+        TAGGED,
+        "A connection got tags",
+        "A connection that exists was tagged: a person confirmed a claim link, or an install that was overtaken by a later one "
+        "brought tags. Tags that an API call sets are not announced.",
+        (_CONNECTION, _PLATFORM, _CLIENT, _TAGS),
     ),
     EventType(
         INSTALL_FAILED,

@@ -5,11 +5,13 @@ This module is on the webhooks' cold path: the standard library only.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 
 ItemKey = tuple[str, str]
 
-# A partition of the index `listing`.
+# Partitions of the index `listing`.
+INSTALL_LINKS_LIST = "INSTALL_LINKS"
 OAUTH_CLIENTS_LIST = "CLIENTS"
 
 INSTALL_STATES = ("received", "exchanging", "connected", "failed")
@@ -49,6 +51,25 @@ def oauth_client_logo_key(platform: str, name: str, version: str) -> ItemKey:
     return f"CLIENT#{platform}#{name}", f"LOGO#{version}"
 
 
-def ticket_key(ticket: str) -> ItemKey:
-    """The key of an authorization link's ticket, of which only the SHA-256 is stored."""
-    return f"TICKET#{hashlib.sha256(ticket.encode()).hexdigest()}", "TICKET"
+def install_link_id(token: str) -> str:
+    """The id of an install link: 26 characters of lower-case base32, of its token's SHA-256. The token is stored nowhere."""
+    return base64.b32encode(hashlib.sha256(token.encode()).digest()).decode()[:26].lower()
+
+
+def install_link_key(link_id: str) -> ItemKey:
+    return f"INSTALL_LINK#{link_id}", "INSTALL_LINK"
+
+
+def install_link_list_key(link_id: str, created_at: str) -> ItemKey:
+    """The keys of an install link in the index `listing`; `created_at` is ISO 8601."""
+    return INSTALL_LINKS_LIST, f"{created_at}#{link_id}"
+
+
+def claim_key(platform: str, client: str, account_id: str) -> ItemKey:
+    """The key of the tags that wait for an account's connection."""
+    return f"CLAIM#{platform}#{client}#{account_id}", "CLAIM"
+
+
+def tag_partition(key: str, value: str) -> str:
+    """The partition that finds connections and installs by a tag. The value may be personal data, so its hash is stored."""
+    return f"TAG#{key}#{hashlib.sha256(value.encode()).hexdigest()}"

@@ -26,4 +26,5 @@ class InstallFailure(StrEnum):
     BAD_CODE = "bad_code"
     CODE_USED = "code_used"
     INVALID_ACCOUNT = "invalid_account"
+    OTHER_ACCOUNT = "other_account"
     PLATFORM_REFUSED = "platform_refused"

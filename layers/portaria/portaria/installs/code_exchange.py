@@ -20,8 +20,9 @@ from portaria.core.callbacks import OAuthClient
 from portaria.core.entities import Connection
 from portaria.core.errors import Rejected, Retryable
 from portaria.core.settings import ExchangeCodeSettings
-from portaria.installs import event_subscriptions
-from portaria.installs.connection_commit import ConnectionCommit, check_named
+from portaria.core.stored_reasons import InstallFailure
+from portaria.installs import claims, event_subscriptions
+from portaria.installs.connection_commit import ConnectionCommit, check_named, check_restorable
 from portaria.installs.exchange_outcomes import ExchangeOutcome, publish_failure
 from portaria.installs.grant_exchange import GrantExchange
 from portaria.installs.install_lease import InstallLease, outcome_of
@@ -85,6 +86,8 @@ class _Exchange:
             raise Rejected(item["reason"], item["detail"])
         client = oauth_clients.get(self.table, self.install.platform, self.install.client)
         if not item.get("connection"):
+            if self.install.account_id:
+                check_restorable(self.table, self.install)
             if self.install.connection:
                 check_named(self.install, connection_store.find(self.table, self.install.connection), client)
             credentials = self.grants.stored() or self.grants.exchange(client)
@@ -93,6 +96,8 @@ class _Exchange:
         connection = connection_store.get(self.table, item["connection"])
         if item["superseded"]:
             self.vault.remove(self.grants.secret_id)
+            if item.get("tags_of_superseded"):
+                claims.publish_tagged(self.settings.bus_name, connection)
         else:
             self._replace_previous(connection, client)
             event_bus.put(
@@ -103,6 +108,7 @@ class _Exchange:
                     "platform": connection.platform,
                     "client": connection.client,
                     "generation": item["generation"],
+                    "tags": connection.tags,
                 },
             )
         self.lease.end("connected", "connected_at = :now REMOVE lease_until", {":now": clock.to_iso(clock.now())})
@@ -116,7 +122,9 @@ class _Exchange:
             )
         if not item.get("connection") and (self.grants.has_stored or self.lease.attempt > 1):
             # Only then: Secrets Manager takes 50 deletions a second, and most failures of forged codes come before a grant.
-            self.vault.remove(self.grants.secret_id)
+            # The grant of an account that was not asked for is of no use to anyone, so it is not kept for a recovery.
+            is_foreign = rejected.reason == InstallFailure.OTHER_ACCOUNT
+            self.vault.remove(self.grants.secret_id, immediately=is_foreign)
         publish_failure(self.table, self.settings, self.install, item["account_host"], rejected)
         self.lease.end(
             "failed", "failed_at = :now REMOVE lease_until, sealed_grant", {":now": clock.to_iso(clock.now())}

@@ -7,11 +7,12 @@ from datetime import timedelta
 
 from portaria.aws import event_bus
 from portaria.aws.table import Conflict, Item, Table
-from portaria.connections import oauth_clients
+from portaria.connections import connection_store, oauth_clients, tag_index
 from portaria.core import clock
 from portaria.core.errors import Rejected
 from portaria.core.item_keys import install_key, install_lists, install_places
 from portaria.core.settings import ExchangeCodeSettings
+from portaria.core.tags import Tags
 from portaria.installs.install_messages import Install
 
 KEPT_FOR = timedelta(days=90)
@@ -38,6 +39,7 @@ def expire(install: Install, settings: ExchangeCodeSettings) -> ExchangeOutcome 
     expired = Rejected("code_expired", "the code reached the end of its life before it could be exchanged")
     publish_failure(table, settings, install, install.account_host, expired)
     now = clock.now()
+    expires_at = int((now + KEPT_FOR).timestamp())
     received_at = clock.to_iso(install.received_at)
     item: Item = {
         "pk": pk,
@@ -54,8 +56,11 @@ def expire(install: Install, settings: ExchangeCodeSettings) -> ExchangeOutcome 
         "received_at": received_at,
         "failed_at": clock.to_iso(now),
         "attempts": 0,
-        "expires_at": int((now + KEPT_FOR).timestamp()),
+        "expires_at": expires_at,
+        **install.from_link(),
     }
+    if entry := tag_index.install_entry(install.id, received_at, install.tags, expires_at):
+        table.put(entry)
     try:
         table.put(item, condition="attribute_not_exists(attempts) OR attempts = :none", values={":none": 0})
     except Conflict:
@@ -83,5 +88,15 @@ def publish_failure(
             "reason": rejected.reason,
             "detail": rejected.detail,
             "reconnect_url": reconnect_url,
+            "tags": install.tags or _tags_of_connection(table, install),
         },
     )
+
+
+def _tags_of_connection(table: Table, install: Install) -> Tags:
+    """The tags of the connection that the install was to authorize again."""
+    name = install.connection
+    if install.account_id:
+        name = connection_store.installed_name(install.platform, install.client, install.account_id)
+    connection = connection_store.find(table, name) if name else None
+    return connection.tags if connection else {}

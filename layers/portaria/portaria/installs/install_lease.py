@@ -6,6 +6,7 @@ import secrets
 
 from portaria.aws import boto3_clients
 from portaria.aws.table import Conflict, Item, Table
+from portaria.connections import tag_index
 from portaria.core import clock
 from portaria.core.errors import Retryable
 from portaria.core.item_keys import install_key, install_lists, install_places
@@ -37,17 +38,24 @@ class InstallLease:
         received_at = clock.to_iso(install.received_at)
         lists = install_lists("exchanging", install.platform, install.client)
         places = install_places(install.id, received_at)
+        expires_at = int((now + KEPT_FOR).timestamp())
+        if entry := tag_index.install_entry(install.id, received_at, install.tags, expires_at):
+            # Before the install has its tags: an entry that leads to nothing shows nothing.
+            self.table.put(entry)
+        from_link = install.from_link()
         self.item = self.table.update(
             *install_key(install.id),
             "SET #state = :exchanging, platform = :platform, client = :client, lease_until = :until, "
             "attempts = if_not_exists(attempts, :zero) + :one, account_host = if_not_exists(account_host, :host), "
             "arrived_by = if_not_exists(arrived_by, :arrived_by), received_at = if_not_exists(received_at, :received_at), "
             "list_pk = :list_pk, list_sk = if_not_exists(list_sk, :list_sk), "
-            "filter_pk = :filter_pk, filter_sk = if_not_exists(filter_sk, :filter_sk), expires_at = :expires_at",
+            "filter_pk = :filter_pk, filter_sk = if_not_exists(filter_sk, :filter_sk), expires_at = :expires_at"
+            + "".join(f", #{name} = if_not_exists(#{name}, :{name})" for name in from_link),
             condition="attribute_not_exists(pk) OR #state = :received OR (#state = :exchanging AND "
             "(attribute_not_exists(lease_until) OR lease_until < :now))",
-            names={"#state": "state"},
-            values={
+            names={"#state": "state"} | {f"#{name}": name for name in from_link},
+            values={f":{name}": value for name, value in from_link.items()}
+            | {
                 ":exchanging": "exchanging",
                 ":received": "received",
                 ":platform": install.platform,
@@ -60,7 +68,7 @@ class InstallLease:
                 ":arrived_by": install.source,
                 ":received_at": received_at,
                 **{f":{name}": value for name, value in (lists | places).items()},
-                ":expires_at": int((now + KEPT_FOR).timestamp()),
+                ":expires_at": expires_at,
             },
         )
 
@@ -71,7 +79,7 @@ class InstallLease:
             expression,
             condition="attempts = :attempt",
             values={**values, ":attempt": self.attempt},
-            names={"#state": "state"} if "#state" in expression else None,
+            names={f"#{name}": name for name in ("state", "tags") if f"#{name}" in expression} or None,
         )
 
     def end(self, state: str, expression: str, values: Item) -> None:

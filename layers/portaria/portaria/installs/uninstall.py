@@ -18,8 +18,8 @@ from datetime import timedelta
 
 from portaria import platforms
 from portaria.aws import event_bus, queues
-from portaria.aws.table import Conflict, Table
-from portaria.connections import connection_store, oauth_clients, webhook_endpoints
+from portaria.aws.table import Conflict, Table, update_of
+from portaria.connections import connection_store, oauth_clients, tag_index, webhook_endpoints
 from portaria.connections.tokens import provider
 from portaria.connections.vault import Vault
 from portaria.core import clock
@@ -122,6 +122,7 @@ class _Removal:
                 "client": connection.client,
                 "label": connection.label,
                 "why": why,
+                "tags": connection.tags,
             },
         )
         return RemovalOutcome("removed")
@@ -177,22 +178,26 @@ def _mark(table: Table, connection: Connection, why: str) -> None:
     A deleted one leaves the index `by_filter`, because lists do not show it.
     """
     now = clock.now()
+    expires_at = int((now + KEPT_FOR).timestamp())
     is_listed = why != DELETED
     listed = connection_store.filter_keys(connection, "removed") if is_listed else {}
-    table.update(
+    removal = update_of(
         *connection_store.key(connection.name),
         "SET #state = :removed, #reason = :why, updated_at = :now, expires_at = :expires_at"
         + "".join(f", {name} = :{name}" for name in listed)
         + " REMOVE lease_until, retry_at, tries, sealed, sealed_next, announce, due_pk, due_at"
         + ("" if is_listed else ", filter_pk, filter_sk"),
-        condition="generation = :generation",
+        condition=f"generation = :generation AND {connection_store.TAGS_UNCHANGED}",
         names={"#state": "state", "#reason": "reason"},
         values={
             ":removed": "removed",
             ":why": why,
             ":now": clock.to_iso(now),
-            ":expires_at": int((now + KEPT_FOR).timestamp()),
+            ":expires_at": expires_at,
             ":generation": connection.generation,
             **{f":{name}": value for name, value in listed.items()},
-        },
+        }
+        | connection_store.tags_fence(connection),
     )
+    entry = tag_index.connection_writes(connection.name, {}, connection.tags, expires_at=expires_at)
+    table.write_all([removal, *entry])

@@ -14,8 +14,7 @@ from portaria.aws import event_bus
 from portaria.aws.table import Conflict, Table
 from portaria.core import clock
 
-# No dead letter has this id.
-PARTITION = "DEAD_LETTER#COUNTS"
+PARTITION = "DEAD_LETTER_COUNTS"
 PUBLISHED_AT_ONCE = 100
 # Longer than the bus can be unavailable.
 KEPT_FOR = timedelta(days=14)

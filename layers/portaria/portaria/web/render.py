@@ -32,6 +32,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from portaria.web.branding import NO_BRAND, Brand
+from portaria.webhooks.customer_return import CustomerReturn
 
 LANGUAGES = {"pt": "pt-BR", "es": "es", "en": "en"}
 
@@ -54,10 +55,12 @@ _REJECTIONS: dict[str, tuple[str, str | None]] = {
     "unknown_client": ("tell_operator", "unknown_address"),
     "unknown_install": ("start_again", None),
     "unavailable": ("reload", "unavailable"),
-    "missing_ticket": ("ask_for_link", "link"),
-    "unknown_ticket": ("ask_for_link", "link"),
-    "expired_ticket": ("ask_for_link", "link"),
-    "used_ticket": ("ask_for_link", "link"),
+    "missing_link": ("ask_for_link", "link"),
+    "unknown_link": ("ask_for_link", "link"),
+    "expired_link": ("ask_for_link", "link"),
+    "used_link": ("ask_for_link", "link"),
+    "foreign_origin": ("ask_for_link", "link"),
+    "bad_form": ("ask_for_link", "link"),
 }
 _FAILURES: dict[str, tuple[str, str | None]] = {
     "code_expired": ("promptly", "code_expired"),
@@ -76,6 +79,7 @@ _FAILURES: dict[str, tuple[str, str | None]] = {
     "domain_not_registered": ("tell_operator", "domain_not_registered"),
     "api_domains_missing": ("tell_operator", "domain_not_registered"),
     "connection_gone": ("ask_for_link", "connection_gone"),
+    "other_account": ("other_account", "link"),
 }
 _OTHER: tuple[str, str | None] = ("start_again", None)
 # The same for a sign-on link; the reason has the text `sign_on.…`.
@@ -111,17 +115,6 @@ def language_of(accept_language: str | None) -> str:
             if weight > best_weight:
                 best, best_weight = wanted[1], weight
     return best
-
-
-@dataclass(frozen=True)
-class CustomerReturn:
-    """Where a customer goes back to: `url` with the result, and `origin`, the only one that a popup window's message is for.
-
-    `url` is empty while the install is not over.
-    """
-
-    origin: str
-    url: str = ""
 
 
 def start(
@@ -208,6 +201,16 @@ def result(
         failures=_FAILURES if connecting else {},
         other=_OTHER,
     )
+
+
+def claim(language: str, *, state: str, brand: Brand = NO_BRAND) -> Page:
+    """The page of a claim link: one button, whose form goes to this page's own address."""
+    return _page("claim.html", language, policy={"form-action": "'self'"}, brand=brand, form_state=state)
+
+
+def claimed(language: str, *, brand: Brand = NO_BRAND) -> Page:
+    """The page after a claim was confirmed."""
+    return _page("claimed.html", language, brand=brand)
 
 
 def refused(

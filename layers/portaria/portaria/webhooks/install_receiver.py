@@ -30,9 +30,9 @@ from portaria.core.http_request import HttpRequest
 from portaria.core.item_keys import install_key, install_lists, install_places
 from portaria.core.settings import AcceptInstallSettings
 from portaria.webhooks import arrival_sources
-from portaria.webhooks.light_table import CONDITION_FAILED, Item, LightTable, text
+from portaria.webhooks.light_table import CONDITION_FAILED, Item, LightTable, Value, text
 from portaria.webhooks.oauth_client_cache import OAuthClientCache, unknown_client
-from portaria.webhooks.oauth_state import COOKIE, OAuthStates, code_verifier
+from portaria.webhooks.oauth_state import COOKIE, REFUSED, OAuthStates, code_verifier
 from portaria.webhooks.request_log import count, log
 from portaria.webhooks.time_budget import TimeBudget
 
@@ -47,6 +47,9 @@ INSTALL_LIFE_S = 90 * 24 * 60 * 60
 # Partitions that keep the arrivals which their queue did not take.
 ARRIVALS = "ARRIVALS"
 UNPROVEN_ARRIVALS = "ARRIVALS#UNPROVEN"
+
+# What an install is told of the link that it began with. The tags are JSON text.
+LINK_FIELDS = ("link", "account_id", "tags", "return_url", "language")
 
 CheckHost = Callable[[OAuthClient, str], None]
 
@@ -72,8 +75,8 @@ class InstallReceiver:
 
     def accept(
         self, callback: OAuthCallback, request: HttpRequest, budget: TimeBudget, check_host: CheckHost | None = None
-    ) -> str:
-        """Store the code and return the install's id.
+    ) -> tuple[str, str]:
+        """Store the code; returns the install's id, and how its pages are shown (`popup` or empty).
 
         `check_host` raises `Rejected` for an account's host that the client is not for; the worker checks it again.
         Raises `Rejected` for an unknown client and for a state that is not this browser's, `Retryable` or `AwsError`
@@ -85,18 +88,21 @@ class InstallReceiver:
         received_at = clock.to_iso(clock.now())
         source = arrival_sources.hash_address(request.source_address)
         bound: dict[str, str] = {}
+        display = ""
         if callback.state is None or check_host:
             self._check_client(platform, client, budget, callback.account_host, check_host)
         if callback.state is not None:
             browser = request.cookie(COOKIE)
             state = self._states.claim(callback.state, platform, client, browser, used_by=install)
+            display = text(state, "display")
+            bound = {name: value for name in LINK_FIELDS if (value := text(state, name))}
             if connection := text(state, "connection"):
-                bound = {
+                bound |= {
                     "connection": connection,
                     "code_verifier": code_verifier(browser, callback.state).reveal(),
                 }
                 callback = callback._replace(account_host=text(state, "account_host"))
-            self._write_received(install, callback, platform, client, received_at)
+            self._write_received(install, callback, platform, client, received_at, bound)
         is_proven = callback.state is not None or self._clients.is_known_source(platform, client, source)
         known = {
             "install_id": install,
@@ -110,14 +116,14 @@ class InstallReceiver:
         if source:
             message["address_hash"] = source
         self._store(message, known, source, is_proven, budget)
-        return install
+        return install, display
 
     def refuse(self, refusal: Refusal, request: HttpRequest) -> Item:
-        """The customer refused: their state is used. Returns its item, empty where that failed."""
+        """The customer refused: their state is used. Returns its item, or an empty one where that failed."""
         platform, client = request.path_parameter("platform"), request.path_parameter("client")
         if refusal.state is not None:
             try:
-                return self._states.claim(refusal.state, platform, client, request.cookie(COOKIE), used_by="refused")
+                return self._states.claim(refusal.state, platform, client, request.cookie(COOKIE), used_by=REFUSED)
             except (Rejected, Retryable, AwsError) as error:
                 log("INFO", "refusal_without_state", platform=platform, error=str(error))
         return {}
@@ -137,11 +143,17 @@ class InstallReceiver:
             check_host(found, host)
 
     def _write_received(
-        self, install: str, callback: OAuthCallback, platform: str, client: str, received_at: str
+        self,
+        install: str,
+        callback: OAuthCallback,
+        platform: str,
+        client: str,
+        received_at: str,
+        bound: dict[str, str],
     ) -> None:
         """Write an install for its status page. A failure is only logged, because the worker writes the install as well."""
         pk, sk = install_key(install)
-        item: dict[str, str | int] = {
+        item: dict[str, Value] = {
             "pk": pk,
             "sk": sk,
             **install_lists("received", platform, client),
@@ -155,6 +167,9 @@ class InstallReceiver:
             "attempts": 0,
             "expires_at": int(time.time()) + INSTALL_LIFE_S,
         }
+        item |= {name: bound[name] for name in ("link", "return_url", "language") if name in bound}
+        if "tags" in bound:
+            item["tags"] = json.loads(bound["tags"])
         try:
             self._table.put(item, STATUS_S, condition="attribute_not_exists(pk)")
         except AwsError as error:
@@ -184,7 +199,7 @@ class InstallReceiver:
             return
         kept_in = ARRIVALS if is_proven else UNPROVEN_ARRIVALS
         expires_at = int(time.time()) + KEPT_LIFE_S
-        item: dict[str, str | int] = {"pk": kept_in, "sk": known["install_id"], "body": body, "expires_at": expires_at}
+        item: dict[str, Value] = {"pk": kept_in, "sk": known["install_id"], "body": body, "expires_at": expires_at}
         try:
             self._table.put(item, budget.part(KEEP_S))
         except (Retryable, AwsError) as error:

@@ -1,6 +1,7 @@
-"""The start of an install in a browser: the install page, or an authorization link with a ticket.
+"""The start of an install in a browser: the install page, with or without an install link.
 
-A ticket opens the link of one connection, once. This module is not used by the install webhook itself.
+A link's token is in its URL; `installs.install_links` creates links. What the link holds (tags, return URL, connection) goes
+from its item into the state of this browser. This module is not used by the install webhook itself.
 """
 
 from __future__ import annotations
@@ -11,40 +12,32 @@ from portaria.aws.light_client import AwsError
 from portaria.core.callbacks import OAuthClient, Secret
 from portaria.core.error_roots import Rejected
 from portaria.core.http_request import HttpRequest
-from portaria.core.item_keys import ticket_key
+from portaria.core.item_keys import install_link_id, install_link_key
+from portaria.webhooks.customer_return import POPUP
 from portaria.webhooks.light_table import CONDITION_FAILED, Item, LightTable, text
 from portaria.webhooks.oauth_client_cache import OAuthClientCache, unknown_client
-from portaria.webhooks.oauth_state import (
-    CLAIM_S,
-    COOKIE,
-    TOKEN,
-    OAuthStates,
-    code_challenge,
-    code_verifier,
-    epoch,
-    sha256,
-)
+from portaria.webhooks.oauth_state import TOKEN, OAuthStates, code_challenge, code_verifier, epoch, sha256, used_link
 
 PAGE_READ_S = 2.0
-# For each of the three calls that a ticket takes, after the client has been read: together inside the function's six seconds.
-TICKET_S = 1.2
+# For each of the four calls that a link takes, after the client has been read: together inside the function's six seconds.
+LINK_S = 0.9
+# What a state holds of its link. `connection` goes with `account_host`, for a provider that is asked for one connection.
+BOUND = ("account_id", "tags", "return_url", "language")
+BOUND_TO_CONNECTION = ("connection", "account_host")
 
 
-class InstallPageSession(NamedTuple):
-    """An install page that was opened: the client, its one-time state, and the cookie that ties it to this browser."""
-
-    client: OAuthClient
-    state: Secret
-    browser: Secret
-
-
-class Authorization(NamedTuple):
-    """A ticket that was used: a one-time state for this browser, and the scopes to request from the provider."""
+class InstallSession(NamedTuple):
+    """An install that was started: the client, a one-time state for this browser, and the scopes to request of the provider
+    that a link was made for. `language` is the link's, empty for the browser's. `return_url` is where the customer returns to,
+    and `display` is `popup` for an install in a window that the application opened."""
 
     client: OAuthClient
     state: Secret
     browser: Secret
-    scopes: str
+    scopes: str = ""
+    language: str = ""
+    return_url: str = ""
+    display: str = ""
 
     @property
     def code_challenge(self) -> str:
@@ -52,80 +45,101 @@ class Authorization(NamedTuple):
 
 
 class InstallSessions:
-    """Opens install pages and authorization links."""
+    """Opens install pages and install links."""
 
     def __init__(self, table: LightTable, clients: OAuthClientCache, states: OAuthStates) -> None:
         self._table = table
         self._clients = clients
         self._states = states
 
-    def begin(self, request: HttpRequest) -> InstallPageSession:
-        """Open the install page: a new state, and this browser's cookie, the old one where it has one.
+    def begin(self, request: HttpRequest, browser: str) -> InstallSession:
+        """Open the install page without a link: a new state for this browser.
 
-        With the old cookie a person can open the page twice and finish either. Raises `Rejected` (`unknown_client`),
-        `Retryable` and `AwsError`.
+        Raises `Rejected` (`unknown_client`), `Retryable` and `AwsError`.
         """
-        platform, name = request.path_parameter("platform"), request.path_parameter("client")
-        client = self._client(platform, name)
-        state, cookie = self._states.create(platform, name, request.cookie(COOKIE), CLAIM_S)
-        return InstallPageSession(client, state, cookie)
+        client = self._client(request)
+        state = self._states.create(client.platform, client.name, browser, LINK_S)
+        return InstallSession(client, state, Secret(browser))
 
-    def authorize(self, request: HttpRequest, ticket: Secret) -> Authorization:
-        """Use a ticket: a state for the connection that it was made for, bound to this browser.
+    def open_link(self, request: HttpRequest, token: Secret, browser: str) -> InstallSession:
+        """Open an install link: a state with what the link holds, for this browser.
 
-        Raises `Rejected` (`unknown_client`, `unknown_ticket`, `expired_ticket`, `used_ticket`), `Retryable` and `AwsError`.
-        The state is stored first, so a failure does not use the ticket; of two browsers that open one link, one continues.
+        A link for a single use belongs to the browser that opens it first, which gets the same state each time. The state is
+        stored before the link is marked, so a failure does not use the link up. Raises `Rejected` (`unknown_client` and as
+        `find_link`), `Retryable` and `AwsError`.
         """
-        platform, name = request.path_parameter("platform"), request.path_parameter("client")
-        if not TOKEN.fullmatch(ticket.reveal()):
-            raise _unknown_ticket()
-        client = self._client(platform, name)
-        item = self._unused(ticket, platform, name)
-        bound = {field: text(item, field) for field in ("connection", "account_host")}
-        state, cookie = self._states.create(platform, name, request.cookie(COOKIE), TICKET_S, bound)
-        self._use(ticket, state)
-        return Authorization(client, state, cookie, text(item, "scopes"))
+        client = self._client(request)
+        link, item = find_link(self._table, token, client, ("install", "reconnect"))
+        is_single = text(item, "single_use") == "1"
+        if is_single and text(item, "used_by") not in ("", sha256(browser)):
+            raise used_link()
+        names = BOUND + (BOUND_TO_CONNECTION if text(item, "account_host") else ())
+        display = POPUP if request.query.get("display") == [POPUP] else ""
+        bound = {"link": link} | {name: value for name in names if (value := text(item, name))}
+        if display:
+            bound["display"] = display
+        state = self._states.create(
+            client.platform, client.name, browser, LINK_S, bound, once=token.reveal() if is_single else ""
+        )
+        if is_single:
+            self._use(link, browser)
+        return InstallSession(
+            client,
+            state,
+            Secret(browser),
+            text(item, "scopes"),
+            text(item, "language"),
+            text(item, "return_url"),
+            display,
+        )
 
-    def _client(self, platform: str, name: str) -> OAuthClient:
-        client = self._clients.find(platform, name, PAGE_READ_S)
+    def _client(self, request: HttpRequest) -> OAuthClient:
+        client = self._clients.find(request.path_parameter("platform"), request.path_parameter("client"), PAGE_READ_S)
         if client is None:
             raise unknown_client()
         return client
 
-    def _unused(self, ticket: Secret, platform: str, client: str) -> Item:
-        item = self._table.get(ticket_key(ticket.reveal()), TICKET_S)
-        if item is None or (text(item, "platform"), text(item, "client")) != (platform, client):
-            raise _unknown_ticket()
-        # By the clock, since DynamoDB deletes expired items up to days late.
-        if int(text(item, "expires_at") or 0) <= epoch(0):
-            raise Rejected(
-                "expired_ticket", "this link was good for 15 minutes: ask for a new one", field="ticket", status=404
-            )
-        if text(item, "used_by"):
-            raise _used_ticket()
-        return item
-
-    def _use(self, ticket: Secret, state: Secret) -> None:
+    def _use(self, link: str, browser: str) -> None:
         try:
             self._table.update(
-                ticket_key(ticket.reveal()),
-                "SET #used_by = :used_by",
-                # Or by this very call, which a broken connection may have carried out already.
+                install_link_key(link),
+                "SET #used_by = :used_by, #used_at = if_not_exists(#used_at, :used_at)",
                 "attribute_exists(pk) AND (attribute_not_exists(#used_by) OR #used_by = :used_by)",
-                {"used_by": sha256(state.reveal())},
-                TICKET_S,
+                {"used_by": sha256(browser), "used_at": iso_now()},
+                LINK_S,
             )
         except AwsError as error:
             if error.code != CONDITION_FAILED:
                 raise
-            raise _used_ticket() from None
+            raise used_link() from None
 
 
-def _unknown_ticket() -> Rejected:
-    return Rejected(
-        "unknown_ticket", "this link was not given out here, or long ago: ask for a new one", field="ticket"
-    )
+def find_link(table: LightTable, token: Secret, client: OAuthClient, purposes: tuple[str, ...]) -> tuple[str, Item]:
+    """A link's id and item. Raises `Rejected` (`unknown_link`, `expired_link`), `Retryable` and `AwsError`."""
+    if not TOKEN.fullmatch(token.reveal()):
+        raise unknown_link()
+    link = install_link_id(token.reveal())
+    return link, read_link(table, link, client, purposes)
 
 
-def _used_ticket() -> Rejected:
-    return Rejected("used_ticket", "this link has been opened already: ask for a new one", field="ticket", status=404)
+def read_link(table: LightTable, link: str, client: OAuthClient, purposes: tuple[str, ...]) -> Item:
+    """A link's item. Raises as `find_link`; a link of another client or for another purpose is unknown here."""
+    item = table.get(install_link_key(link), LINK_S)
+    if item is None or (text(item, "platform"), text(item, "client")) != (client.platform, client.name):
+        raise unknown_link()
+    if text(item, "purpose") not in purposes:
+        raise unknown_link()
+    # By the clock, since DynamoDB deletes expired items up to days late, and links are kept for a week after their end.
+    if int(text(item, "ends_at") or 0) <= epoch(0):
+        raise Rejected("expired_link", "this link has expired: ask for a new one", field="link", status=404)
+    return item
+
+
+def unknown_link() -> Rejected:
+    return Rejected("unknown_link", "this link was not given out here, or long ago: ask for a new one", field="link")
+
+
+def iso_now() -> str:
+    from portaria.core import clock  # noqa: PLC0415 - the receiver has imported it; here only links need it
+
+    return clock.to_iso(clock.now())

@@ -17,14 +17,15 @@ _INSTALL_ID = re.compile(r"[a-z2-7]{26}")
 class InstallStatus(NamedTuple):
     """How far an install is: received, exchanging, connected or failed (with a reason).
 
-    `return_url` and `language` are those of the link that it began with; empty where there was none.
+    The rest comes from its install link: its id, the language of the pages, and where the customer returns to.
     """
 
     state: str
     reason: str = ""
     account: str = ""
-    return_url: str = ""
+    link: str = ""
     language: str = ""
+    return_url: str = ""
 
 
 def read_status(table: LightTable, install: str) -> InstallStatus:
@@ -37,10 +38,5 @@ def read_status(table: LightTable, install: str) -> InstallStatus:
     item = table.get(install_key(install), READ_S)
     if item is None:
         return InstallStatus("received")
-    return InstallStatus(
-        text(item, "state") or "received",
-        text(item, "reason"),
-        text(item, "account_host"),
-        text(item, "return_url"),
-        text(item, "language"),
-    )
+    names = ("reason", "account_host", "link", "language", "return_url")
+    return InstallStatus(text(item, "state") or "received", *(text(item, name) for name in names))

@@ -15,7 +15,11 @@ from portaria.core.item_keys import ItemKey
 # Attributes as DynamoDB writes them: {"state": {"S": "received"}}.
 Item = dict[str, Any]
 
+# What is written: text, a whole number, or a map of texts.
+Value = str | int | dict[str, str]
+
 CONDITION_FAILED = "ConditionalCheckFailedException"
+CANCELED = "TransactionCanceledException"
 
 
 class LightTable:
@@ -44,11 +48,8 @@ class LightTable:
         items: list[Item] = answer.get("Responses", {}).get(self.name, [])
         return {text(item, "pk"): item for item in items}
 
-    def put(self, item: dict[str, str | int], timeout_s: float, *, condition: str = "") -> None:
-        request: dict[str, Any] = {
-            "TableName": self.name,
-            "Item": {name: _typed(value) for name, value in item.items()},
-        }
+    def put(self, item: dict[str, Value], timeout_s: float, *, condition: str = "") -> None:
+        request = self._put(item)
         if condition:
             request["ConditionExpression"] = condition
         self._client.call("PutItem", request, timeout_s=timeout_s)
@@ -60,18 +61,40 @@ class LightTable:
 
         The expressions name attributes `#name` and values `:name`.
         """
+        request = self._update(key, expression, condition, values) | {"ReturnValues": "ALL_NEW"}
+        item: Item = self._client.call("UpdateItem", request, timeout_s=timeout_s).get("Attributes", {})
+        return item
+
+    def update_and_put(
+        self,
+        key: ItemKey,
+        expression: str,
+        condition: str,
+        values: dict[str, str | int],
+        items: list[dict[str, Value]],
+        timeout_s: float,
+    ) -> None:
+        """Change an item on a condition and put others, all or none. Raises `AwsError` with the code `CANCELED` also where
+        another transaction was first."""
+        writes = [
+            {"Update": self._update(key, expression, condition, values)},
+            *({"Put": self._put(item)} for item in items),
+        ]
+        self._client.call("TransactWriteItems", {"TransactItems": writes}, timeout_s=timeout_s)
+
+    def _put(self, item: dict[str, Value]) -> dict[str, Any]:
+        return {"TableName": self.name, "Item": {name: _typed(value) for name, value in item.items()}}
+
+    def _update(self, key: ItemKey, expression: str, condition: str, values: dict[str, str | int]) -> dict[str, Any]:
         names = re.findall(r"#(\w+)", f"{expression} {condition}")
-        request = {
+        return {
             "TableName": self.name,
             "Key": _typed_key(key),
             "UpdateExpression": expression,
             "ConditionExpression": condition,
             "ExpressionAttributeNames": {f"#{name}": name for name in names},
             "ExpressionAttributeValues": {f":{name}": _typed(value) for name, value in values.items()},
-            "ReturnValues": "ALL_NEW",
         }
-        item: Item = self._client.call("UpdateItem", request, timeout_s=timeout_s).get("Attributes", {})
-        return item
 
     def close(self) -> None:
         self._client.close()
@@ -86,5 +109,7 @@ def _typed_key(key: ItemKey) -> dict[str, dict[str, str]]:
     return {"pk": {"S": key[0]}, "sk": {"S": key[1]}}
 
 
-def _typed(value: str | int) -> dict[str, str]:
+def _typed(value: Value) -> dict[str, Any]:
+    if isinstance(value, dict):
+        return {"M": {name: {"S": inner} for name, inner in value.items()}}
     return {"S": value} if isinstance(value, str) else {"N": str(value)}

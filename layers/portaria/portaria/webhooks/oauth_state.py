@@ -16,7 +16,7 @@ import time
 from portaria.aws.light_client import AwsError
 from portaria.core.callbacks import Secret
 from portaria.core.error_roots import Rejected
-from portaria.webhooks.light_table import CONDITION_FAILED, Item, LightTable, text
+from portaria.webhooks.light_table import CONDITION_FAILED, Item, LightTable, Value, text
 
 # A browser's cookie, which ties a state to that browser.
 COOKIE = "__Host-portaria"
@@ -24,7 +24,9 @@ COOKIE_LIFE_S = 30 * 60
 STATE_LIFE_S = 30 * 60
 # A person waits for this call, not a webhook.
 CLAIM_S = 1.5
-# The form of states, cookies and tickets: 32 random bytes.
+# What a state is used by once the customer has refused.
+REFUSED = "refused"
+# The form of states, cookies and links' tokens: 32 bytes.
 TOKEN = re.compile(r"[A-Za-z0-9_-]{43}")
 
 
@@ -35,26 +37,49 @@ class OAuthStates:
         self._table = table
 
     def create(
-        self, platform: str, client: str, browser: str, timeout_s: float, bound: dict[str, str] | None = None
-    ) -> tuple[Secret, Secret]:
-        """Store a state; returns it and the cookie of its browser, `browser` where that is such a cookie.
+        self,
+        platform: str,
+        client: str,
+        browser: str,
+        timeout_s: float,
+        bound: dict[str, str] | None = None,
+        *,
+        once: str = "",
+    ) -> Secret:
+        """Store a state for the browser with this cookie, and return it.
 
-        `bound` are further attributes of the item: the connection that the grant is for. Raises `Retryable` and `AwsError`.
+        `bound` are further attributes of the item: what an install link holds. With `once`, a link's token, a browser gets the
+        same state each time. Raises `Rejected` (`used_link`) where that state is used, `Retryable` and `AwsError`.
         """
-        state = random_token()
-        cookie = browser if TOKEN.fullmatch(browser) else random_token()
+        state = _derive(browser, f"state:{once}") if once else random_token()
         pk, sk = _key(state)
-        item: dict[str, str | int] = {
+        item: dict[str, Value] = {
             "pk": pk,
             "sk": sk,
             "platform": platform,
             "client": client,
-            "browser": sha256(cookie),
+            "browser": sha256(browser),
             "expires_at": epoch(STATE_LIFE_S),
             **(bound or {}),
         }
-        self._table.put(item, timeout_s)
-        return Secret(state), Secret(cookie)
+        try:
+            self._table.put(item, timeout_s, condition="attribute_not_exists(pk)" if once else "")
+        except AwsError as error:
+            if error.code != CONDITION_FAILED:
+                raise
+            self._extend(state, timeout_s)
+        return Secret(state)
+
+    def _extend(self, state: str, timeout_s: float) -> None:
+        """Let a state that this browser has had before, and has not used, live for its whole time again."""
+        condition = "attribute_exists(pk) AND (attribute_not_exists(#used_by) OR #used_by = :refused)"
+        values: dict[str, str | int] = {"expires_at": epoch(STATE_LIFE_S), "refused": REFUSED}
+        try:
+            self._table.update(_key(state), "SET #expires_at = :expires_at", condition, values, timeout_s)
+        except AwsError as error:
+            if error.code != CONDITION_FAILED:
+                raise
+            raise used_link() from None
 
     def claim(self, state: Secret, platform: str, client: str, browser: str, *, used_by: str) -> Item:
         """Mark a state as used: only by the browser and for the client it was made for, or again by the same `used_by`.
@@ -68,13 +93,15 @@ class OAuthStates:
             raise _foreign_state()
         conditions = (
             "#platform = :platform AND #client = :client AND #browser = :browser AND #expires_at > :now",
-            "(attribute_not_exists(#used_by) OR #used_by = :used_by)",
+            # A customer who said no can change their mind, as long as there is a link to come back by.
+            "(attribute_not_exists(#used_by) OR #used_by = :used_by OR (#used_by = :refused AND attribute_exists(#link)))",
         )
         values: dict[str, str | int] = {
             "platform": platform,
             "client": client,
             "browser": sha256(browser),
             "used_by": used_by,
+            "refused": REFUSED,
             "now": epoch(0),
         }
         try:
@@ -101,12 +128,25 @@ class OAuthStates:
 
 def code_verifier(browser: str, state: Secret) -> Secret:
     """PKCE's secret (RFC 7636, 4.1) of one authorization. It is derived from the browser's cookie, so it is stored nowhere."""
-    return Secret(_base64url(hmac.digest(browser.encode(), f"pkce:{state.reveal()}".encode(), "sha256")))
+    return Secret(_derive(browser, f"pkce:{state.reveal()}"))
+
+
+def _derive(browser: str, purpose: str) -> str:
+    """43 characters that only the holder of the browser's cookie knows."""
+    return _base64url(hmac.digest(browser.encode(), purpose.encode(), "sha256"))
 
 
 def code_challenge(verifier: Secret) -> str:
     """RFC 7636, 4.2, method S256."""
     return _base64url(hashlib.sha256(verifier.reveal().encode()).digest())
+
+
+def browser_of(cookie: str) -> str:
+    """The browser's cookie, or a new one where it has none that was made here.
+
+    With the old cookie a person can open the page twice and finish either.
+    """
+    return cookie if TOKEN.fullmatch(cookie) else random_token()
 
 
 def random_token() -> str:
@@ -129,6 +169,10 @@ def sha256(value: str) -> str:
 
 def _base64url(content: bytes) -> str:
     return base64.urlsafe_b64encode(content).decode().rstrip("=")
+
+
+def used_link() -> Rejected:
+    return Rejected("used_link", "this link has been used already: ask for a new one", field="link", status=404)
 
 
 def _unknown_state() -> Rejected:

@@ -25,6 +25,7 @@ def paths() -> Document:
     return {
         root: {"get": _arrive()},
         f"{root}/start": {"get": _start()},
+        f"{root}/claim": {"get": _claim_page(), "post": _confirm_claim()},
         f"{root}/result/{{install}}": {"get": _result()},
         f"{root}/logo/{{version}}": {"get": _logo()},
     }
@@ -69,24 +70,70 @@ def _arrive() -> Document:
 
 
 def _start() -> Document:
-    ticket = parameters.query(
-        "ticket", "The ticket of a link that `create_authorization` returned.", TEXT, "EXAMPLE-ticket"
+    link = parameters.query("link", "The token of an install link.", TEXT, "EXAMPLE-token")
+    display = parameters.query(
+        "display",
+        "`popup` if your application opened the link in a window of its own.",
+        TEXT | {"enum": ["popup"]},
+        "popup",
     )
     return operation(
         "show_install_page", "install", "Open an install page",
-        "The page on which a customer installs an application. A link of `create_authorization` redirects to the provider's "
-        "consent page instead.",
-        parameters=[PLATFORM, CLIENT, ticket, ACCEPT, ACCEPT_LANGUAGE],
+        "The page on which a customer installs an application. An install link for one connection of a provider redirects to "
+        "the provider's consent page instead.",
+        parameters=[PLATFORM, CLIENT, link, display, ACCEPT, ACCEPT_LANGUAGE],
         responses={
             "200": response("The install page.", ["Set-Cookie"], html=True),
             "303": response("The browser goes to the consent page.", ["Location", "Set-Cookie"]),
             "400": response("The query is not valid.", html=True, text="bad_query: …\n"),
             "404": response(
                 "The OAuth client does not exist, or the link does not exist, was used or has expired.", html=True,
-                text="used_ticket: …\n",
+                text="used_link: …\n",
             ),
             "414": response("The query is too long.", html=True, text="query_too_long: …\n"),
             "503": later("Temporarily unavailable: open it again.", html=True, text="unavailable: …\n"),
+        },
+    )  # fmt: skip
+
+
+def _claim_page() -> Document:
+    link = parameters.query("link", "The token of a claim link.", TEXT, "EXAMPLE-token")
+    return operation(
+        "show_claim_page", "install", "Open a claim link",
+        "The page on which a person confirms which of your customers an account belongs to. Opening it changes nothing.",
+        parameters=[PLATFORM, CLIENT, link, ACCEPT, ACCEPT_LANGUAGE],
+        responses={
+            "200": response("The page with its button.", ["Set-Cookie"], html=True),
+            "400": response("The link is not known here.", html=True, text="unknown_link: …\n"),
+            "404": response(
+                "The OAuth client does not exist, or the link was used or has expired.", html=True, text="used_link: …\n"
+            ),
+            "414": response("The query is too long.", html=True, text="query_too_long: …\n"),
+            "503": later("Temporarily unavailable: open it again.", html=True, text="unavailable: …\n"),
+        },
+    )  # fmt: skip
+
+
+def _confirm_claim() -> Document:
+    form: Document = {
+        "type": "object",
+        "description": "The form of the page.",
+        "properties": {"state": TEXT | {"description": "The state of the page.", "examples": ["EXAMPLE-state"]}},
+        "required": ["state"],
+    }
+    content = {"application/x-www-form-urlencoded": {"schema": form, "example": {"state": "EXAMPLE-state"}}}
+    return operation(
+        "confirm_claim", "install", "Confirm a claim",
+        "The button of the claim page: the link's tags are attached to the account's connection.",
+        parameters=[PLATFORM, CLIENT, ACCEPT, ACCEPT_LANGUAGE],
+        requestBody={"description": "The form of the page.", "required": True, "content": content},
+        responses={
+            "200": response("The tags will be attached.", html=True),
+            "303": response("The same, and the browser goes to the link's return URL.", ["Location"]),
+            "400": response("The form or its state is not valid.", html=True, text="foreign_state: …\n"),
+            "403": response("Another site sent the form.", html=True, text="foreign_origin: …\n"),
+            "404": response("The link was used or has expired.", html=True, text="used_link: …\n"),
+            "503": later("Temporarily unavailable: send it again.", html=True, text="unavailable: …\n"),
         },
     )  # fmt: skip
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from http import HTTPStatus
 
+from portaria.api import validation
 from portaria.api.operation import Operation
 
 Reasons = dict[HTTPStatus, tuple[str, ...]]
@@ -104,7 +105,8 @@ SPECIFIC: dict[str, Reasons] = {
     "show_oauth_client": _UNKNOWN_CLIENT,
     "replace_oauth_client": together(_UNKNOWN_CLIENT, _CLIENT_INPUT, {CONFLICT: ("client_fixed", "client_in_use")}),
     "delete_oauth_client": together(_UNKNOWN_CLIENT, {CONFLICT: ("client_in_use",), UNAVAILABLE: ("vault_unavailable",)}),
-    "list_connections": {BAD_REQUEST: ("bad_filter",)},
+    "list_connections": {BAD_REQUEST: ("bad_filter", "bad_tags")},
+    "list_installs": {BAD_REQUEST: ("bad_filter", "bad_tags")},
     "create_connection": {
         BAD_REQUEST: (
             "masked_secret", "credentials_refused", "bad_allowed_domain", "bad_header_name", "domain_not_registered",
@@ -169,6 +171,17 @@ SPECIFIC: dict[str, Reasons] = {
             UNAVAILABLE: ("queue_unavailable",),
         },
     ),
+    "replace_tags": together(
+        _UNKNOWN_CONNECTION, {BAD_REQUEST: ("bad_tags",), CONFLICT: ("connection_removed", "changed_meanwhile")}
+    ),
+    "create_install_link": {
+        BAD_REQUEST: ("bad_tags", "bad_return_url", "return_url_not_registered", "unknown_client", "unknown_connection"),
+        CONFLICT: (
+            "not_authorisable", "connection_removed", "unknown_client", "api_domains_missing", "domain_not_registered",
+        ),
+    },
+    "show_install_link": {NOT_FOUND: ("unknown_install_link",)},
+    "delete_install_link": {NOT_FOUND: ("unknown_install_link",)},
     "show_install": {NOT_FOUND: ("unknown_install",)},
     "list_receipts": together(_UNKNOWN_CONNECTION, {BAD_REQUEST: ("unclear_filters",)}),
     "show_receipt": {NOT_FOUND: ("unknown_receipt",)},
@@ -213,7 +226,7 @@ def reasons(operation: Operation) -> Reasons:
 def _of_shape(operation: Operation) -> list[Reasons]:
     found: list[Reasons] = []
     if operation.listing:
-        filters = tuple(f"bad_{name}" for name in operation.filters)
+        filters = tuple(map(validation.filter_reason, operation.filters))
         found.append({BAD_REQUEST: ("bad_limit", "bad_cursor", "unknown_parameter", "parameter_repeated", *filters)})
     if operation.input:
         found.append({BAD_REQUEST: ("invalid_input", "bad_json", "bad_body"), TOO_LARGE: ("body_too_large",)})

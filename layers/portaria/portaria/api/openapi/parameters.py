@@ -26,6 +26,7 @@ _PATH: dict[str, Parameter] = {
 _OF_COLLECTION: dict[str, Parameter] = {
     "routes": Parameter(validation.NAME, "The name of the route."),
     "destinations": Parameter(validation.NAME, "The name of the destination."),
+    "install-links": Parameter(r"[A-Za-z0-9_-]{1,64}", "The install link's id."),
     "installs": Parameter(r"[A-Za-z0-9_-]{1,64}", "The install's id."),
     "receipts": Parameter(r"[0-9a-f]{40}", "The receipt's id."),
     "dead-letters": Parameter(r"[A-Za-z0-9_-]{1,64}", "The dead letter's id."),

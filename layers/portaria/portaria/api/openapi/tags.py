@@ -13,6 +13,7 @@ TAGS: dict[str, tuple[str, str]] = {
     "oauth-clients": ("OAuth clients", "Applications that are registered with platforms."),
     "connections": ("Connections", "Stored credentials, each for one account, and requests that use them."),
     "routes": ("Routes", "Which records are sent to which destination, and how they are mapped."),
+    "install-links": ("Install links", "URLs that start an install for one of your customers, and its tags."),
     "installs": ("Installs", "Authorization codes that arrived, and the outcome of each."),
     "receipts": ("Receipts", "The outcome of each request to a destination. Kept for 30 days."),
     "destinations": ("Destinations", "Destinations that are paused or have waiting records."),

@@ -7,16 +7,19 @@ from typing import Any, Literal
 from pydantic import Field
 
 from portaria.api.operation import ApiRequest, Filters, Reply, page
+from portaria.api.rules import tag_filters
 from portaria.api.schemas import Output, Time
 from portaria.api.validation import MOMENT, NAME, PLATFORM_NAME, Matching, read_moment
 from portaria.aws import filter_index, merged_pages
 from portaria.aws.table import Item, Table
-from portaria.connections import oauth_clients
+from portaria.connections import oauth_clients, tag_index
 from portaria.core import clock
 from portaria.core.errors import Rejected
 from portaria.core.item_keys import INSTALL_STATES, client_install_list, install_key, install_list
+from portaria.core.tags import INDEXED
 
 FILTERS: Filters = {
+    tag_filters.NAME: tag_filters.RULE,
     "client": Matching(rf"{PLATFORM_NAME}/{NAME}", "an OAuth client as platform/name, such as kommo/acme"),
     "state": INSTALL_STATES,
     "since": MOMENT,
@@ -43,6 +46,9 @@ class InstallOutput(Output):
     connected_at: Time | None = Field(description="When the connection was ready.")
     failed_at: Time | None = Field(description="When the install failed.")
     reconnect_url: str | None = Field(description="Where the customer can install again. Only for a failed install.")
+    link: str | None = Field(description="The id of the install link that the install began with.")
+    tags: dict[str, str] = Field(description="The tags of its install link, or else those of the connection.")
+    return_url: str | None = Field(description="Where the customer returned to.")
 
 
 def get(asked: ApiRequest) -> Reply:
@@ -55,6 +61,8 @@ def get(asked: ApiRequest) -> Reply:
 
 def list_page(asked: ApiRequest) -> Reply:
     """Newest first. Raises `Rejected` (`bad_cursor`, `bad_since`)."""
+    if tag_filters.NAME in asked.filters:
+        return _of_customer(asked)
     table, filters = asked.context.table, asked.filters
     since = clock.to_iso(read_moment(filters["since"], "since")) if "since" in filters else ""
     states = [filters["state"]] if "state" in filters else list(INSTALL_STATES)
@@ -69,6 +77,16 @@ def list_page(asked: ApiRequest) -> Reply:
     if index == filter_index.INDEX:
         found = [item for item in filter_index.read_items(table, found) if item.get("filter_pk") in partitions]
     return page([show(table, item) for item in found], next_cursor)
+
+
+def _of_customer(asked: ApiRequest) -> Reply:
+    table, customer_id = asked.context.table, tag_filters.read(asked)
+    ids, next_cursor = tag_index.find_page(
+        table, tag_index.INSTALL_PREFIX, customer_id, asked.cursor, asked.limit, newest_first=True
+    )
+    items = table.get_many(install_key(each) for each in ids)
+    found = [items[install_key(each)] for each in ids if install_key(each) in items]
+    return page([show(table, item) for item in found if item.get("tags", {}).get(INDEXED) == customer_id], next_cursor)
 
 
 def show(table: Table, item: Item) -> dict[str, Any]:
@@ -92,4 +110,7 @@ def show(table: Table, item: Item) -> dict[str, Any]:
         **shown,
         "attempt_count": item.get("attempts"),
         "reconnect_url": reconnect_url,
+        "link": item.get("link"),
+        "tags": item.get("tags", {}),
+        "return_url": item.get("return_url"),
     }

@@ -209,6 +209,11 @@ def install_page_url(client: OAuthClient) -> str:
     return f"{client.redirect_uri.rstrip('/')}/start"
 
 
+def claim_page_url(client: OAuthClient) -> str:
+    """The hosted page where a person confirms a claim; on the same host for the same reason."""
+    return f"{client.redirect_uri.rstrip('/')}/claim"
+
+
 def read_shown(shown: dict[str, Any]) -> OAuthClient:
     """A client as `show` has made it, and without its secret."""
     given = {field: shown[field] for field in ENDPOINT_FIELDS if shown.get(field)}

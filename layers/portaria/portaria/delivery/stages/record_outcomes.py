@@ -155,7 +155,13 @@ class OutcomeRecorder:
                 self._table, name, object_name, reason=reason, code=answer.code, for_s=for_s
             )
             if is_new and reason is PauseReason.STOPPED:
-                detail = {"connection": name, "object": object_name, "code": answer.code, "detail": answer.detail}
+                detail = {
+                    "connection": name,
+                    "object": object_name,
+                    "code": answer.code,
+                    "detail": answer.detail,
+                    "tags": destination.connection.tags,
+                }
                 event_bus.put(self._bus_name, event_bus.DESTINATION_STOPPED, detail)
             if is_new:
                 until = clock.epoch_to_iso(clock.now().timestamp() + for_s)

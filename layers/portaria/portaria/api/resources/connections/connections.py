@@ -16,7 +16,7 @@ from pydantic import Field
 from portaria import platforms
 from portaria.access import private_integrations
 from portaria.api.operation import ApiRequest, Filters, Reply, page, require_match
-from portaria.api.rules import connection_rules
+from portaria.api.rules import connection_rules, tag_filters
 from portaria.api.rules.stored_resources import Stored, is_deleted
 from portaria.api.schemas import Output, Time
 from portaria.api.validation import PLATFORM_NAME, Matching, hide
@@ -37,6 +37,7 @@ FILTERS: Filters = {
     "account_id": Matching(
         r"[\x21-\x7e]{1,255}", "an account's id at the platform: 1 to 255 printable ASCII characters"
     ),
+    tag_filters.NAME: tag_filters.RULE,
 }
 
 
@@ -72,6 +73,9 @@ class ConnectionOutput(Output):
     refusal: str | None = Field(description="The platform's last refusal, for people.")
     age_days: int | None = Field(description="The age of the current credentials in days.")
     fields: dict[str, str] = Field(description="The platform's own fields of the connection, which are not secret.")
+    tags: dict[str, str] = Field(
+        description="Which of your customers the connection belongs to, such as `customer_id`."
+    )
     credentials_set: list[str] = Field(
         description="The names of the secrets that are stored. A secret is never returned."
     )
@@ -167,8 +171,10 @@ def get(asked: ApiRequest) -> Reply:
 
 
 def etag(connection: Connection) -> str:
-    """What an edit can insist on: the generation of the credentials, which every change of them checks, and the state."""
-    return f"{connection.generation}-{connection.state}"
+    """What an edit can insist on: the generation of the credentials, which every change of them checks, the state, and when the
+    connection was tagged."""
+    tagged = f"-{connection.tagged_at}" if connection.tagged_at else ""
+    return f"{connection.generation}-{connection.state}{tagged}"
 
 
 def list_page(asked: ApiRequest) -> Reply:
@@ -178,6 +184,9 @@ def list_page(asked: ApiRequest) -> Reply:
     The connections of one account come on one page: an account has few. Every other filter is read from the index `by_filter`.
     """
     table, filters = asked.context.table, asked.filters
+    if tag_filters.NAME in filters:
+        of_customer, cursor = connection_store.of_customer(table, tag_filters.read(asked), asked.cursor, asked.limit)
+        return page([show(connection) for connection in of_customer if not is_deleted(connection)], cursor)
     platform_names = [filters["platform"]] if "platform" in filters else [each.name for each in platforms.every()]
     states = [filters["state"]] if "state" in filters else list(connection_store.STATES)
     next_cursor: str | None = None
@@ -227,6 +236,7 @@ def show(connection: Connection) -> dict[str, Any]:
     return shown | {
         "age_days": (clock.now() - clock.from_iso(connection.granted_at)).days if connection.granted_at else None,
         "fields": connection.fields,
+        "tags": connection.tags,
         "credentials_set": list(kind.credentials if kind and connection.state != "removed" else ()),
         "notes": list(connection.notes),
     }
