@@ -385,7 +385,7 @@ class Run:
 
     def _was_disabled(self, name: str, at: float) -> bool:
         """Whether the webhook was disabled when an event was fanned out: five minutes later at most, also after deaths."""
-        disabled_at = self.cloud.item(*webhooks.key(name)).get("disabled_at")
+        disabled_at = str(self.cloud.item(*webhooks.key(name)).get("disabled_at", ""))
         return bool(disabled_at) and clock.from_iso(disabled_at).timestamp() <= at + 300
 
 
