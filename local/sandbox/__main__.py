@@ -15,7 +15,7 @@ from local import lifecycle
 from local.__main__ import step
 from local.control import Control
 from local.processes import NotStarted
-from local.sandbox import accounts, browser, environment, faults, kommo, marketo, platforms
+from local.sandbox import accounts, browser, console, environment, faults, kommo, marketo, platforms
 from local.sandbox.context import Sandbox
 
 VARIABLE = "_SANDBOX_COMPLETE"
@@ -24,6 +24,7 @@ NEXT = (
     ("register the application, Marketo and the routes", "portaria configure examples/portaria.yaml"),
     ("a customer installs, in a browser", "sandbox kommo click-install padaria"),
     ("the account's contacts arrive in Marketo", "sandbox marketo persons --at-least 200 --limit 3"),
+    ("see it all in the console", "sandbox console"),
     ("check the whole stack", "portaria doctor"),
 )
 
@@ -70,6 +71,7 @@ def print_completion(shell: str) -> None:
 
 
 for command in (
+    console.console,
     kommo.kommo,
     marketo.marketo,
     platforms.leadconnector,
@@ -86,8 +88,8 @@ for command in (
 
 def start() -> None:
     """Start the local cloud and create missing accounts. If this is interrupted, the next call completes it."""
-    console = Console(highlight=False)
-    stack = lifecycle.up(step, console.print, keep=True)
+    output = Console(highlight=False)
+    stack = lifecycle.up(step, output.print, keep=True)
     # Write the file before any account has these credentials, so that none is lost if this is interrupted.
     variables = environment.complete(environment.read(), stack)
     environment.write(variables)
@@ -97,7 +99,7 @@ def start() -> None:
         # MiniStack needs more time for a function's first start than the two seconds that Kommo waits for an answer.
         with browser.session(stack) as server:
             server.post(f"{stack.public_url}/events/kommo/unknown/unknown", timeout=60)
-    console.print(
+    output.print(
         f"\nThe sandbox is ready: {len(accounts.KOMMO_ACCOUNTS)} Kommo accounts, Marketo {environment.MUNCHKIN}, a "
         "LeadConnector location, an Engage customer,\n"
         f"{len(environment.PROVIDERS)} other APIs. Their credentials are in "
@@ -106,8 +108,8 @@ def start() -> None:
     )
     for why, text in NEXT:
         line = text.format(activate=f". {environment.relative(environment.FILE)}")
-        console.print(f"  {line:<52} [dim]# {why}[/]", soft_wrap=True)
-    console.print(
+        output.print(f"  {line:<52} [dim]# {why}[/]", soft_wrap=True)
+    output.print(
         "\nContinue with docs/quickstart.md. `sandbox --help` lists all commands.",
         soft_wrap=True,
     )

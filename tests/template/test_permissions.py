@@ -47,6 +47,7 @@ from portaria.records import dead_letter_counts, receipts
 from portaria.sources import reconciliation
 from portaria.webhooks import event_receiver
 from portaria.webhooks.install_receiver import install_id
+from tests.fakes.api.console import Browser
 from tests.fakes.api.manage import Manage, proxy_event, with_headers, with_token
 from tests.fakes.aws import errors
 from tests.fakes.aws import functions as fakes
@@ -171,6 +172,7 @@ class Teller:
         self._hear_what_became()
         self._send_webhooks()
         self._tidy_up()
+        self._use_console()
         self._attribute()
         self._leave()
 
@@ -722,6 +724,18 @@ class Teller:
         assert self.work("remove_connections", "uninstalls") == set()
         self.administer("DELETE", "/oauth-clients/kommo/spare")
 
+    def _use_console(self) -> None:
+        browser = Browser(self.stack)
+        assert browser.sign_in().status == 200
+        connections = self.administer("GET", "/connections?state=connected")["items"]
+        (name, *_) = [each["name"] for each in connections if each["platform"] == "kommo"]
+        called = browser.submit(f"/connections/{name}/call", {"method": "GET", "path": "/api/v4/account"})
+        assert called.status == 200, re.findall(r"<li>([^<]*)</li>", called.text)
+        assert browser.get("/installs").status == 200
+        (session,) = self.administer("GET", "/console-sessions")["items"]
+        self.administer("DELETE", f"/console-sessions/{session['id']}")
+        assert browser.get("/installs").status == 401
+
     def put(self, queue: str, body: str) -> None:
         boto3.client("sqs").send_message(QueueUrl=self.stack.url(queue), MessageBody=body)
 
@@ -748,6 +762,8 @@ def story() -> Story:
         told.refused += one.refused
         for function, use in one.used:
             told.used.setdefault(function, set()).add(use)
+    # The console carries out the API's operations itself, with the API's policy.
+    told.used["console"] |= {use for use in told.used["manage"] if any(grant.allows(use) for grant in grants("manage"))}
     told.metrics = set(emitted(output.getvalue()))
     forget_tokens()
     return told
