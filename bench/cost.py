@@ -70,6 +70,11 @@ class Assumed(NamedTuple):
     webhook_attempt_s: float = 0.250
     fan_out_of_10_events_s: float = 0.200
     webhook_bytes: int = 1_500
+    # The console's overview, which refreshes every 15 seconds; the reads are the most that it may need.
+    overview_s: float = 0.250
+    overview_refreshes: int = 22 * 8 * 3_600 // 15
+    overview_read_units: int = 50
+    overview_bytes: int = 20_000
     naive_s: float = 0.350
     naive_mb: int = 512
     front_door_records_a_call: int = 100
@@ -108,11 +113,12 @@ def measure() -> bool:
         "backfill": (backfill(shape, assumed), naive(assumed, api=False)),
         "waiting": (waiting(shape, assumed), None),
         "webhooks": (webhooks(shape, assumed), None),
+        "console": (overview(shape, assumed), None),
         "idle": (idle(shape, assumed, CONNECTIONS), None),
     }
     shown = Table(title=f"USD, list prices of {prices['region']} as of {prices['as_of']}", title_justify="left")
     shown.add_column("")
-    for heading in ("live", "naive", "door", "naive", "backfill", "naive", "waiting", "webhooks", "idle"):
+    for heading in ("live", "naive", "door", "naive", "backfill", "naive", "waiting", "webhooks", "console", "idle"):
         shown.add_column(heading, justify="right")
     columns = [bill for pair in bills.values() for bill in pair if bill is not None]
     for service, names in SERVICES.items():
@@ -203,6 +209,13 @@ def webhooks(shape: Shape, assumed: Assumed) -> Bill:
     return bill.add(
         log_gb=batches * assumed.log_bytes_a_batch / 1e9, out_gb=MILLION * (assumed.webhook_bytes + 500) / 1e9
     )
+
+
+def overview(shape: Shape, assumed: Assumed) -> Bill:
+    """The console's overview, left open for eight hours on each of 22 days."""
+    count = assumed.overview_refreshes
+    bill = _calls(shape, assumed, "ConsoleFunction", count, assumed.overview_s)
+    return bill.add(dynamodb_read=count * assumed.overview_read_units, out_gb=count * assumed.overview_bytes / 1e9)
 
 
 def idle(shape: Shape, assumed: Assumed, connections: int) -> Bill:

@@ -88,8 +88,7 @@ class Browser:
             headers={name: value for name, value in given.items() if value},
             body=body or None,
         )
-        with self._invoking():
-            answer = self.module.handler(event, functions.Context())
+        answer = self.handle(event)
         page = Page(answer["statusCode"], answer["multiValueHeaders"], answer["body"])
         for cookie in page.headers.get("Set-Cookie", []):
             name, _, value = cookie.partition(";")[0].partition("=")
@@ -98,6 +97,12 @@ class Browser:
             else:
                 self.cookies[name] = value
         return page
+
+    def handle(self, event: dict[str, Any]) -> dict[str, Any]:
+        """The function's answer to an event of API Gateway."""
+        with self._invoking():
+            answer: dict[str, Any] = self.module.handler(event, functions.Context())
+        return answer
 
     @contextmanager
     def _invoking(self) -> Iterator[None]:
