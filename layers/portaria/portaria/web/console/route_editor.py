@@ -29,11 +29,12 @@ def show(visit: Visit, names: list[str]) -> Outcome:
     shown, etag = current(visit, SECTION, names) if names else ({}, "")
     name = forms.fields_of(RouteCreation, {}, only=("name",))[0]
     fields = forms.fields_of(RouteReplacement, shown)
-    if names:
-        # The name of a copy. Replacing the route keeps its own.
-        name = with_changes(name, is_required=False)
     sample = FormField(RECORD_FIELD, forms.JSON_TEXT, RECORD_FIELD, value="")
     whole = [name, *fields, sample]
+    if names:
+        # The name of a copy. Replacing the route keeps its own.
+        name = FormField(name.name, forms.TEXT, "new_name")
+        whole = [*fields, name, sample]
     if not visit.is_post:
         return _page(visit, names, Form(whole), new_key(), etag)
     key, sent_etag = visit.sent_one(KEY_FIELD) or new_key(), visit.sent_one(ETAG_FIELD)
