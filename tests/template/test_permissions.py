@@ -732,6 +732,8 @@ class Teller:
         called = browser.submit(f"/connections/{name}/call", {"method": "GET", "path": "/api/v4/account"})
         assert called.status == 200, re.findall(r"<li>([^<]*)</li>", called.text)
         assert browser.get("/installs").status == 200
+        with refusing("GetItem"):
+            assert browser.get("/installs").status == 500
         (session,) = self.administer("GET", "/console-sessions")["items"]
         self.administer("DELETE", f"/console-sessions/{session['id']}")
         assert browser.get("/installs").status == 401

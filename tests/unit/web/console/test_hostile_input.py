@@ -258,6 +258,43 @@ class TestScopes:
         assert page.status == 403
         assert browser.manage.call("GET", "/private-integrations").content["items"] == []
 
+    @pytest.mark.parametrize(
+        ("wanted", "called"),
+        [
+            ({"read_only": True}, []),
+            ({"scopes": ["connections:list", "connections:show", "connections:call@erp"]}, ["erp"]),
+            ({"scopes": ["connections:list", "connections:show", "connections:call"]}, ["erp", "crm"]),
+        ],
+        ids=["read only", "narrowed", "all"],
+    )
+    def test_session_calls_only_connections_of_its_scopes(
+        self, browser: Browser, wanted: dict[str, Any], called: list[str]
+    ) -> None:
+        """`call_connection` believes the console, so the console must not invoke it without the scope."""
+        connection = {"platform": "http", "kind": "api_key", "allowed_domain": "api.example.com"}
+        for name in ("erp", "crm"):
+            body = {
+                **connection,
+                "name": name,
+                "fields": {"header_name": "X-Key"},
+                "credentials": {"key": "canary-key"},
+            }
+            assert browser.manage.call("POST", "/connections", body).status == 201
+        browser.sign_in(**wanted)
+        token = browser.get("/connections").value("csrf_token")
+        invoked: list[str] = []
+
+        def invoke(event: dict[str, Any]) -> dict[str, Any]:
+            invoked.append(event["pathParameters"]["name"])
+            return {"statusCode": 200, "multiValueHeaders": {}, "body": '{"status": 200}'}
+
+        with patch.object(browser.module.console, "invoke", invoke):
+            for name in ("erp", "crm"):
+                sent = {"csrf_token": token, "method": "GET", "path": "/orders"}
+                page = browser.post(f"/connections/{name}/call", sent)
+                assert page.status == (200 if name in called else 403)
+        assert invoked == called
+
     def test_every_scope_of_an_administrator_can_be_asked_for(self, browser: Browser) -> None:
         assert browser.manage.call("POST", "/console-sessions", {"scopes": ["no:such"]}).status == 400
         assert set(scopes.READING) <= set(scopes.SCOPES) | set(scopes.ADMINISTRATORS_ONLY)
