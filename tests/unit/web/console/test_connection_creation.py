@@ -33,6 +33,22 @@ def test_connection_is_created_with_its_credentials(browser: Browser) -> None:
     assert sorted(shown["credentials_set"]) == ["password", "username"]
 
 
+def test_connection_of_kind_basic_needs_only_one_of_username_and_password(browser: Browser) -> None:
+    browser.sign_in()
+    assert browser.submit(BASIC, {**ENTERED, "credentials.username": ""}).status == 303
+    neither = browser.submit(
+        BASIC, {**ENTERED, "name": "erp-2", "credentials.username": "", "credentials.password": ""}
+    )
+    assert (neither.status, "need a username" in neither.text) == (400, True)
+
+
+def test_connection_without_a_credential_is_refused_beside_its_field(browser: Browser) -> None:
+    browser.sign_in()
+    sent = {"name": "erp", "allowed_domain": "api.example.com", "fields.header_name": "X-Key"}
+    refused = browser.submit("/connections/new?platform=http&kind=api_key", sent)
+    assert (refused.status, 'id="f-credentials.key-error"' in refused.text) == (400, True)
+
+
 def test_connection_that_is_refused_keeps_the_fields_and_no_credential(browser: Browser) -> None:
     browser.sign_in()
     refused = browser.submit("/connections/new?platform=marketo&kind=client_credentials", {

@@ -36,7 +36,10 @@ def show(visit: Visit) -> Outcome:
     fields = _fields(visit, platform, found[0])
     if not visit.is_post:
         return form_page(visit, SECTION, Form(fields), "create", new_key())
-    chosen = {"platform": platform, "kind": kind}
+    chosen: Content = {"platform": platform, "kind": kind}
+    if found[0]["credentials"]:
+        # Empty ones too, so that the API says what is missing.
+        chosen["credentials"] = {name: visit.sent_one(_credential(name)) for name in found[0]["credentials"]}
     outcome = send(visit, BY_ID[SECTION.create], {}, fields, chosen=chosen)
     if isinstance(outcome, Form):
         key = visit.sent_one(KEY_FIELD) or new_key()
@@ -56,12 +59,20 @@ def _fields(visit: Visit, platform: str, kind: Content) -> list[FormField]:
     for each in kind["fields"]:
         rule = pages.translate(visit.frame.language, "choose.pattern", pattern=each["pattern"])
         if each["default"]:
-            rule += " " + pages.translate(visit.frame.language, "choose.default", value=each["default"])
+            rule += " · " + pages.translate(visit.frame.language, "choose.default", value=each["default"])
         found.append(
             FormField(f"fields.{each['name']}", forms.TEXT, each["name"], rule, is_required=each["is_required"])
         )
-    found += [FormField(f"credentials.{name}", forms.PASSWORD, name) for name in kind["credentials"]]
+    # A username or a password alone is enough for basic authentication.
+    is_required = kind["name"] != "basic"
+    found += [
+        FormField(_credential(name), forms.PASSWORD, name, is_required=is_required) for name in kind["credentials"]
+    ]
     return found
+
+
+def _credential(name: str) -> str:
+    return f"{forms.CREDENTIALS}.{name}"
 
 
 def _clients(visit: Visit, platform: str) -> tuple[str, ...]:
