@@ -31,7 +31,11 @@ SEED = (
 PATHS = (
     "overview", "installs", "installs?state=failed", "connections", "connections/erp", "connections/erp/call",
     "connections/erp/delete", "oauth-clients", "oauth-clients/kommo/acme", "oauth-clients/kommo/acme/edit", "oauth-clients/new",
-    "private-integrations", "private-integrations/new", "routes", "routes/new", "receipts", "dead-letters", "destinations",
+    "private-integrations", "private-integrations/new", "routes", "routes/new", "receipts",
+    "connections/new", "connections/new?platform=http&kind=basic", "connections/erp/tags", "install-links", "install-links/new",
+    "webhooks", "webhooks/new", "dead-letters/redrive_matching", "dead-letters/delete_matching", "search",
+    "search?receipt=none",
+    "dead-letters", "destinations",
     "audit", "sessions",
 )  # fmt: skip
 

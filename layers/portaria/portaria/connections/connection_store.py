@@ -167,6 +167,13 @@ def filtered_page(
     return [read(item) for item in items if item.get("filter_pk") in partitions], next_cursor
 
 
+def count(table: Table, platforms: Iterable[str], state: str, limit: int) -> tuple[int, bool]:
+    """How many connections of these platforms are in a state, at most `limit`, and whether there are more. Reads keys only."""
+    partitions = [_partition(platform, state) for platform in platforms]
+    entries, cursor = merged_pages.merged_page(table, partitions, index=filter_index.INDEX, cursor=None, limit=limit)
+    return len(entries), bool(cursor)
+
+
 def filter_keys(connection: Connection, state: str) -> Item:
     """The attributes that put a connection into the index `by_filter` when it gets this state."""
     return filter_index.keys(_partition(connection.platform, state), connection.name)

@@ -1,24 +1,30 @@
 """The overview: what happened, what is about to end, and what is stuck.
 
-Each number is read from one page of a listing that an index serves, so that the reads stay bounded whatever the table holds.
-A state with more than a page says so.
+What it reads is bounded, whatever the table holds: states are counted in an index up to a limit, without the items, and each
+list is one short page. A state with more than the limit says so.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+from portaria import platforms
+from portaria.aws import merged_pages
+from portaria.aws.table import Table
+from portaria.connections import connection_store
 from portaria.core import clock
+from portaria.core.item_keys import install_list
 from portaria.web.console import pages
 from portaria.web.console.api_calls import Problem
 from portaria.web.console.sections import BY_ID
 from portaria.web.console.visit import Outcome, Visit
 
 Content = dict[str, Any]
-NEWEST, COUNTED, SOONEST = 10, 50, 5
+NEWEST, COUNTED, LETTERS, CONNECTED = 5, 50, 50, 10
 RECENT = timedelta(hours=24)
 
 
@@ -35,12 +41,11 @@ class Bar:
 
 def show(visit: Visit) -> Outcome:
     """A part that the session may not see is left out."""
-    since = clock.to_iso(clock.now() - RECENT)
-    letters = _page(visit, "list_dead_letters", COUNTED)
-    connected = _page(visit, "list_connections", COUNTED, state="connected")
+    letters = _page(visit, "list_dead_letters", LETTERS)
+    connected = _page(visit, "list_connections", CONNECTED, state="connected")
     charts = {
-        "installs_by_state": _by_state(visit, "list_installs", "installs", {}, since=since),
-        "connections_by_state": _by_state(visit, "list_connections", "connections", {"connected": connected}),
+        "installs_by_state": _by_state(visit, "list_installs", "installs", _count_installs),
+        "connections_by_state": _by_state(visit, "list_connections", "connections", _count_connections),
         "dead_letters_by_reason": _by_reason(letters),
     }
     parts = {
@@ -48,7 +53,6 @@ def show(visit: Visit) -> Outcome:
         "newest_installs": _rows(_page(visit, "list_installs", NEWEST)),
         "destinations": _rows(_page(visit, "list_destinations", NEWEST)),
         "dead_letters": _rows(letters),
-        "receipts": _rows(_page(visit, "list_receipts", NEWEST)),
         "tokens_end": _ending(connected),
     }
     shown = {name: bars for name, bars in charts.items() if bars is not None}
@@ -56,16 +60,27 @@ def show(visit: Visit) -> Outcome:
 
 
 def _by_state(
-    visit: Visit, operation: str, section: str, known: dict[str, Content | None], **filters: str
+    visit: Visit, operation: str, section: str, count: Callable[[Table, str], tuple[int, bool]]
 ) -> list[Bar] | None:
-    """How many there are in each state; `known` are pages that have been read."""
-    counted: list[tuple[str, int, bool, str]] = []
-    for state in BY_ID[operation].filters["state"]:  # type: ignore[union-attr]
-        page = known[state] if state in known else _page(visit, operation, COUNTED, state=state, **filters)
-        if page is None:
-            return None
-        counted.append((state, len(page["items"]), bool(page["next_cursor"]), f"{section}?state={state}"))
+    """How many there are in each state, if the session may list them."""
+    if not visit.api.allows(operation):
+        return None
+    states = BY_ID[operation].filters["state"]
+    counted = [(state, *count(visit.context.table, state), f"{section}?state={state}") for state in states]  # type: ignore[union-attr]
     return _bars(counted)
+
+
+def _count_installs(table: Table, state: str) -> tuple[int, bool]:
+    """Those that arrived in the last day."""
+    since = clock.to_iso(clock.now() - RECENT)
+    found, cursor = merged_pages.merged_page(
+        table, [install_list(state)], index="listing", cursor=None, limit=COUNTED, newest_first=True, since=since
+    )
+    return len(found), bool(cursor)
+
+
+def _count_connections(table: Table, state: str) -> tuple[int, bool]:
+    return connection_store.count(table, [each.name for each in platforms.every()], state, COUNTED)
 
 
 def _by_reason(page: Content | None) -> list[Bar] | None:
@@ -84,7 +99,7 @@ def _ending(page: Content | None) -> list[Content] | None:
     if page is None:
         return None
     ending = [each for each in page["items"] if each["token_ends_at"]]
-    return sorted(ending, key=lambda each: str(each["token_ends_at"]))[:SOONEST]
+    return sorted(ending, key=lambda each: str(each["token_ends_at"]))[:NEWEST]
 
 
 def _rows(page: Content | None) -> list[Content] | None:
