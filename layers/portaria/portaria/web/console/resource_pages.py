@@ -277,6 +277,7 @@ def form_page(
     etag: str = "",
     status: int = 200,
 ) -> Outcome:
+    """A form's page. `action` is missing where the form creates something; `place` is the path of the thing it is about."""
     body = pages.render(
         "form.html",
         visit.frame,
