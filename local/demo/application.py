@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import shlex
 import shutil
+import subprocess
 import sys
 import time
 from base64 import b64encode
@@ -19,27 +19,30 @@ from pathlib import Path
 
 import click
 import requests
+from botocore.credentials import Credentials
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from rich.console import Console
 
 from local import lifecycle, processes
 from local.__main__ import step
-from local.configure import configure
-from local.demo.programs import portaria
 from local.processes import NotStarted, clean_environment
 from local.proxy import APPLICATION_HOST
 from local.sandbox.__main__ import furnish
 from local.sandbox.accounts import KOMMO_CLIENT
 from local.stack import LOCAL, ROOT, Stack
+from portaria_cli.api import Api
+from portaria_cli.auth import Principal
+from portaria_cli.errors import NotDone
 
 EXAMPLE = ROOT / "examples" / "web_app"
 LOG = LOCAL / "application.log"
 PORT = 8321
 WEBHOOK_URL = f"https://{APPLICATION_HOST}/webhooks"
 INTEGRATION = "examples/web_app"
-SCOPES = ("connections:list", "connections:call", "install-links:create", "installs:show")
+SCOPES = ["connections:list", "connections:call", "install-links:create", "installs:show"]
 START_TIMEOUT_S = 30.0
+STOP_TIMEOUT_S = 10.0
 CHROMIUM = (
     *("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"),
     "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
@@ -60,7 +63,7 @@ class Application:
     """The running application. Its webhooks arrive at `WEBHOOK_URL`, which the proxy connects to its port."""
 
     url: str
-    pid: int
+    process: subprocess.Popen[bytes]
 
 
 @contextlib.contextmanager
@@ -68,10 +71,11 @@ def running(stack: Stack, client: OAuthClient, port: int) -> Iterator[Applicatio
     """Register the application and run it within the context. Raises `NotStarted`."""
     processes.free_port(port)
     url = f"http://localhost:{port}"
-    remove()
-    register_client(stack, client, url)
-    token = portaria("private-integrations", "create", INTEGRATION, *(f"--scope={scope}" for scope in SCOPES))["token"]
-    secret = portaria("webhooks", "create", WEBHOOK_URL, "--event=connection.*", "--event=install.*")["secret"]
+    api = administrator(stack)
+    remove(api)
+    register_client(api, stack, client, url)
+    token = api.create("private-integrations", body={"name": INTEGRATION, "scopes": SCOPES})["token"]
+    secret = api.create("webhooks", body={"url": WEBHOOK_URL, "events": ["connection.*", "install.*"]})["secret"]
     LOG.unlink(missing_ok=True)
     process = processes.start(
         [sys.executable, EXAMPLE / "app.py"],
@@ -90,20 +94,24 @@ def running(stack: Stack, client: OAuthClient, port: int) -> Iterator[Applicatio
     try:
         _wait_until_it_answers(process.pid, url)
         _lead_to(stack, port)
-        yield Application(url, process.pid)
+        yield Application(url, process)
     finally:
-        processes.end(process.pid, 5.0)
+        process.terminate()
+        process.wait(STOP_TIMEOUT_S)
         _lead_to(stack, None)
-        remove()
+        remove(api)
 
 
-def register_client(stack: Stack, client: OAuthClient, url: str) -> None:
+def administrator(stack: Stack) -> Api:
+    """The API as the account's root calls it."""
+    return Api(stack.api_url, Principal(stack.region, Credentials(stack.access_key_id, stack.secret_access_key)))
+
+
+def register_client(api: Api, stack: Stack, client: OAuthClient, url: str) -> None:
     """Register the OAuth client with the branding of its hosted pages, and with the pages that customers return to."""
-    entry = {
-        "platform": "kommo",
-        "name": client.name,
+    body = {
         "client_id": client.client_id,
-        "client_secret": {"env": "KOMMO_CLIENT_SECRET"},
+        "client_secret": client.client_secret,
         "redirect_uri": f"{stack.public_url}/install/kommo/{client.name}",
         "display_name": "Aurora",
         "logo": b64encode((EXAMPLE / "logo.svg").read_bytes()).decode(),
@@ -111,15 +119,18 @@ def register_client(stack: Stack, client: OAuthClient, url: str) -> None:
         "support_email": "help@example.com",
         "return_urls": [f"{url}/*"],
     }
-    configure({"clients": [entry]}, KOMMO_CLIENT_SECRET=client.client_secret)
+    if api.find("oauth-clients", "kommo", client.name):
+        api.put("oauth-clients", "kommo", client.name, body=body)
+    else:
+        api.create("oauth-clients", body={**body, "platform": "kommo", "name": client.name})
 
 
-def remove() -> None:
+def remove(api: Api) -> None:
     """Delete the webhook and the private integration, also those of a run that was killed."""
     for kind, field, value in (("webhooks", "url", WEBHOOK_URL), ("private-integrations", "name", INTEGRATION)):
-        for found in portaria(kind, "list", "--all")["items"]:
+        for found in list(api.list(kind)):
             if found[field] == value:
-                portaria(kind, "delete", found["id"], "--yes")
+                api.delete(kind, found["id"])
 
 
 def browser_command(stack: Stack, url: str) -> str:
@@ -174,7 +185,7 @@ def show(console: Console, stack: Stack, application: Application) -> None:
     say(f"  {browser_command(stack, application.url)}\n")
     say(f"Another browser: set the HTTPS proxy {stack.proxy_url} and trust {_relative(Path(stack.ca_bundle))}.\n")
     say('Try this: click "Connect Kommo" and choose Allow, or Deny. Click "Show contacts". End the grant at Kommo:\n')
-    say(f"  . build/sandbox.env && sandbox kommo uninstall padaria --client {KOMMO_CLIENT}\n")
+    say("  . build/sandbox.env && sandbox kommo uninstall padaria --lost\n")
     say("Ctrl-C stops the application.")
 
 
@@ -192,7 +203,7 @@ def run(console: Console, port: int, *, keep: bool) -> None:
             with step("Starting the application"):
                 application = started.enter_context(running(stack, client, port))
             show(console, stack, application)
-            os.waitpid(application.pid, 0)
+            application.process.wait()
             raise NotStarted(f"the application ended:\n{processes.last_lines(LOG)}")
     finally:
         if ours and not keep:
@@ -209,7 +220,7 @@ def demo_app(port: int, keep: bool) -> None:
     console = Console(highlight=False)
     try:
         run(console, port, keep=keep)
-    except NotStarted as reason:
+    except (NotStarted, NotDone) as reason:
         console.print(f"error: {reason}", soft_wrap=True, markup=False)
         sys.exit(1)
     except KeyboardInterrupt:
