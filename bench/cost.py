@@ -200,7 +200,9 @@ def webhooks(shape: Shape, assumed: Assumed) -> Bill:
     bill.add(dynamodb_read=4 * MILLION)
     bill.add(**_messages(assumed, MILLION, assumed.webhook_bytes))
     bill.add(**_messages(assumed, MILLION, 100))
-    return bill.add(log_gb=batches * assumed.log_bytes_a_batch / 1e9, out_gb=MILLION * (assumed.webhook_bytes + 500) / 1e9)
+    return bill.add(
+        log_gb=batches * assumed.log_bytes_a_batch / 1e9, out_gb=MILLION * (assumed.webhook_bytes + 500) / 1e9
+    )
 
 
 def idle(shape: Shape, assumed: Assumed, connections: int) -> Bill:

@@ -6,7 +6,6 @@ Modules that only pages use are imported when a page is requested: the install w
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from portaria import platforms
@@ -24,8 +23,7 @@ from portaria.webhooks.time_budget import TimeBudget
 
 if TYPE_CHECKING:
     from portaria.core.callbacks import OAuthClient
-    from portaria.web.branding import Brand
-    from portaria.web.render import CustomerReturn, Page
+    from portaria.webhooks.customer_return import CustomerReturn
     from portaria.webhooks.install_sessions import InstallSessions
     from portaria.webhooks.light_table import Item
 
@@ -43,7 +41,7 @@ receiver = InstallReceiver(settings, table, clients, states)
 
 
 def handler(event: dict[str, Any], context: object) -> Answer:
-    """Answers the four routes of template.yaml. Catches every error that the calls below are documented to raise."""
+    """Answers the routes of template.yaml below `/install`. Catches every error that the calls below document."""
     request = HttpRequest.from_event(event)
     budget = TimeBudget(request.elapsed_s())
     try:
@@ -78,13 +76,15 @@ def arrive(request: HttpRequest, budget: TimeBudget) -> Answer:
     install, display = receiver.accept(callback, request, budget, domains.check_client_host if domains else None)
     if callback.state is None:
         return {"statusCode": 200, "headers": PLAIN, "body": "received\n"}
+    from portaria.webhooks.page_urls import beside  # noqa: PLC0415
+
     # Away from the URL that holds the code, before anything is shown.
     headers = {
-        "Location": beside(request, f"result/{install}{'?display=popup' if is_popup([display]) else ''}"),
+        "Location": beside(request, f"result/{install}{f'?display={display}' if display else ''}"),
         "Cache-Control": "no-store",
         "Referrer-Policy": "no-referrer",
-        # As on the pages: a redirect with another policy would cut Kommo's window off from the page that opened it.
-        "Cross-Origin-Opener-Policy": "same-origin-allow-popups",
+        # As on the pages: a redirect with another policy would cut a window off from the page that opened it.
+        "Cross-Origin-Opener-Policy": "unsafe-none" if display else "same-origin-allow-popups",
     }
     return {"statusCode": 303, "headers": headers, "body": ""}
 
@@ -106,45 +106,26 @@ def start(request: HttpRequest) -> Answer:
         )
         headers = {"Location": location, "Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
         return with_cookie({"statusCode": 303, "headers": headers, "body": ""}, browser)
+    from portaria.web import install_pages  # noqa: PLC0415
+
     consent_page = platform.require(platform.consent_page)
-    answer = page(
-        request,
-        lambda pages, language: pages.start(
-            language,
-            brand=brand(session.client, "logo/"),
-            consent_url=consent_page.consent_url(session.client.client_id, session.state),
-            button=consent_page.button(session.client.client_id, session.state, language),
-            allows=consent_page.scope_texts(session.client.scopes, language),
-        ),
-        session.language,
-    )
-    return with_cookie(answer, browser)
+    in_popup = bool(session.display and customer_return(session.client, session.return_url).origin)
+    return with_cookie(install_pages.start(request, session, consent_page, in_popup=in_popup), browser)
 
 
 def claim(request: HttpRequest) -> Answer:
     """The page of a claim link, or, for its form, the page that says what happens next."""
+    from portaria.web import install_pages  # noqa: PLC0415
     from portaria.webhooks.claim_sessions import ClaimSessions  # noqa: PLC0415
 
     sessions = ClaimSessions(table, clients, states)
     if request.method == "POST":
         confirmed = sessions.confirm(request)
-        back_to = customer_return(confirmed.client, confirmed.return_url, "", "claimed")
-        if back_to.url:
-            return redirect(back_to.url)
-        return page(
-            request,
-            lambda pages, language: pages.claimed(language, brand=brand(confirmed.client, "logo/")),
-            confirmed.language,
-        )
+        back_to = customer_return(confirmed.client, confirmed.return_url, status="claimed")
+        return redirect(back_to.url) if back_to.url else install_pages.claimed(request, confirmed)
     token = link_token(request, is_required=True)
     browser = browser_of(request.cookie(COOKIE))
-    opened = sessions.open_link(request, token, browser)
-    answer = page(
-        request,
-        lambda pages, language: pages.claim(language, brand=brand(opened.client, "logo/"), state=opened.state.reveal()),
-        opened.language,
-    )
-    return with_cookie(answer, browser)
+    return with_cookie(install_pages.claim(request, sessions.open_link(request, token, browser)), browser)
 
 
 def link_token(request: HttpRequest, *, is_required: bool) -> Secret:
@@ -161,101 +142,62 @@ def link_token(request: HttpRequest, *, is_required: bool) -> Secret:
 
 
 def result(request: HttpRequest) -> Answer:
+    """The page that follows an install, its questions in JSON, or the redirect to the application when the install is over."""
     from portaria.webhooks.install_status import read_status  # noqa: PLC0415
 
     install = request.path_parameter("install")
     status = read_status(table, install)
-    is_over = status.state in ("connected", "failed")
+    over = status.state if status.state in ("connected", "failed") else ""
     wants_json = "application/json" in request.headers.get("accept")
-    client = None if wants_json and not (is_over and status.return_url) else known_client(request)
-    back_to = customer_return(client, status.return_url, install, status.state if is_over else "")
+    client = None if wants_json and not (over and status.return_url) else known_client(request)
+    back_to = customer_return(client, status.return_url, install, over)
     if wants_json:
         body = {"state": status.state, "reason": status.reason, "account": status.account}
         if back_to.url:
             body["return_to"] = back_to.url
         headers = {**PLAIN, "Content-Type": "application/json", "Vary": "Accept-Language, Accept"}
         return {"statusCode": 200, "headers": headers, "body": json.dumps(body)}
-    in_popup = is_popup(request.query.get("display", [])) and bool(back_to.origin)
+    in_popup = bool(request.query.get("display") == ["popup"] and back_to.origin)
     if back_to.url and not in_popup:
         return redirect(back_to.url)
-    return page(
-        request,
-        lambda pages, language: pages.result(
-            language,
-            install=install,
-            state=status.state,
-            start_url="" if status.link else start_of_result(request),
-            reason=status.reason,
-            account=status.account,
-            brand=brand(client, f"{start_of_result(request).removesuffix('start')}logo/"),
-            popup_return=back_to if in_popup else None,
-        ),
-        status.language,
-    )
+    from portaria.web import install_pages  # noqa: PLC0415
+
+    return install_pages.result(request, status, client, back_to if in_popup else None)
 
 
 def refused(request: HttpRequest, state: Item) -> Answer:
     """Back to the application at once, if the link says where. `state` is empty where it was not this browser's."""
     client = known_client(request)
-    back_to = customer_return(client, text(state, "return_url"), "", "refused")
-    in_popup = is_popup([text(state, "display")]) and bool(back_to.url)
+    back_to = customer_return(client, text(state, "return_url"), status="refused")
+    in_popup = bool(text(state, "display") and back_to.url)
     if back_to.url and not in_popup:
         return redirect(back_to.url)
-    return page(
+    from portaria.web import install_pages  # noqa: PLC0415
+
+    return install_pages.refused(
         request,
-        lambda pages, language: pages.refused(
-            language,
-            # The page without the link would forget what the link holds.
-            start_url="" if text(state, "link") else beside(request, "start"),
-            brand=brand(client, beside(request, "logo/")),
-            popup_return=back_to if in_popup else None,
-        ),
-        text(state, "language"),
+        client,
+        back_to if in_popup else None,
+        has_link=bool(text(state, "link")),
+        language=text(state, "language"),
     )
 
 
 def logo(request: HttpRequest) -> Answer:
-    """A client's logo. Another logo has another URL, so a browser may keep it for ever."""
-    from portaria.webhooks.client_logo import read_logo  # noqa: PLC0415
+    from portaria.webhooks import client_logo  # noqa: PLC0415
 
-    version = request.path_parameter("version")
-    headers = {
-        "ETag": f'"{version}"',
-        "Cache-Control": "public, max-age=31536000, immutable",
-        "X-Content-Type-Options": "nosniff",
-        # A drawing that is opened by itself is a document: it may run and load nothing.
-        "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; sandbox",
-        "Cross-Origin-Resource-Policy": "same-origin",
-        "X-Robots-Tag": "noindex",
-    }
-    content, content_type = read_logo(
-        table, request.path_parameter("platform"), request.path_parameter("client"), version
-    )
-    if f'"{version}"' in request.headers.get("if-none-match"):
-        return {"statusCode": 304, "headers": headers, "body": ""}
-    headers["Content-Type"] = content_type
-    return {"statusCode": 200, "headers": headers, "body": content, "isBase64Encoded": True}
+    return client_logo.answer(table, request)
 
 
 def turn_away(request: HttpRequest, reason: str, detail: str, status: int) -> Answer:
     """A page for people, one line for programs such as the install webhook."""
     if "text/html" not in request.headers.get("accept"):
         return {"statusCode": status, "headers": PLAIN, "body": f"{reason}: {detail}\n"}
+    from portaria.web import install_pages  # noqa: PLC0415
+
     known = status != 404
-    is_result = request.resource.endswith("/result/{install}")
-    start_url = start_of_result(request) if is_result else beside(request, "start")
     client = known_client(request) if known and reason != "unavailable" else None
-    return page(
-        request,
-        lambda pages, language: pages.rejected(
-            language,
-            reason=reason,
-            detail=detail,
-            start_url=start_url if known else None,
-            status=status,
-            brand=brand(client, f"{start_url.removesuffix('start')}logo/"),
-        ),
-    )
+    return install_pages.rejected(request, client, reason=reason, detail=detail, status=status, can_start=known)
 
 
 def known_client(request: HttpRequest) -> OAuthClient | None:
@@ -267,31 +209,16 @@ def known_client(request: HttpRequest) -> OAuthClient | None:
         return None
 
 
-def customer_return(client: OAuthClient | None, return_url: str, install: str, status: str) -> CustomerReturn:
-    """Where the customer goes back to, checked against what the client registers now; empty where nowhere or not yet."""
-    from portaria.core import return_urls  # noqa: PLC0415
-    from portaria.web.render import CustomerReturn  # noqa: PLC0415
+def customer_return(client: OAuthClient | None, return_url: str, install: str = "", status: str = "") -> CustomerReturn:
+    from portaria.webhooks import customer_return as returns  # noqa: PLC0415
 
-    if client is None or not return_urls.match(return_url, client.return_urls.split()):
-        return CustomerReturn("")
-    url = return_urls.with_result(return_url, install, status) if status else ""
-    return CustomerReturn(return_urls.origin(return_url), url)
+    return returns.find(client, return_url, install, status)
 
 
 def redirect(url: str) -> Answer:
-    """To the application's page, without telling it the URL that the customer comes from."""
-    headers = {"Location": url, "Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
-    return {"statusCode": 303, "headers": headers, "body": ""}
+    from portaria.webhooks import customer_return as returns  # noqa: PLC0415
 
-
-def is_popup(displays: list[str]) -> bool:
-    return displays == ["popup"]
-
-
-def brand(client: OAuthClient | None, logo_base_url: str) -> Brand:
-    from portaria.web import branding  # noqa: PLC0415
-
-    return branding.of(client, logo_base_url)
+    return returns.redirect(url)
 
 
 def unavailable(request: HttpRequest, error: Exception) -> Answer:
@@ -305,14 +232,6 @@ def install_sessions() -> InstallSessions:
     from portaria.webhooks.install_sessions import InstallSessions  # noqa: PLC0415
 
     return InstallSessions(table, clients, states)
-
-
-def page(request: HttpRequest, render: Callable[[Any, str], Page], chosen: str = "") -> Answer:
-    """A page in the language that an install link chose, else in the browser's."""
-    from portaria.web import render as pages  # noqa: PLC0415
-
-    rendered = render(pages, chosen or pages.language_of(request.headers.get("accept-language")))
-    return {"statusCode": rendered.status, "headers": rendered.headers, "body": rendered.body}
 
 
 def checked_query(request: HttpRequest) -> dict[str, list[str]]:
@@ -331,17 +250,6 @@ def checked_query(request: HttpRequest) -> dict[str, list[str]]:
     except UnicodeEncodeError:
         raise Rejected("bad_query", "the query must be UTF-8, percent-encoded", field="query") from None
     return query
-
-
-def beside(request: HttpRequest, rest: str) -> str:
-    """A relative URL below `/install/{platform}/{client}`, whatever stage or base path stands before it."""
-    return rest if request.path.endswith("/") else f"{request.path_parameter('client')}/{rest}"
-
-
-def start_of_result(request: HttpRequest) -> str:
-    """The relative URL of the start page from `…/result/{install}`."""
-    # API Gateway also matches a path with a trailing slash.
-    return "../../start" if request.path.endswith("/") else "../start"
 
 
 def with_cookie(answer: Answer, browser: str) -> Answer:

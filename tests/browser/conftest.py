@@ -19,6 +19,7 @@ from portaria.core.callbacks import Secret
 from portaria.platforms.kommo import install as kommo
 from portaria.web import render
 from portaria.web.branding import Brand
+from portaria.webhooks.customer_return import CustomerReturn
 from tests.fakes import chromium
 from tests.fakes.paths import ROOT
 
@@ -85,12 +86,12 @@ class Site:
         return self.page(f"result/{INSTALL}")
 
 
-def return_of(install: Install, status: str) -> render.CustomerReturn | None:
+def return_of(install: Install, status: str) -> CustomerReturn | None:
     """As the function decides: for a popup window, if the URL is registered."""
     if not install.return_url:
         return None
     url = return_urls.with_result(install.return_url, INSTALL, status) if status in OVER else ""
-    return render.CustomerReturn(return_urls.origin(install.return_url), url)
+    return CustomerReturn(return_urls.origin(install.return_url), url)
 
 
 def make_page(path: str, language: str, install: Install, *, in_popup: bool = False) -> render.Page | None:

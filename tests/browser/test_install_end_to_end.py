@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -83,6 +84,8 @@ def register(stack: LocalCloud) -> Register:
                 "display_name": "Aurora Sync",
                 "logo": base64.b64encode(LOGO).decode(),
                 "colour": "#7c3aed",
+                # Any page that answers can stand for the team's application.
+                "return_urls": [f"{stack.public_url}/health"],
             },
         )
         assert answer.status_code == 201, answer.text
@@ -231,3 +234,33 @@ def test_install_start_unknown_client_shows_not_found_page(stack: LocalCloud, vi
     assert answer.status == 404
     customer.sees("rejected.title")
     expect(customer.page.get_by_text(said("reason.unknown_client"))).to_be_visible()
+
+
+def test_install_link_refused_and_then_allowed_returns_to_application(register: Register, visit: Visit) -> None:
+    installation, customer = register(), visit()
+    done = f"{installation.cloud.public_url}/health"
+    link = installation.cloud.admin.post(
+        f"{installation.cloud.public_url}/admin/v1/install-links",
+        json={
+            "platform": "kommo",
+            "client": installation.client,
+            "return_url": done,
+            "single_use": False,
+            "tags": {"customer_id": "c-1"},
+        },
+    ).json()
+    for decision, status in (("Deny", "refused"), ("Allow", "connected")):
+        customer.page.goto(link["url"])
+        customer.page.get_by_role("link", name="Continue to kommo.com").click()
+        customer.consent(decision, installation)
+        customer.page.wait_for_url(re.compile(rf"[?&]status={status}$"), timeout=CONNECTED_WITHIN_MS)
+
+        assert customer.page.url.startswith(f"{done}?")
+        query = parse_qs(urlsplit(customer.page.url).query)
+        assert query.pop("status") == [status]
+        if status == "connected":
+            (install,) = query.pop("install")
+            path = f"{installation.cloud.public_url}/admin/v1/installs/{install}"
+            shown = installation.cloud.admin.get(path).json()
+            assert (shown["state"], shown["tags"]) == ("connected", {"customer_id": "c-1"})
+        assert query == {}

@@ -30,6 +30,12 @@ API_URL = f"https://{API_HOST}/live"
 BY_RESOURCE = {(each.method, prefix + each.path): each for each in OPERATIONS for prefix in ("/v1", "/admin/v1")}
 REQUEST_ID = gateway.REQUEST_ID
 
+# What an OAuth client shows that has no branding and no return URLs.
+NO_BRANDING: dict[str, Any] = {
+    "return_urls": [],
+    **dict.fromkeys(("display_name", "logo_url", "colour", "support_email", "support_url", "privacy_url", "terms_url")),
+}
+
 # Headers of every response, which the document does not repeat for each.
 UNDOCUMENTED = {"Content-Type", "Cache-Control", "X-Content-Type-Options"}
 

@@ -24,6 +24,7 @@ from tests.fakes.api.manage import (
     API_HOST,
     API_URL,
     CANARY,
+    NO_BRANDING,
     REQUEST_ID,
     TOKEN_URL,
     Manage,
@@ -157,6 +158,7 @@ class TestOAuthClients:
             "authorize_url": None,
             "token_url": None,
             "token_auth": None,
+            **NO_BRANDING,
             "warnings": [],
         }
         assert secret("oauth-clients/kommo/acme") == {"client_secret": f"{CANARY}-client"}

@@ -100,13 +100,13 @@ class TestOAuthClients:
         logo, file = tmp_path / "aurora.svg", tmp_path / "portaria.yaml"
         drawing = '<svg xmlns="http://www.w3.org/2000/svg" width="64" height="64">{}</svg>'
         logo.write_text(drawing.format(""))
-        secret = "client_secret: {env: KOMMO_SECRET}, "
-        client = f"{{platform: kommo, name: acme, client_id: a, {secret}logo: {{base64_file: aurora.svg}}}}"
+        written = "client_secret: {env: KOMMO_SECRET}, "
+        client = f"{{platform: kommo, name: acme, client_id: a, {written}logo: {{base64_file: aurora.svg}}}}"
         file.write_text(f"clients: [{client}]\n")
         run("configure", str(file))
         first = told("oauth-clients", "show", "kommo/acme")["logo_url"]
         # The secret is written each time, so it is left out.
-        file.write_text(f"clients: [{client.replace(secret, '')}]\n")
+        file.write_text(f"clients: [{client.replace(written, '')}]\n")
         assert [step["action"] for step in told("configure", str(file), "--dry-run")] == ["nothing"]
 
         logo.write_text(drawing.format('<path d="M0 0"/>'))

@@ -11,7 +11,7 @@ from portaria.connections import connection_store, oauth_clients
 from portaria.core.callbacks import OAuthClient
 from portaria.core.entities import Connection
 from portaria.core.item_keys import oauth_client_key
-from tests.fakes.api.manage import API_HOST, Manage, secrets_stored, watched
+from tests.fakes.api.manage import API_HOST, NO_BRANDING, Manage, secrets_stored, watched
 from tests.fakes.aws.moto_cloud import Cloud
 
 CLIENT: dict[str, Any] = {
@@ -60,6 +60,7 @@ class TestGenericProviderClients:
             "authorize_url": CLIENT["authorize_url"],
             "token_url": CLIENT["token_url"],
             "token_auth": "basic",
+            **NO_BRANDING,
             "warnings": [],
         }
         assert manage.call("GET", "/oauth-clients/oauth2/erp").content == created.content

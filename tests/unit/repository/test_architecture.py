@@ -281,7 +281,7 @@ def test_architecture_rules_find_known_patterns() -> None:
     by_name = {module.name: module for module in modules()}
     assert "portaria.platforms" in own_imports(by_name["portaria.connections.tokens.refresh"])
     assert "portaria.core.callbacks" in own_imports(by_name["portaria.core.entities"])
-    assert Import("portaria.web.render.Page", False, 0).name in {
+    assert Import("portaria.web.install_pages", False, 0).name in {
         one.name for one in imports(by_name["functions.accept_install.handler"]) if not one.on_import
     }
     assert raised(

@@ -16,7 +16,8 @@ from portaria.core.callbacks import OAuthClient, Secret
 from portaria.platforms.kommo import install as kommo
 from portaria.web import branding, render
 from portaria.web.branding import NO_BRAND, Brand
-from portaria.web.render import CustomerReturn, Page, language_of
+from portaria.web.render import Page, language_of
+from portaria.webhooks.customer_return import CustomerReturn
 
 INSTALL = "mfzwizltoq2dkobvhe3tmnzygq"
 REJECTIONS = [

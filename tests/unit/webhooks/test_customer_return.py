@@ -6,6 +6,7 @@ import copy
 import json
 import re
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -16,6 +17,8 @@ from portaria.connections.branding import logos
 from portaria.connections.branding.logos import Logo
 from portaria.core.callbacks import OAuthClient
 from portaria.core.item_keys import oauth_client_key
+from portaria.installs import install_links
+from portaria.installs.install_links import InstallLink
 from portaria.webhooks import oauth_client_cache
 from tests.fakes.aws.endpoint import Endpoint, aws_endpoint
 from tests.fakes.aws.moto_cloud import Cloud, cloud
@@ -213,6 +216,53 @@ class TestTheRefusal:
         assert answer["statusCode"] == 200
         assert answer["headers"]["Cross-Origin-Opener-Policy"] == "unsafe-none"
         assert 'data-origin="https://app.example.com"' in answer["body"]
+
+
+class TestThePopup:
+    """An install link that the application opens in a window of its own."""
+
+    def open_link(self, function: Function, display: str, return_url: str = RETURN) -> dict[str, Any]:
+        link = InstallLink("install", "kommo", "crm", return_url=return_url)
+        _, token = install_links.create(function.aws.table, link, timedelta(hours=1))
+        return function.get("start", query={"link": [token.reveal()], **({"display": [display]} if display else {})})
+
+    def come_back(self, function: Function, opened: dict[str, Any]) -> dict[str, Any]:
+        state = re.search(r"state=([A-Za-z0-9_-]{43})", opened["body"])
+        assert state is not None
+        cookie = opened["headers"]["Set-Cookie"].partition(";")[0]
+        return function.get("browser_return", query={"state": [state[1]]}, headers={"Cookie": [cookie]})
+
+    def test_install_link_in_popup_keeps_its_opener_on_every_page(self, function: Function) -> None:
+        opened = self.open_link(function, "popup")
+        assert opened["headers"]["Cross-Origin-Opener-Policy"] == "unsafe-none"
+        assert "kommo_oauth" not in opened["body"]
+        returned = self.come_back(function, opened)
+        assert returned["statusCode"] == 303
+        assert returned["headers"]["Cross-Origin-Opener-Policy"] == "unsafe-none"
+        assert returned["headers"]["Location"].endswith("?display=popup")
+        install = returned["headers"]["Location"].rpartition("/")[2].partition("?")[0]
+        page = function.get("result", path={"install": install}, query={"display": ["popup"]})
+        assert page["headers"]["Cross-Origin-Opener-Policy"] == "unsafe-none"
+
+    @pytest.mark.parametrize(
+        ("display", "return_url"),
+        [("", RETURN), ("page", RETURN), ("popup", ""), ("popup", "https://evil.example/portaria/x")],
+    )
+    def test_install_link_otherwise_is_cut_off_from_its_opener(
+        self, function: Function, display: str, return_url: str
+    ) -> None:
+        opened = self.open_link(function, display, return_url)
+        assert opened["headers"]["Cross-Origin-Opener-Policy"] == "same-origin-allow-popups"
+        assert "kommo_oauth" in opened["body"]
+
+    def test_install_link_not_in_popup_returns_to_the_plain_result(self, function: Function) -> None:
+        returned = self.come_back(function, self.open_link(function, ""))
+        assert "display" not in returned["headers"]["Location"]
+        assert returned["headers"]["Cross-Origin-Opener-Policy"] == "same-origin-allow-popups"
+
+    def test_install_page_without_link_is_never_a_popup(self, function: Function) -> None:
+        answer = function.get("start", query={"display": ["popup"]})
+        assert answer["headers"]["Cross-Origin-Opener-Policy"] == "same-origin-allow-popups"
 
 
 class TestTheLogo:

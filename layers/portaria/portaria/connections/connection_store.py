@@ -20,8 +20,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from portaria.aws import due_index, filter_index, merged_pages
-from portaria.aws.table import Item, Table
-from portaria.aws import due_index, filter_index
 from portaria.aws.table import Item, Table, update_of
 from portaria.connections import tag_index
 from portaria.core import clock

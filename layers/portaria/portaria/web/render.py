@@ -32,6 +32,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from portaria.web.branding import NO_BRAND, Brand
+from portaria.webhooks.customer_return import CustomerReturn
 
 LANGUAGES = {"pt": "pt-BR", "es": "es", "en": "en"}
 
@@ -114,17 +115,6 @@ def language_of(accept_language: str | None) -> str:
             if weight > best_weight:
                 best, best_weight = wanted[1], weight
     return best
-
-
-@dataclass(frozen=True)
-class CustomerReturn:
-    """Where a customer goes back to: `url` with the result, and `origin`, the only one that a popup window's message is for.
-
-    `url` is empty while the install is not over.
-    """
-
-    origin: str
-    url: str = ""
 
 
 def start(

@@ -13,6 +13,7 @@ from portaria.core.callbacks import OAuthClient, Secret
 from portaria.core.error_roots import Rejected
 from portaria.core.http_request import HttpRequest
 from portaria.core.item_keys import install_link_id, install_link_key
+from portaria.webhooks.customer_return import POPUP
 from portaria.webhooks.light_table import CONDITION_FAILED, Item, LightTable, text
 from portaria.webhooks.oauth_client_cache import OAuthClientCache, unknown_client
 from portaria.webhooks.oauth_state import TOKEN, OAuthStates, code_challenge, code_verifier, epoch, sha256, used_link
@@ -27,13 +28,16 @@ BOUND_TO_CONNECTION = ("connection", "account_host")
 
 class InstallSession(NamedTuple):
     """An install that was started: the client, a one-time state for this browser, and the scopes to request of the provider
-    that a link was made for. `language` is the link's, empty for the browser's."""
+    that a link was made for. `language` is the link's, empty for the browser's. `return_url` is where the customer returns to,
+    and `display` is `popup` for an install in a window that the application opened."""
 
     client: OAuthClient
     state: Secret
     browser: Secret
     scopes: str = ""
     language: str = ""
+    return_url: str = ""
+    display: str = ""
 
     @property
     def code_challenge(self) -> str:
@@ -70,18 +74,24 @@ class InstallSessions:
         if is_single and text(item, "used_by") not in ("", sha256(browser)):
             raise used_link()
         names = BOUND + (BOUND_TO_CONNECTION if text(item, "account_host") else ())
-        displays = request.query.get("display", [])
-        bound = (
-            {"link": link}
-            | ({"display": "popup"} if displays == ["popup"] else {})
-            | {name: value for name in names if (value := text(item, name))}
-        )
+        display = POPUP if request.query.get("display") == [POPUP] else ""
+        bound = {"link": link} | {name: value for name in names if (value := text(item, name))}
+        if display:
+            bound["display"] = display
         state = self._states.create(
             client.platform, client.name, browser, LINK_S, bound, once=token.reveal() if is_single else ""
         )
         if is_single:
             self._use(link, browser)
-        return InstallSession(client, state, Secret(browser), text(item, "scopes"), text(item, "language"))
+        return InstallSession(
+            client,
+            state,
+            Secret(browser),
+            text(item, "scopes"),
+            text(item, "language"),
+            text(item, "return_url"),
+            display,
+        )
 
     def _client(self, request: HttpRequest) -> OAuthClient:
         client = self._clients.find(request.path_parameter("platform"), request.path_parameter("client"), PAGE_READ_S)

@@ -31,7 +31,7 @@ DATA_INGESTION = {
 
 PUBLIC = {
     "show_health", "show_document", "show_reference", "accept_install", "show_install_page", "show_install_result",
-    "show_logo",
+    "show_logo", "show_claim_page", "confirm_claim",
     "receive_event", "accept_uninstall", "answer_challenge", "receive_reports", "redeem_ticket",
 }  # fmt: skip
 EVENTS = {f"receive_{name.replace('.', '_')}" for name in CATALOGUE}
@@ -249,8 +249,8 @@ def test_reference_page_translations_match_operations() -> None:
 
 def test_openapi_summaries_begin_with_a_verb_and_are_short() -> None:
     verbs = {
-        "Add", "Answer", "Cancel", "Create", "Delete", "Get", "List", "Open", "Receive", "Redrive", "Register", "Remove",
-        "Replace", "Resume", "Revoke", "Rotate", "Send", "Start", "Test", "Update",
+        "Add", "Answer", "Cancel", "Confirm", "Create", "Delete", "Get", "List", "Open", "Receive", "Redrive", "Register",
+        "Remove", "Replace", "Resume", "Revoke", "Rotate", "Send", "Start", "Test", "Update",
     }  # fmt: skip
     for methods in api_document.build()["paths"].values():
         for each in methods.values():

@@ -117,6 +117,7 @@ def _claim_page() -> Document:
 def _confirm_claim() -> Document:
     form: Document = {
         "type": "object",
+        "description": "The form of the page.",
         "properties": {"state": TEXT | {"description": "The state of the page.", "examples": ["EXAMPLE-state"]}},
         "required": ["state"],
     }
@@ -125,7 +126,7 @@ def _confirm_claim() -> Document:
         "confirm_claim", "install", "Confirm a claim",
         "The button of the claim page: the link's tags are attached to the account's connection.",
         parameters=[PLATFORM, CLIENT, ACCEPT, ACCEPT_LANGUAGE],
-        requestBody={"required": True, "content": content},
+        requestBody={"description": "The form of the page.", "required": True, "content": content},
         responses={
             "200": response("The tags will be attached.", html=True),
             "303": response("The same, and the browser goes to the link's return URL.", ["Location"]),
