@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
@@ -33,7 +34,8 @@ def client(stack: LocalCloud) -> Iterator[OAuthClient]:
 
 def remove_connections(stack: LocalCloud) -> None:
     api = application.administrator(stack.stack)
-    for connection in list(api.list("connections", **{"tag.customer_id": CUSTOMER_ID})):
+    of_customer: Any = {"tag.customer_id": CUSTOMER_ID}
+    for connection in list(api.list("connections", **of_customer)):
         if connection["state"] != "removed":
             api.delete("connections", connection["name"])
 

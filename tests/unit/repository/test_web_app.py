@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -15,6 +15,8 @@ from flask.testing import FlaskClient
 from examples.web_app import app as web_app
 from portaria.core.callbacks import Secret
 from portaria.notifications import signatures
+from tests.fakes.package_locks import pins
+from tests.fakes.paths import ROOT
 
 SECRET = signatures.new_secret()
 TOKEN = "canary-of-the-integration"
@@ -48,15 +50,13 @@ def api() -> Iterator[responses.RequestsMock]:
         yield mock
 
 
-def signed(
-    body: bytes = BODY, *, key: Secret = SECRET, webhook_id: str = "msg_1", age_s: int = 0, **changes: str
-) -> dict[str, str]:
-    made = signatures.headers([key], webhook_id, int(time.time()) - age_s, body)
-    return made | {name.replace("_", "-"): value for name, value in changes.items()}
+def signed(body: bytes = BODY, *, key: Secret = SECRET, webhook_id: str = "msg_1", age_s: int = 0) -> dict[str, str]:
+    return signatures.headers([key], webhook_id, int(time.time()) - age_s, body)
 
 
 def received(client: FlaskClient) -> list[Any]:
-    return client.application.config["EVENTS"].newest()
+    events: web_app.Events = client.application.config["EVENTS"]
+    return list(events.newest())
 
 
 def test_webhook_signed_is_kept_once(client: FlaskClient) -> None:
@@ -72,28 +72,33 @@ def test_webhook_signed_with_two_secrets_during_a_rotation_is_kept(client: Flask
     assert client.post("/webhooks", data=BODY, headers=headers).status_code == 204
 
 
+def now() -> dict[str, str]:
+    return {"webhook-timestamp": str(int(time.time()))}
+
+
+# Each makes its headers when the test runs, because they hold the time.
 @pytest.mark.parametrize(
     ("body", "headers"),
     [
-        pytest.param(BODY, {}, id="unsigned"),
-        pytest.param(BODY, signed(key=signatures.new_secret()), id="another secret"),
-        pytest.param(BODY.replace(b"c-1001", b"c-1002"), signed(), id="another body"),
-        pytest.param(BODY, signed(webhook_id="msg_1") | {"webhook-id": "msg_2"}, id="replayed under another id"),
-        pytest.param(BODY, signed(age_s=6 * 60), id="old"),
-        pytest.param(BODY, signed(age_s=-6 * 60), id="from the future"),
-        pytest.param(
-            BODY, signed(age_s=3_600) | {"webhook-timestamp": str(int(time.time()))}, id="old, with a new time"
-        ),
-        pytest.param(BODY, signed(webhook_timestamp="now"), id="no time"),
-        pytest.param(BODY, signed(webhook_timestamp="9" * 40), id="a time that does not exist"),
-        pytest.param(BODY, signed(webhook_signature="v1"), id="signature without a comma"),
-        pytest.param(BODY, signed(webhook_signature="v1,*"), id="signature that is not base64"),
-        pytest.param(b"\xff", signed(b"\xff"), id="not UTF-8"),
-        pytest.param(b"{", signed(b"{"), id="signed, but not JSON"),
+        pytest.param(BODY, dict, id="unsigned"),
+        pytest.param(BODY, lambda: signed(key=signatures.new_secret()), id="another secret"),
+        pytest.param(BODY.replace(b"c-1001", b"c-1002"), signed, id="another body"),
+        pytest.param(BODY, lambda: signed() | {"webhook-id": "msg_2"}, id="replayed under another id"),
+        pytest.param(BODY, lambda: signed(age_s=6 * 60), id="old"),
+        pytest.param(BODY, lambda: signed(age_s=-6 * 60), id="from the future"),
+        pytest.param(BODY, lambda: signed(age_s=3_600) | now(), id="old, with a new time"),
+        pytest.param(BODY, lambda: signed() | {"webhook-timestamp": "now"}, id="no time"),
+        pytest.param(BODY, lambda: signed() | {"webhook-timestamp": "9" * 40}, id="a time that does not exist"),
+        pytest.param(BODY, lambda: signed() | {"webhook-signature": "v1"}, id="signature without a comma"),
+        pytest.param(BODY, lambda: signed() | {"webhook-signature": "v1,*"}, id="signature that is not base64"),
+        pytest.param(b"\xff", lambda: signed(b"\xff"), id="not UTF-8"),
+        pytest.param(b"{", lambda: signed(b"{"), id="signed, but not JSON"),
     ],
 )
-def test_webhook_not_verified_is_refused(client: FlaskClient, body: bytes, headers: dict[str, str]) -> None:
-    assert client.post("/webhooks", data=body, headers=headers).status_code == 401
+def test_webhook_not_verified_is_refused(
+    client: FlaskClient, body: bytes, headers: Callable[[], dict[str, str]]
+) -> None:
+    assert client.post("/webhooks", data=body, headers=headers()).status_code == 401
     assert received(client) == []
 
 
@@ -149,6 +154,14 @@ def test_return_shows_what_portaria_knows_whatever_the_query_says(
 ) -> None:
     api.get(f"{API}/v1/installs/abc", json={**install, "tags": {"customer_id": "c-1001"}})
     assert text in client.get("/connected?install=abc&status=connected").text
+
+
+def test_requirements_are_the_versions_of_the_development_pins() -> None:
+    developed_with = set(pins(ROOT / "requirements" / "dev.txt"))
+    lines = (ROOT / "examples" / "web_app" / "requirements.txt").read_text().splitlines()
+    needed = {tuple(line.split("==")) for line in lines if line and not line.startswith("#")}
+    assert len(needed) == 3
+    assert needed <= developed_with
 
 
 def test_page_shows_problem_and_no_secret(client: FlaskClient) -> None:
