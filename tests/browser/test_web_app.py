@@ -53,7 +53,7 @@ def page(stack: LocalCloud, browser: Browser) -> Iterator[Page]:
 def decide(page: Page, decision: str, host: str) -> None:
     """The hosted install page with the client's brand, then Kommo's consent page."""
     expect(page.locator(".lead")).to_contain_text("Aurora asks for access")
-    assert page.locator(".masthead img").evaluate("(image) => image.complete && image.naturalWidth === 64")
+    expect(page.locator(".masthead img")).to_have_js_property("naturalWidth", 64)
     page.get_by_role("link", name="Continue to kommo.com").click()
     page.get_by_label("Account").select_option(host)
     page.get_by_role("button", name=decision).click()

@@ -326,6 +326,8 @@ def test_local_proxy_application_host_leads_to_its_port_while_it_is_set(neighbou
     assert ask("PUT", f"/application?port={port}").json() == {"host": APPLICATION_HOST, "port": port}
     assert web.get(f"https://{APPLICATION_HOST}/clock").status_code == 200
     assert ask("DELETE", "/application").json() == {"host": APPLICATION_HOST, "port": None}
+    # Drops the open connection, which would still lead there.
+    web.close()
     with pytest.raises(requests.exceptions.ProxyError):
         web.get(f"https://{APPLICATION_HOST}/clock")
 
