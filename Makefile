@@ -22,7 +22,7 @@ ISOLATED := $(addprefix tests/stack/local_cloud/,test_local_cloud.py test_execut
 STARTED := $(shell date +%s)
 CODE := layers cli functions local bench tests examples
 
-.PHONY: help setup up down status logs invoke sandbox clean-sandbox demo demo-app check style types imports template workflows document secrets test test-offline test-cloud test-isolated openapi audit bench faults configure portaria build deploy smoke doctor lock clean
+.PHONY: help setup up down status logs invoke sandbox clean-sandbox console demo demo-app check style types imports template workflows document secrets test test-offline test-cloud test-isolated openapi audit bench faults configure portaria build deploy smoke doctor lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z -]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -83,6 +83,9 @@ sandbox: setup ## The local cloud with accounts in it, to try things (ARGS="--he
 
 clean-sandbox: ## Stop the local cloud and remove its data
 	@$(RUN) -m local.sandbox clean --yes
+
+console: setup ## Open the console of the local cloud in Chromium, after make sandbox or make demo KEEP=1
+	@$(RUN) -m local.sandbox console $(ARGS)
 
 demo: setup ## Let 24 accounts install and compare what arrives in Marketo, field by field (KEEP=1 leaves it running)
 	@$(RUN) -m local.demo $(if $(KEEP),--keep)

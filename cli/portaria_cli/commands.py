@@ -48,6 +48,9 @@ SECTIONS = {
         "webhook-deliveries": _group(
             "webhooks", "webhook_deliveries", "Webhook deliveries: what was sent to a webhook, and its answers."
         ),
+        "console-sessions": _group(
+            "console_sessions", "console_sessions", "Console sessions: the browsers that are signed in."
+        ),
         "scopes": _group("discovery", "scopes", "Scopes: what a private integration may do."),
         "platforms": _group("discovery", "platforms", "Platforms: what connections and routes can be made of."),
         "me": _group("discovery", "me", "Show who you are to the API, and your scopes."),
@@ -66,6 +69,7 @@ SECTIONS = {
         "sso": _group("actions", "sso", "Single sign-on links."),
     },
     "The stack and this command": {
+        "console": _group("console_sessions", "open_console", "Open the console in your browser."),
         "configure": _command("configure.command", "configure", "Create or change what a file describes."),
         "doctor": _command("doctor.command", "doctor", "Check a deployed stack and say what to do."),
         "logs": _command("logs.command", "logs", "Show what the functions of a stack logged."),

@@ -29,6 +29,7 @@ TITLES = {
     "private-integrations": "private integration",
     "webhooks": "webhook",
     "webhook-deliveries": "webhook delivery",
+    "console-sessions": "console session",
     "audit": "audit entry",
     "receipts": "receipt",
     "destinations": "destination",
@@ -279,6 +280,10 @@ COLUMNS = {
     "webhook-deliveries": (
         _of("id", is_whole=True), _time("event_at", 3), _of("event"), _of("state", is_whole=True), _of("reason", 1),
         _of("attempt_count", 2, "attempts"), _of("last_status", 4, "status"), _time("next_attempt_at", 5),
+    ),
+    "console-sessions": (
+        _of("id", is_whole=True), _of("principal"), _of("is_active", title="active"), _of("scopes", 1),
+        _time("last_used_at", 2), _time("ends_at", 3), _of("source", 4), _of("browser", 5),
     ),
     "audit": (
         Column("at (UTC)", lambda item: Text(item["at"][:16].replace("T", " ")), is_whole=True),

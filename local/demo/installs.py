@@ -124,10 +124,10 @@ def create_links(run: Run, accounts: list[Account]) -> None:
 def install_in_browser(run: Run, host: str, page_url: str, *, allow: bool) -> None:
     """Install as a customer does: the install page, Kommo's consent page, and the redirect URI."""
     with run.session() as session:
-        page = session.get(page_url, timeout=30).text
-        consent = re.search(r'href="(https://www\.kommo\.com/oauth\?[^"]+)"', page)
+        page = session.get(page_url, timeout=30)
+        consent = re.search(r'href="(https://www\.kommo\.com/oauth\?[^"]+)"', page.text)
         if not consent:
-            raise RuntimeError("the install page has no link to Kommo")
+            raise RuntimeError(f"the install page has no link to Kommo: {page.status_code} {page.text[:200]}")
         wanted = {name: values[0] for name, values in parse_qs(urlsplit(html.unescape(consent[1])).query).items()}
         decision = {**wanted, "account": host, "decision": "allow" if allow else "deny", "opener": ""}
         back = session.post("https://www.kommo.com/oauth/decision", data=decision, allow_redirects=False, timeout=30)

@@ -15,7 +15,7 @@ from local import lifecycle
 from local.__main__ import step
 from local.control import Control
 from local.processes import NotStarted
-from local.sandbox import accounts, browser, environment, faults, kommo, marketo, platforms
+from local.sandbox import accounts, browser, console, environment, faults, kommo, marketo, platforms
 from local.sandbox.context import Sandbox
 from local.stack import Stack
 
@@ -25,6 +25,7 @@ NEXT = (
     ("register the application, Marketo and the routes", "portaria configure examples/portaria.yaml"),
     ("a customer installs, in a browser", "sandbox kommo click-install padaria"),
     ("the account's contacts arrive in Marketo", "sandbox marketo persons --at-least 200 --limit 3"),
+    ("see it all in the console", "sandbox console"),
     ("check the whole stack", "portaria doctor"),
 )
 
@@ -71,6 +72,7 @@ def print_completion(shell: str) -> None:
 
 
 for command in (
+    console.console,
     kommo.kommo,
     marketo.marketo,
     platforms.leadconnector,
@@ -85,9 +87,9 @@ for command in (
     sandbox.add_command(command)
 
 
-def furnish(console: Console) -> tuple[Stack, environment.Variables]:
+def furnish(output: Console) -> tuple[Stack, environment.Variables]:
     """Start the local cloud and create missing accounts. If this is interrupted, the next call completes it."""
-    stack = lifecycle.up(step, console.print, keep=True)
+    stack = lifecycle.up(step, output.print, keep=True)
     # Write the file before any account has these credentials, so that none is lost if this is interrupted.
     variables = environment.complete(environment.read(), stack)
     environment.write(variables)
@@ -102,9 +104,9 @@ def furnish(console: Console) -> tuple[Stack, environment.Variables]:
 
 def start() -> None:
     """Start or update the sandbox and show the next steps."""
-    console = Console(highlight=False)
-    furnish(console)
-    console.print(
+    output = Console(highlight=False)
+    furnish(output)
+    output.print(
         f"\nThe sandbox is ready: {len(accounts.KOMMO_ACCOUNTS)} Kommo accounts, Marketo {environment.MUNCHKIN}, a "
         "LeadConnector location, an Engage customer,\n"
         f"{len(environment.PROVIDERS)} other APIs. Their credentials are in "
@@ -113,8 +115,8 @@ def start() -> None:
     )
     for why, text in NEXT:
         line = text.format(activate=f". {environment.relative(environment.FILE)}")
-        console.print(f"  {line:<52} [dim]# {why}[/]", soft_wrap=True)
-    console.print(
+        output.print(f"  {line:<52} [dim]# {why}[/]", soft_wrap=True)
+    output.print(
         "\nContinue with docs/quickstart.md. `sandbox --help` lists all commands.",
         soft_wrap=True,
     )

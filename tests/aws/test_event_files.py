@@ -105,7 +105,11 @@ def test_event_file_has_every_recorded_member(file: Path) -> None:
 
 @pytest.mark.parametrize(
     ("schedule", "file"),
-    [("RenewalsSchedule", "renew_tokens/sweep"), ("ReconciliationsSchedule", "backfill_records/reconcile_due")],
+    [
+        ("RenewalsSchedule", "renew_tokens/sweep"),
+        ("ReconciliationsSchedule", "backfill_records/reconcile_due"),
+        ("WebhookDeliveriesSchedule", "deliver_webhooks/sweep"),
+    ],
 )
 def test_event_file_of_schedule_has_input_of_template(schedule: str, file: str) -> None:
     target = template()["Resources"][schedule]["Properties"]["Target"]

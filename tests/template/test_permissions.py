@@ -28,21 +28,26 @@ import requests
 import responses
 from botocore.exceptions import ClientError
 
-from portaria.aws import light_client
+from portaria.aws import event_bus, light_client
 from portaria.connections import connection_store
 from portaria.connections.tokens import sealed_credentials
 from portaria.connections.vault import Vault
 from portaria.core import clock, record_messages
 from portaria.core.callbacks import Record, Secret
 from portaria.core.errors import Retryable
+from portaria.core.event_catalogue import CATALOGUE
+from portaria.core.event_catalogue import CONNECTION_READY as READY
 from portaria.delivery import backlogs, destination_pause
 from portaria.delivery.destination_pause import PauseReason
 from portaria.installs.hook_sources import KNOWN_SUSPECT_AT, HookSources
+from portaria.notifications import endpoint_gate
+from portaria.outbound import http_client
 from portaria.outbound.rate_limiter import RateLimiter
-from portaria.records import receipts
+from portaria.records import dead_letter_counts, receipts
 from portaria.sources import reconciliation
 from portaria.webhooks import event_receiver
 from portaria.webhooks.install_receiver import install_id
+from tests.fakes.api.console import Browser
 from tests.fakes.api.manage import Manage, proxy_event, with_headers, with_token
 from tests.fakes.aws import errors
 from tests.fakes.aws import functions as fakes
@@ -111,6 +116,7 @@ class Teller:
                 "accept_install", "sweep_arrivals", "exchange_code", "backfill_records", "ingest_records",
                 "renew_tokens", "accept_uninstall", "remove_connections", "call_connection", "redeem_ticket",
                 "accept_records", "receive_events", "track_receipts", "keep_dead_letters", "release_records",
+                "fan_out_events", "deliver_webhooks",
             )
         }  # fmt: skip
 
@@ -164,7 +170,9 @@ class Teller:
         self._take_in()
         self._receive()
         self._hear_what_became()
+        self._send_webhooks()
         self._tidy_up()
+        self._use_console()
         self._attribute()
         self._leave()
 
@@ -661,6 +669,51 @@ class Teller:
         assert len(self.stack.receive("records")) == 1
         self.administer("POST", "/routes/preview", {"name": route["name"], "record": record["data"]})
 
+    def _send_webhooks(self) -> None:
+        """An event goes to a webhook whose endpoint fails, is slow, and is gone; and dead letters have been counted."""
+        url = "https://app.example.com/webhooks"
+        self.mock.post(url, status=500)
+        self.mock.post(url, status=410)
+        with patch.object(http_client, "check_public"):
+            webhook = self.administer("POST", "/webhooks", {"url": url, "events": ["connection.*"]})["id"]
+        self.administer("GET", "/webhooks")
+        self.administer("POST", f"/webhooks/{webhook}/test")
+        assert self.work("deliver_webhooks", "webhook_deliveries") == set()
+        event = {"id": "e-1", "source": "portaria", "detail-type": READY, "time": "2026-01-01T00:00:00Z"}
+        body = json.dumps(event | {"detail": CATALOGUE[READY].example})
+        self.put("webhook_events", body)
+        with refusing("PutItem"):
+            assert len(self.work("fan_out_events", "webhook_events")) == 1
+        self.put("webhook_events", body)
+        assert self.work("fan_out_events", "webhook_events") == set()
+        self.stack.table.update(
+            *endpoint_gate.key(webhook), "SET is_slow = :yes REMOVE failures", values={":yes": True}
+        )
+        assert self.work("deliver_webhooks", "webhook_deliveries") == set()
+        (message,) = self.stack.receive("slow_webhook_deliveries")
+        for queue in ("webhook_deliveries", "slow_webhook_deliveries"):
+            self.put(queue, message)
+            with refusing("GetItem"):
+                assert len(self.work("deliver_webhooks", queue)) == 1
+        self.put("slow_webhook_deliveries", message)
+        assert self.work("deliver_webhooks", "slow_webhook_deliveries") == set()
+        assert self.administer("GET", f"/webhooks/{webhook}")["disabled_reason"] == "gone"
+        put, later = event_bus.put, clock.now() + timedelta(minutes=2)
+
+        def slowly(*arguments: Any) -> None:
+            """While a count is published, a slow worker adds to it."""
+            put(*arguments)
+            for item in self.stack.table.query_all(dead_letter_counts.PARTITION):
+                self.stack.table.update(item["pk"], item["sk"], "ADD records :one", values={":one": 1})
+
+        with patch.object(clock, "now", lambda: later):
+            with patch.object(event_bus, "put", slowly):
+                assert self.work("deliver_webhooks", "webhook_deliveries") == set()
+            self.put("webhook_deliveries", '{"sweep": ""}')
+            assert self.work("deliver_webhooks", "webhook_deliveries") == set()
+        self.administer("DELETE", f"/webhooks/{webhook}")
+        self.stack.receive("webhook_deliveries")
+
     def _tidy_up(self) -> None:
         for kind in ("oauth-clients", "connections", "routes", "installs"):
             assert self.administer("GET", f"/{kind}")["items"]
@@ -670,6 +723,18 @@ class Teller:
         self.administer("DELETE", "/connections/marketo-two")
         assert self.work("remove_connections", "uninstalls") == set()
         self.administer("DELETE", "/oauth-clients/kommo/spare")
+
+    def _use_console(self) -> None:
+        browser = Browser(self.stack)
+        assert browser.sign_in().status == 200
+        connections = self.administer("GET", "/connections?state=connected")["items"]
+        (name, *_) = [each["name"] for each in connections if each["platform"] == "kommo"]
+        called = browser.submit(f"/connections/{name}/call", {"method": "GET", "path": "/api/v4/account"})
+        assert called.status == 200, re.findall(r"<li>([^<]*)</li>", called.text)
+        assert browser.get("/installs").status == 200
+        (session,) = self.administer("GET", "/console-sessions")["items"]
+        self.administer("DELETE", f"/console-sessions/{session['id']}")
+        assert browser.get("/installs").status == 401
 
     def put(self, queue: str, body: str) -> None:
         boto3.client("sqs").send_message(QueueUrl=self.stack.url(queue), MessageBody=body)
@@ -697,6 +762,8 @@ def story() -> Story:
         told.refused += one.refused
         for function, use in one.used:
             told.used.setdefault(function, set()).add(use)
+    # The console carries out the API's operations itself, with the API's policy.
+    told.used["console"] |= {use for use in told.used["manage"] if any(grant.allows(use) for grant in grants("manage"))}
     told.metrics = set(emitted(output.getvalue()))
     forget_tokens()
     return told

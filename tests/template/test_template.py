@@ -39,7 +39,13 @@ SHARED_DEAD_LETTERS = {
     "SlowWebhookDeliveriesQueue": "WebhookEventsDeadLetters",
 }
 # The API's functions share one alarm; a failing sweep matters only while arrivals are kept, which has an alarm of its own.
-WATCHED_OTHERWISE = {"ManageFunction", "CallConnectionFunction", "RedeemTicketFunction", "SweepArrivalsFunction"}
+WATCHED_OTHERWISE = {
+    "ManageFunction",
+    "CallConnectionFunction",
+    "RedeemTicketFunction",
+    "SweepArrivalsFunction",
+    "ConsoleFunction",
+}
 # Continues after the caller has left: a renewal that has begun must be completed.
 OUTLASTS_ITS_CALLER = {"call_connection"}
 # API Gateway answers the caller by itself after this many seconds.
@@ -53,6 +59,9 @@ PUBLIC = {
     ("get", "/install/{platform}/{client}/logo/{version}"),
     ("get", "/uninstall/{platform}/{client}"),
     ("get", "/sso/{ticket}"),
+    ("get", "/console"),
+    ("get", "/console/{proxy+}"),
+    ("post", "/console/{proxy+}"),
     ("post", "/events/{platform}/{connection}/{key}"),
     ("get", "/receipts/{platform}"),
     ("post", "/receipts/{platform}"),
@@ -285,7 +294,7 @@ def test_api_operations_are_the_expected_ones() -> None:
     assert set(operations()) == PUBLIC | UNKNOWN_FRONT_DOOR | DESCRIPTIONS | set(PROGRAMS) | set(ADMIN)
     for method, path in set(operations()) - UNKNOWN_FRONT_DOOR:
         assert method in ("get", "head", "post", "put", "patch", "delete")
-        assert "+}" not in path or path.endswith("/connections/{name}/proxy/{path+}")
+        assert "+}" not in path or path.endswith(("/connections/{name}/proxy/{path+}", "/console/{proxy+}"))
 
 
 def test_api_returns_bodies_of_every_type() -> None:
@@ -309,6 +318,7 @@ def test_api_path_invokes_its_function() -> None:
             "install": "accept_install",
             "uninstall": "accept_uninstall",
             "sso": "redeem_ticket",
+            "console": "console",
             "events": "receive_events",
             "receipts": "track_receipts",
             "subscriptions": "accept_records",

@@ -7,13 +7,17 @@
 - It compares the URL of each call with the patterns of all services.
 - It builds the WSGI environment of each call with a form builder.
 - It lists the kinds of nodes that a pass over an update expression handles, for each node.
+- It copies the whole table for each write of a transaction, to be able to undo it.
 """
 
 from __future__ import annotations
 
+import copy
 import re
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from io import BytesIO
 from typing import Any
@@ -31,6 +35,9 @@ from moto.core.models import DEFAULT_ACCOUNT_ID
 from moto.core.request import PRESERVED_HEADER_NAMES_ENVIRON_KEY, Request, environ_key_for_header
 from moto.core.serialize import JSONSerializer
 from moto.core.utils import camelcase_to_underscores, method_names_from_class
+from moto.dynamodb.models import DynamoDBBackend
+from moto.dynamodb.models.dynamo_type import DynamoType
+from moto.dynamodb.models.table import Table
 from moto.dynamodb.parsing.ast_nodes import DepthFirstTraverser  # type: ignore[attr-defined]
 from werkzeug.exceptions import HTTPException
 
@@ -39,6 +46,7 @@ JSON_SERVICES = ("dynamodb", "events", "kms", "secretsmanager", "sqs")
 
 _serialize_structure = JSONSerializer._serialize_type_structure
 _process_request = BotocoreStubber.process_request
+_transact_write_items = DynamoDBBackend.transact_write_items
 _nodes_to_be_processed = DepthFirstTraverser.nodes_to_be_processed
 _parse = cache(parse)
 _method_names = cache(method_names_from_class)
@@ -109,6 +117,33 @@ def _nodes(traverser: DepthFirstTraverser) -> tuple[type, ...]:
     return _kinds[type(traverser)]
 
 
+_keys_in_transaction: ContextVar[list[dict[str, Any]]] = ContextVar("keys_in_transaction")
+
+
+def _transact(backend: DynamoDBBackend, transact_items: list[dict[str, Any]]) -> None:
+    operations = [operation for each in transact_items for operation in each.values()]
+    token = _keys_in_transaction.set([operation.get("Key") or operation["Item"] for operation in operations])
+    try:
+        _transact_write_items(backend, transact_items)
+    finally:
+        _keys_in_transaction.reset(token)
+
+
+def _backup(table: Table, _memo: object) -> Table:
+    """A copy of the table in which only the items that the transaction may change are copied."""
+    backup = copy.copy(table)
+    if table.range_key_attr is None:
+        backup.items = copy.deepcopy(table.items)
+        return backup
+    backup.items = defaultdict(dict, {key: copy.copy(items) for key, items in table.items.items()})
+    for key in _keys_in_transaction.get():
+        items = backup.items.get(DynamoType(key[table.hash_key_attr]), {})
+        range_key = DynamoType(key[table.range_key_attr])
+        if range_key in items:
+            items[range_key] = copy.deepcopy(items[range_key])
+    return backup
+
+
 @contextmanager
 def fast_moto() -> Iterator[None]:
     with (
@@ -117,6 +152,8 @@ def fast_moto() -> Iterator[None]:
         patch.object(responses, "method_names_from_class", _method_names),
         patch.object(responses, "camelcase_to_underscores", _underscored),
         patch.object(BotocoreStubber, "process_request", _answer),
+        patch.object(DynamoDBBackend, "transact_write_items", _transact),
+        patch.object(Table, "__deepcopy__", _backup, create=True),
         patch.object(DepthFirstTraverser, "nodes_to_be_processed", _nodes),
     ):
         yield

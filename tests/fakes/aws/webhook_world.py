@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 from unittest.mock import patch
 
-from moto.core import DEFAULT_ACCOUNT_ID
-from moto.sqs import sqs_backends
+from moto.core.models import DEFAULT_ACCOUNT_ID
+from moto.sqs.models import sqs_backends
 
 from portaria.core import clock
 from portaria.core.event_catalogue import CATALOGUE

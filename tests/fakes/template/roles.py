@@ -113,6 +113,9 @@ def arn(value: Any) -> str:
             "AWS::StackName": moto_cloud.PREFIX,
         }
         return re.sub(r"\$\{([^}]+)}", lambda match: known.get(match[1]) or _arn_of(match[1]), value["Fn::Sub"])
+    if str(value.get("Ref", "")).endswith(".Alias"):
+        function = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", value["Ref"].removesuffix("Function.Alias")).lower()
+        return f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:{function}:live"
     logical_id, attribute = value["Fn::GetAtt"]
     return _arn_of(f"{logical_id}.{attribute}")
 
@@ -149,6 +152,8 @@ def uses(service: str, operation: str, parameters: dict[str, Any]) -> list[Use]:
         action = ACTIONS.get((service, operation), operation)
         queue = parameters["QueueUrl"].rpartition("/")[2]
         return [Use(f"sqs:{action}", f"arn:aws:sqs:{REGION}:{ACCOUNT}:{queue}")]
+    if service == "lambda":
+        return [Use(f"lambda:{operation}Function", parameters["FunctionName"])]
     if service == "secretsmanager":
         name = parameters.get("SecretId") or parameters["Name"]
         return [Use(f"secretsmanager:{operation}", f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:{name}-AbCdEf")]

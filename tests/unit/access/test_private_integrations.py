@@ -273,7 +273,9 @@ class TestAuthentication:
         # Operations that describe the API and the caller need no scope.
         without = {operation.path for operation in OPERATIONS if not operation.scope}
         assert without == {"/platforms", "/platforms/{platform}", "/scopes", "/me"}
-        assert {operation.scope for operation in OPERATIONS} - {""} == set(scopes.SCOPES) - {data_ingestion.SCOPE}
+        given = set(scopes.SCOPES) | set(scopes.ADMINISTRATORS_ONLY)
+        assert {operation.scope for operation in OPERATIONS} - {""} == given - {data_ingestion.SCOPE}
+        assert {each.scope for each in OPERATIONS if each.administrators_only} == set(scopes.ADMINISTRATORS_ONLY)
         assert {each.scope for each in OPERATIONS if each.narrowable} == scopes.NARROWABLE - {data_ingestion.SCOPE}
         assert data_ingestion.SCOPE in scopes.NARROWABLE
         assert len({operation.id for operation in OPERATIONS}) == len(OPERATIONS)

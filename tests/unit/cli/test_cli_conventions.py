@@ -34,6 +34,8 @@ OTHER_NAMES = {
     "show_platform": ("platforms", "show"),
     "list_scopes": ("scopes", "list"),
     "show_caller": ("me",),
+    # It opens a browser.
+    "create_console_session": ("console",),
 }
 # Commands that call no operation, or several.
 NO_OPERATION = {

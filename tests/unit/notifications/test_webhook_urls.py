@@ -146,7 +146,7 @@ def test_attempt_does_not_follow_a_redirect(server: Server, network: Internet) -
 
 def test_attempt_response_that_is_too_long_is_cut_and_counts(server: Server) -> None:
     head = b"HTTP/1.1 200 OK\r\nContent-Length: 9000000\r\n\r\n"
-    server.scripts = [lambda tls: tls.sendall(head + b"x" * 100_000) or False]
+    server.scripts = [answering(head + b"x" * 100_000)]
     result = attempted()
     assert (result.is_delivered, result.attempt.status) == (True, 200)
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from datetime import UTC, datetime
 from typing import Any
+from unittest.mock import patch
 
-from portaria.core.callbacks import Secret
 from portaria.core.event_catalogue import CATALOGUE
 from portaria.notifications import signatures
 from tests.fakes.paths import ROOT
@@ -15,17 +16,21 @@ from tests.fakes.paths import ROOT
 DOCUMENT = (ROOT / "docs" / "webhooks.md").read_text()
 
 
+KEY = signatures.new_secret()
+
+
 def example() -> dict[str, Any]:
     (code,) = re.findall(r"```python\n(.*?)```", DOCUMENT, re.DOTALL)
     names: dict[str, Any] = {}
-    exec(compile(code, "docs/webhooks.md", "exec"), names)
+    with patch.dict(os.environ, PORTARIA_WEBHOOK=KEY.reveal()):
+        exec(compile(code, "docs/webhooks.md", "exec"), names)
     return names
 
 
 def test_document_example_verifies_and_processes_each_event_once() -> None:
     names = example()
     body = json.dumps(CATALOGUE["connection.ready"].webhook_example).encode()
-    headers = signatures.headers([Secret(names["SECRET"])], "msg_1", int(datetime.now(UTC).timestamp()), body)
+    headers = signatures.headers([KEY], "msg_1", int(datetime.now(UTC).timestamp()), body)
     assert names["receive"](body, headers) == 204
     assert names["receive"](body, headers) == 204
     assert names["processed"] == {"msg_1"}

@@ -90,3 +90,55 @@ def test_fast_moto_table_responses_equal_those_of_moto() -> None:
 
 def test_fast_moto_queue_and_secret_responses_equal_those_of_moto() -> None:
     assert queue_and_secret_responses(fast()) == queue_and_secret_responses(nullcontext())
+
+
+def transaction_responses(context: AbstractContextManager[None], *, has_range_key: bool) -> list[Any]:
+    """A transaction that is carried out, and one whose last condition fails after an update, a put and a deletion."""
+    names = ["pk", "sk"] if has_range_key else ["pk"]
+    with mock_aws(), context:
+        table = boto3.client("dynamodb")
+        table.create_table(
+            TableName="t",
+            BillingMode="PAY_PER_REQUEST",
+            AttributeDefinitions=[{"AttributeName": name, "AttributeType": "S"} for name in names],
+            KeySchema=[
+                {"AttributeName": name, "KeyType": kind} for name, kind in zip(names, ("HASH", "RANGE"), strict=False)
+            ],
+        )
+
+        def key(text: str) -> dict[str, Any]:
+            return {name: {"S": text} for name in names}
+
+        def writes(condition: str) -> list[dict[str, Any]]:
+            update = {
+                "TableName": "t",
+                "Key": key("updated"),
+                "UpdateExpression": "SET deep.#n = :new, #n = :new",
+                "ExpressionAttributeNames": {"#n": "count"},
+                "ExpressionAttributeValues": {":new": {"N": "2"}},
+            }
+            check = {"TableName": "t", "Key": key("checked"), "ConditionExpression": condition}
+            return [
+                {"Update": update},
+                {"Put": {"TableName": "t", "Item": {**key("put"), "value": {"S": "new"}}}},
+                {"Delete": {"TableName": "t", "Key": key("deleted")}},
+                {"ConditionCheck": check},
+            ]
+
+        for name in ("updated", "put", "deleted", "checked", "other"):
+            table.put_item(TableName="t", Item={**key(name), "deep": {"M": {"count": {"N": "1"}}}})
+        with pytest.raises(ClientError) as refused:
+            table.transact_write_items(TransactItems=writes("attribute_not_exists(pk)"))
+        before = table.scan(TableName="t")["Items"]
+        table.transact_write_items(TransactItems=writes("attribute_exists(pk)"))
+        return [refused.value.response["CancellationReasons"], before, table.scan(TableName="t")["Items"]]
+
+
+@pytest.mark.parametrize("has_range_key", [True, False])
+def test_fast_moto_transaction_responses_equal_those_of_moto(has_range_key: bool) -> None:
+    responses = transaction_responses(fast(), has_range_key=has_range_key)
+    assert responses == transaction_responses(nullcontext(), has_range_key=has_range_key)
+    _, undone, done = responses
+    assert all(item["deep"] == {"M": {"count": {"N": "1"}}} for item in undone)
+    assert len(undone) == 5
+    assert len(done) == 4

@@ -84,6 +84,16 @@ NARROWABLE = frozenset(
         *("records:send", "records:create", "destinations:resume"),
     }
 )  # fmt: skip
+# Scopes that only console sessions can have.
+ADMINISTRATORS_ONLY = {
+    "console-sessions:create": "Create a link to the console",
+    "console-sessions:list": "List console sessions",
+    "console-sessions:revoke": "Revoke a console session",
+}
+# Scopes of operations that change nothing.
+READING = frozenset(
+    scope for scope in (*SCOPES, *ADMINISTRATORS_ONLY) if scope.rpartition(":")[2] in ("list", "show", "preview")
+)
 _CONNECTION = re.compile(r"[A-Za-z0-9_-]{3,64}")
 
 

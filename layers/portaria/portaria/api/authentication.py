@@ -24,6 +24,8 @@ ADMIN_PREFIX = "/admin/v1"
 MAX_HEADER_LENGTH = 500
 UNKNOWN_SOURCE = "unknown"
 _BEARER = re.compile(r"bearer +([^ ]+) *", re.IGNORECASE)
+# Kinds of callers.
+PRINCIPAL, INTEGRATION, CONSOLE = "principal", "private_integration", "console_session"
 # What a token is compared with where there is nothing to compare it with, in the same time.
 _NOTHING = "0" * 64
 
@@ -36,6 +38,12 @@ class Caller:
     name: str
     source: str
     scopes: tuple[str, ...] | None = None
+    kind: str = PRINCIPAL
+
+    @property
+    def is_administrator(self) -> bool:
+        """Whether an AWS principal is behind the call, directly or through a console session."""
+        return self.kind in (PRINCIPAL, CONSOLE)
 
     def allows(self, scope: str, connection: str = "") -> bool:
         """Whether a scope was given, for all connections or for this one."""
@@ -97,7 +105,7 @@ def holder(token: str, where: str, table: Table, auth_throttle: AuthThrottle) ->
         raise _refused(integration, token_hash)
     auth_throttle.succeeded(token_hash)
     token_usage.note(table, integration.id, token_hash)
-    return Caller(f"private-integration:{integration.id}", integration.name, where, integration.scopes)
+    return Caller(f"private-integration:{integration.id}", integration.name, where, integration.scopes, INTEGRATION)
 
 
 def _works(integration: PrivateIntegration | None, token_hash: str) -> bool:

@@ -104,6 +104,8 @@ class Operation:
     An empty `scope` lets every caller in. With `checks_scope`, `run` compares a narrowed scope with the connection that the
     input leads to, and raises `MissingScope`.
 
+    `managers_only` refuses private integrations unless the stack lets them manage others, `administrators_only` always.
+
     `function` is the one that serves it. `creates` takes an Idempotency-Key: it creates or sends something. Then `is_secret`
     stores its answer sealed, and `at_most_once` never does it again after it was stopped. `edits` takes an If-Match,
     `listing` a limit and a cursor and the `filters`. `read` reads what was sent where it is not a JSON object; then the
@@ -133,6 +135,7 @@ class Operation:
     filters: Filters = field(default_factory=dict)
     checks_scope: bool = False
     managers_only: bool = False
+    administrators_only: bool = False
     max_bytes: int = validation.MAX_BODY_BYTES
     deprecation: Deprecation | None = None
 

@@ -9,7 +9,15 @@ from http import HTTPStatus
 
 from portaria.api import validation
 from portaria.api.operation import ApiRequest, Operation, Reply
-from portaria.api.resources import audit, discovery, install_links, installs, oauth_clients, private_integrations
+from portaria.api.resources import (
+    audit,
+    console_sessions,
+    discovery,
+    install_links,
+    installs,
+    oauth_clients,
+    private_integrations,
+)
 from portaria.api.resources.actions import contacts, identifiers, sign_on
 from portaria.api.resources.connections import (
     authorizations,
@@ -400,6 +408,23 @@ OPERATIONS = [
         "private-integrations:expire", "Revoke the previous token",
         private_integrations.expire, private_integrations.PrivateIntegrationOutput, changes=True, managers_only=True,
         description="Ends a rotation early: only the new token works.",
+    ),
+    # Console sessions
+    Operation(
+        "create_console_session", "POST", "/console-sessions", "console-sessions:create", "Create a link to the console",
+        console_sessions.create, console_sessions.ConsoleLink, input=console_sessions.ConsoleSessionCreation, status=CREATED,
+        creates=True, is_secret=True, changes=True, administrators_only=True,
+        description="For AWS principals. The link opens the console in one browser, once, within two minutes.",
+    ),
+    Operation(
+        "list_console_sessions", "GET", "/console-sessions", "console-sessions:list", "List console sessions",
+        console_sessions.list_page, console_sessions.ConsoleSessionOutput, listing=True, administrators_only=True,
+        description="Newest first. Sessions that have ended are listed for a day.",
+    ),
+    Operation(
+        "revoke_console_session", "DELETE", "/console-sessions/{id}", "console-sessions:revoke", "Revoke a console session",
+        console_sessions.revoke, None, status=NO_CONTENT, changes=True, administrators_only=True,
+        description="Its browser is signed out with its next request.",
     ),
     *WEBHOOK_OPERATIONS,
     # Audit

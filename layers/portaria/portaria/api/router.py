@@ -54,12 +54,12 @@ class Service:
             for prefix in (TOKEN_PREFIX, ADMIN_PREFIX)
         }
 
-    def answer(self, request: HttpRequest, lambda_context: Any) -> Answer:
-        """Answer a request of API Gateway's proxy integration."""
+    def answer(self, request: HttpRequest, lambda_context: Any, caller: Caller | None = None) -> Answer:
+        """Answer a request of API Gateway's proxy integration. The console gives the `caller` of its session."""
         request_id = str(request.request_id or lambda_context.aws_request_id)
         self.logger.append_keys(request=request_id)
         try:
-            answer = self._carry_out(request, lambda_context, request_id)
+            answer = self._carry_out(request, lambda_context, request_id, caller)
         except Rejected as rejected:
             answer = answers.refused(rejected, request_id)
             if isinstance(rejected, ApiTokenRefused):
@@ -83,7 +83,7 @@ class Service:
             answer["multiValueHeaders"] |= {name: [value] for name, value in deprecation.headers.items()}
         return answer
 
-    def _carry_out(self, request: HttpRequest, lambda_context: Any, request_id: str) -> Answer:
+    def _carry_out(self, request: HttpRequest, lambda_context: Any, request_id: str, known: Caller | None) -> Answer:
         found = self._routes.get((request.method, request.resource))
         # No name is that long, nor would DynamoDB take it for a key.
         if not found or (len(request.path) > MAX_PATH_LENGTH and not found[1].read):
@@ -91,13 +91,13 @@ class Service:
         prefix, operation = found
         given = request.path_parameters
         path = {name: given[name] for name in operation.parameters if name in given}
-        caller = (
+        caller = known or (
             authentication.principal(request)
             if prefix == ADMIN_PREFIX
             else authentication.bearer(request, self.context.table, self.auth_throttle)
         )
         self.logger.append_keys(operation=operation.id, caller=caller.id)
-        self._require_scope(operation, caller, path)
+        self.require_scope(operation, caller, path)
         asked, body = self._read(request, operation, caller, path)
         entry = None
         if operation.changes and _may_change(asked.sent):
@@ -154,12 +154,17 @@ class Service:
         content = kept.read(first)
         return Reply(content, str(first["etag"]), target=str(first["target"]))
 
-    def _require_scope(self, operation: Operation, caller: Caller, path: dict[str, str]) -> None:
+    def require_scope(self, operation: Operation, caller: Caller, path: dict[str, str]) -> None:
+        """Raises `Rejected` (403 `missing_scope`, `administrators_only`) unless the caller may do this."""
+        if operation.administrators_only and not caller.is_administrator:
+            raise Rejected(
+                "administrators_only", "only AWS principals can do this, below /admin/v1 or in the console", status=403
+            )
         if caller.scopes is None or not operation.scope:
             return
         if operation.checks_scope and caller.allows_some(operation.scope):
             return
-        if operation.managers_only and self.context.managers != TOKENS:
+        if operation.managers_only and not caller.is_administrator and self.context.managers != TOKENS:
             raise Rejected(
                 "administrators_only",
                 "only administrators (AWS principals, below /admin/v1) can manage private integrations on this stack",

@@ -109,7 +109,6 @@ _TAGS = EventField(
     TAGS,
     "The tags of the connection or the install, such as `customer_id`.",
     {"customer_id": "c-1024"},
-    is_optional=True,
 )
 _AGE_DAYS = EventField("age_days", COUNT, "The age of the credentials in days.", 80)
 _DESTINATION = EventField("connection", TEXT, "The name of the destination's connection.", "marketo-main")

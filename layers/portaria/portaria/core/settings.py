@@ -163,3 +163,16 @@ class CallConnectionSettings(Environment):
 class RedeemTicketSettings(Environment):
     table_name: str
     sealing_key_id: str
+
+
+class ConsoleSettings(Environment):
+    table_name: str
+    secrets_prefix: str
+    sealing_key_id: str
+    uninstalls_queue_url: str
+    records_queue_url: str
+    backfills_queue_url: str
+    waiting_records_queue_url: str
+    webhook_deliveries_queue_url: str
+    private_integration_managers: str
+    call_connection_function: str

@@ -53,7 +53,7 @@ class ClaimSessions:
     def open_link(self, request: HttpRequest, token: Secret, browser: str) -> ClaimPage:
         """Raises `Rejected` (`unknown_client`, `unknown_link`, `expired_link`, `used_link`), `Retryable` and `AwsError`."""
         client = self._client(request)
-        link, item = find_link(self._table, token, client, ("claim",))
+        link, item = find_link(self._table, token, client, ("claim",), CLAIM_LINK_S)
         if text(item, "used_by"):
             raise used_link()
         state = self._states.create(client.platform, client.name, browser, CLAIM_LINK_S, {"link": link})
@@ -68,7 +68,7 @@ class ClaimSessions:
         check_origin(request, client)
         state = Secret(read_form(request).get("state", ""))
         owner = self._states.claim(state, client.platform, client.name, request.cookie(COOKIE), used_by=USED_BY)
-        item = read_link(self._table, text(owner, "link"), client, ("claim",))
+        item = read_link(self._table, text(owner, "link"), client, ("claim",), CLAIM_LINK_S)
         used_by = sha256(state.reveal())
         if text(item, "used_by") not in ("", used_by):
             raise used_link()

@@ -17,10 +17,11 @@ from portaria.webhooks.customer_return import POPUP
 from portaria.webhooks.light_table import CONDITION_FAILED, Item, LightTable, text
 from portaria.webhooks.oauth_client_cache import OAuthClientCache, unknown_client
 from portaria.webhooks.oauth_state import TOKEN, OAuthStates, code_challenge, code_verifier, epoch, sha256, used_link
+from portaria.webhooks.time_budget import TimeBudget
 
 PAGE_READ_S = 2.0
-# For each of the four calls that a link takes, after the client has been read: together inside the function's six seconds.
-LINK_S = 0.9
+# For one call after the client has been read, and for all that a link takes: together inside the function's six seconds.
+CALL_S, LINK_S = 1.5, 3.6
 # What a state holds of its link. `connection` goes with `account_host`, for a provider that is asked for one connection.
 BOUND = ("account_id", "tags", "return_url", "language")
 BOUND_TO_CONNECTION = ("connection", "account_host")
@@ -58,7 +59,7 @@ class InstallSessions:
         Raises `Rejected` (`unknown_client`), `Retryable` and `AwsError`.
         """
         client = self._client(request)
-        state = self._states.create(client.platform, client.name, browser, LINK_S)
+        state = self._states.create(client.platform, client.name, browser, CALL_S)
         return InstallSession(client, state, Secret(browser))
 
     def open_link(self, request: HttpRequest, token: Secret, browser: str) -> InstallSession:
@@ -69,7 +70,8 @@ class InstallSessions:
         `find_link`), `Retryable` and `AwsError`.
         """
         client = self._client(request)
-        link, item = find_link(self._table, token, client, ("install", "reconnect"))
+        budget = TimeBudget(hook_s=LINK_S, work_s=LINK_S)
+        link, item = find_link(self._table, token, client, ("install", "reconnect"), budget.part(CALL_S))
         is_single = text(item, "single_use") == "1"
         if is_single and text(item, "used_by") not in ("", sha256(browser)):
             raise used_link()
@@ -79,10 +81,15 @@ class InstallSessions:
         if display:
             bound["display"] = display
         state = self._states.create(
-            client.platform, client.name, browser, LINK_S, bound, once=token.reveal() if is_single else ""
+            client.platform,
+            client.name,
+            browser,
+            budget.part(CALL_S) / 2,
+            bound,
+            once=token.reveal() if is_single else "",
         )
         if is_single:
-            self._use(link, browser)
+            self._use(link, browser, budget.part(CALL_S))
         return InstallSession(
             client,
             state,
@@ -99,14 +106,14 @@ class InstallSessions:
             raise unknown_client()
         return client
 
-    def _use(self, link: str, browser: str) -> None:
+    def _use(self, link: str, browser: str, timeout_s: float) -> None:
         try:
             self._table.update(
                 install_link_key(link),
                 "SET #used_by = :used_by, #used_at = if_not_exists(#used_at, :used_at)",
                 "attribute_exists(pk) AND (attribute_not_exists(#used_by) OR #used_by = :used_by)",
                 {"used_by": sha256(browser), "used_at": iso_now()},
-                LINK_S,
+                timeout_s,
             )
         except AwsError as error:
             if error.code != CONDITION_FAILED:
@@ -114,17 +121,19 @@ class InstallSessions:
             raise used_link() from None
 
 
-def find_link(table: LightTable, token: Secret, client: OAuthClient, purposes: tuple[str, ...]) -> tuple[str, Item]:
+def find_link(
+    table: LightTable, token: Secret, client: OAuthClient, purposes: tuple[str, ...], timeout_s: float
+) -> tuple[str, Item]:
     """A link's id and item. Raises `Rejected` (`unknown_link`, `expired_link`), `Retryable` and `AwsError`."""
     if not TOKEN.fullmatch(token.reveal()):
         raise unknown_link()
     link = install_link_id(token.reveal())
-    return link, read_link(table, link, client, purposes)
+    return link, read_link(table, link, client, purposes, timeout_s)
 
 
-def read_link(table: LightTable, link: str, client: OAuthClient, purposes: tuple[str, ...]) -> Item:
+def read_link(table: LightTable, link: str, client: OAuthClient, purposes: tuple[str, ...], timeout_s: float) -> Item:
     """A link's item. Raises as `find_link`; a link of another client or for another purpose is unknown here."""
-    item = table.get(install_link_key(link), LINK_S)
+    item = table.get(install_link_key(link), timeout_s)
     if item is None or (text(item, "platform"), text(item, "client")) != (client.platform, client.name):
         raise unknown_link()
     if text(item, "purpose") not in purposes:

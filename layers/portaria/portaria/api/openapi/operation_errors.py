@@ -191,6 +191,7 @@ SPECIFIC: dict[str, Reasons] = {
     "redrive_dead_letters": _LETTERS,
     "delete_dead_letters": _LETTERS,
     "delete_dead_letter": {NOT_FOUND: ("unknown_dead_letter",), CONFLICT: ("in_progress",)},
+    "revoke_console_session": {NOT_FOUND: ("unknown_console_session",)},
     "create_private_integration": {FORBIDDEN: ("beyond_own_scopes",)},
     "show_private_integration": {NOT_FOUND: ("unknown_private_integration",)},
     "edit_private_integration": _OWN_INTEGRATION,
@@ -250,6 +251,6 @@ def _of_shape(operation: Operation) -> list[Reasons]:
         )
     if operation.changes:
         found.append({UNAVAILABLE: ("audit_unavailable",)})
-    if operation.managers_only:
+    if operation.managers_only or operation.administrators_only:
         found.append({FORBIDDEN: ("administrators_only",)})
     return found

@@ -34,6 +34,7 @@ _OF_COLLECTION: dict[str, Parameter] = {
         r"[0-9A-Za-z]{10}",
         "The private integration's id: the ten characters after `portaria_` in its token.",
     ),
+    "console-sessions": Parameter(r"[0-9a-f]{40}", "The session's id."),
     "webhooks": Parameter(r"[A-Za-z0-9_-]{1,64}", "The webhook's id."),
     "contacts": Parameter(r"[A-Za-z0-9]{1,64}", "The contact's id at the platform."),
 }

@@ -19,6 +19,10 @@ TAGS: dict[str, tuple[str, str]] = {
     "destinations": ("Destinations", "Destinations that are paused or have waiting records."),
     "dead-letters": ("Dead letters", "Records that could not be delivered, with the reason. Kept for 90 days."),
     "private-integrations": ("Private integrations", "Named, scoped tokens for programs that call this API."),
+    "console-sessions": (
+        "Console sessions",
+        "Links that open the console in a browser, and the sessions that are open.",
+    ),
     "webhooks": ("Webhooks", "Endpoints of your application that receive events, and what was sent to them."),
     "audit": ("Audit", "Who requested which change, and its outcome."),
     **{api.NAME: api.TAG for api in API_DOCUMENTS},

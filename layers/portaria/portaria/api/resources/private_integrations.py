@@ -25,7 +25,8 @@ from portaria.core.errors import ChangedMeanwhile, Rejected
 MAX_SCOPES = 200
 
 
-def _check_scope(text: str) -> str:
+def check_scope(text: str) -> str:
+    """For a model's field: raises pydantic's error with the rule in words."""
     try:
         return scopes.check(text)
     except ValueError as wrong:
@@ -35,7 +36,7 @@ def _check_scope(text: str) -> str:
 _NO_CONTROL = r"[^\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]"
 Name = Annotated[str, Matching(rf"(?=.*\S){_NO_CONTROL}{{1,100}}", "1 to 100 characters, none a control")]
 Description = Annotated[str, Matching(rf"(?:{_NO_CONTROL}|\n){{0,1000}}", "at most 1,000 characters, none a control")]
-Scopes = Annotated[list[Annotated[str, AfterValidator(_check_scope)]], Field(min_length=1, max_length=MAX_SCOPES)]
+Scopes = Annotated[list[Annotated[str, AfterValidator(check_scope)]], Field(min_length=1, max_length=MAX_SCOPES)]
 
 
 class PrivateIntegrationCreation(Input):

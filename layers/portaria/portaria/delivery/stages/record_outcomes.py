@@ -138,6 +138,7 @@ class OutcomeRecorder:
                     "object": pause.object,
                     "reason": pause.reason.value,
                     "paused_since": pause.since,
+                    "tags": destination.connection.tags,
                 }
                 event_bus.put(self._bus_name, event_bus.DESTINATION_RESUMED, detail)
         except Exception as error:  # noqa: BLE001 - the next success ends it
@@ -171,6 +172,7 @@ class OutcomeRecorder:
                     "reason": reason.value,
                     "code": answer.code,
                     "until": until,
+                    "tags": destination.connection.tags,
                 }
                 event_bus.put(self._bus_name, event_bus.DESTINATION_PAUSED, detail)
         except Exception as error:  # noqa: BLE001 - the next batch gets the same answer and pauses it

@@ -1,0 +1,28 @@
+// Live refresh, copy buttons and the focus after an error. Every page works without this script.
+"use strict";
+
+for (const notice of document.querySelectorAll("[data-focus]")) notice.focus();
+
+for (const input of document.querySelectorAll("[data-copy]")) {
+  const button = document.createElement("button");
+  button.type = "button";
+  button.textContent = input.dataset.copy;
+  button.addEventListener("click", async () => {
+    input.select();
+    await navigator.clipboard.writeText(input.value);
+    button.textContent = input.dataset.copied;
+  });
+  input.after(button);
+}
+
+// A part of the page is fetched again while it is visible and nobody is using it.
+for (const part of document.querySelectorAll("[data-refresh]")) {
+  const refresh = async () => {
+    if (document.hidden || part.contains(document.activeElement)) return;
+    const response = await fetch(location.href, { headers: { Accept: "text/html" } });
+    if (!response.ok) return;
+    const fresh = new DOMParser().parseFromString(await response.text(), "text/html").querySelector("[data-refresh]");
+    if (fresh) part.replaceChildren(...fresh.childNodes);
+  };
+  setInterval(() => refresh().catch(() => {}), Number(part.dataset.refresh) * 1000);
+}

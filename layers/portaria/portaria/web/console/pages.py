@@ -1,0 +1,161 @@
+"""Rendering the console's pages: templates, texts in three languages, and values as people read them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from portaria.core import clock
+
+HERE = Path(__file__).parent
+LANGUAGES = {"pt": "pt-BR", "es": "es", "en": "en"}
+ASSETS = {"console.css": "text/css; charset=utf-8", "console.js": "text/javascript; charset=utf-8"}
+# Fields whose value is a state, shown as a coloured badge.
+BADGES = {
+    "connected": "good", "done": "good", "applied": "good", "ended": "good", "active": "good", "delivered": "good",
+    "failed": "bad", "needs_reconnect": "bad", "refused": "bad", "stopped": "bad", "removed": "quiet",
+    "received": "busy", "exchanging": "busy", "pending": "busy", "sent": "busy", "accepted": "busy", "begun": "busy",
+    "running": "busy", "paused": "warn", "unknown": "warn", "kept": "warn",
+}  # fmt: skip
+STATE_FIELDS = ("state", "outcome")
+# Where the value of a field leads.
+LINKS = {"connection": "connections", "destination": "connections", "route": "routes"}
+MINUTE, HOUR, DAY = 60, 3_600, 86_400
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What every page needs: its language, where the console is, who is signed in, and the parts they may see."""
+
+    language: str
+    base: str
+    principal: str = ""
+    csrf: str = ""
+    sections: tuple[str, ...] = ()
+    current: str = ""
+    is_read_only: bool = False
+
+
+def render(template: str, frame: Frame, **values: Any) -> str:
+    """A page as HTML. Every value is escaped, except `Markup`."""
+    text = partial(translate, frame.language)
+    language = LANGUAGES[frame.language]
+    return (
+        _environment()
+        .get_template(template)
+        .render(
+            t=text,
+            has_text=has_text,
+            lang=language,
+            frame=frame,
+            asset=partial(asset_url, frame),
+            show=partial(shown, frame),
+            badge=BADGES.get,
+            state_fields=STATE_FIELDS,
+            **values,
+        )
+    )
+
+
+def translate(language: str, key: str, **values: object) -> Markup:
+    """The text of a key, with `values` escaped into its braces. A field without a text has the API's name."""
+    if key not in texts() and key.startswith("field."):
+        return escape(key.removeprefix("field."))
+    return escape(texts()[key][language]).format(**values)
+
+
+def has_text(key: str) -> bool:
+    return key in texts()
+
+
+@cache
+def texts() -> dict[str, dict[str, str]]:
+    groups = tomllib.loads((HERE / "texts.toml").read_text("utf-8"))
+    return {f"{group}.{name}": values for group, entries in groups.items() for name, values in entries.items()}
+
+
+@cache
+def asset(name: str) -> bytes:
+    return (HERE / "assets" / name).read_bytes()
+
+
+def asset_url(frame: Frame, name: str) -> str:
+    """The URL of an asset, which changes with its content, so that browsers can keep it."""
+    return f"{frame.base}/assets/{hashlib.sha256(asset(name)).hexdigest()[:12]}-{name}"
+
+
+def shown(frame: Frame, name: str, value: Any, thing: dict[str, Any] | None = None) -> Markup:
+    """The value of a field as HTML."""
+    if value is None or value in ("", [], {}):
+        return Markup('<span class="none">—</span>')
+    if name in STATE_FIELDS or name == "is_active":
+        word = str(value) if name in STATE_FIELDS else "active" if value else "ended"
+        key = f"state.{word}"
+        label = translate(frame.language, key) if has_text(key) else word
+        return Markup('<span class="badge {}">{}</span>').format(BADGES.get(word, "quiet"), label)
+    if isinstance(value, bool):
+        return translate(frame.language, "value.yes" if value else "value.no")
+    if isinstance(value, int | float):
+        return escape(f"{value:,}".replace(",", {"pt": ".", "es": ".", "en": ","}[frame.language]))
+    if isinstance(value, list):
+        if all(isinstance(each, str) for each in value):
+            return Markup('<ul class="values">{}</ul>').format(
+                Markup("").join(Markup("<li><code>{}</code></li>").format(each) for each in value)
+            )
+        return Markup("<pre>{}</pre>").format(json.dumps(value, indent=2, ensure_ascii=False))
+    if isinstance(value, dict):
+        if all(isinstance(each, str | int) for each in value.values()):
+            rows = (Markup("<div><dt>{}</dt><dd>{}</dd></div>").format(key, each) for key, each in value.items())
+            return Markup('<dl class="pairs">{}</dl>').format(Markup("").join(rows))
+        return Markup("<pre>{}</pre>").format(json.dumps(value, indent=2, ensure_ascii=False))
+    if name.endswith(("_at", "_until", "_since")) or name in ("since", "at", "deadline"):
+        return _time(frame, str(value))
+    if name in LINKS:
+        return Markup('<a href="{}/{}/{}">{}</a>').format(frame.base, LINKS[name], value, value)
+    if name.endswith("url") and str(value).startswith("https://"):
+        return Markup('<a href="{}" rel="noreferrer">{}</a>').format(value, value)
+    return Markup('<bdi class="text">{}</bdi>').format(value)
+
+
+def _time(frame: Frame, value: str) -> Markup:
+    """A time in UTC, and how long ago or ahead it is."""
+    try:
+        moment = clock.from_iso(value)
+    except ValueError:
+        return escape(value)
+    exact = moment.strftime("%Y-%m-%d %H:%M:%S UTC")
+    return Markup('<time datetime="{}" title="{}">{} <small>{}</small></time>').format(
+        value, exact, moment.strftime("%Y-%m-%d %H:%M"), _distance(frame, moment)
+    )
+
+
+def _distance(frame: Frame, moment: datetime) -> Markup:
+    seconds = (clock.now() - moment).total_seconds()
+    past, seconds = seconds >= 0, abs(seconds)
+    if seconds < MINUTE:
+        return translate(frame.language, "time.now")
+    unit, size = ("minutes", MINUTE) if seconds < HOUR else ("hours", HOUR) if seconds < 2 * DAY else ("days", DAY)
+    count = int(seconds // size)
+    amount = translate(frame.language, f"time.{unit}" if count != 1 else f"time.{unit[:-1]}", count=count)
+    return translate(frame.language, "time.ago" if past else "time.ahead", amount=amount)
+
+
+@cache
+def _environment() -> Environment:
+    return Environment(
+        loader=FileSystemLoader(HERE / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
