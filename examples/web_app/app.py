@@ -72,10 +72,8 @@ class Portaria:
                     return dict(answer.json()) if answer.content else {}
                 if answer.status_code < 500 or attempt == 2:
                     # RFC 9457: `type` names the problem for programs, `detail` explains it to people.
-                    problem = answer.json()
-                    raise PortariaError(
-                        problem.get("detail") or problem.get("title") or f"Status {answer.status_code}."
-                    )
+                    problem = dict(answer.json())
+                    raise PortariaError(str(problem.get("detail") or problem.get("title") or answer.status_code))
             except (requests.RequestException, ValueError):
                 if attempt == 2:
                     raise PortariaError("Portaria did not answer. Try again in a moment.") from None
@@ -110,12 +108,9 @@ def home() -> ResponseReturnValue:
 def connect(customer_id: str) -> ResponseReturnValue:
     """Create an install link and send the customer there. With `connection` in the form, the link reconnects that one."""
     portaria, connection = current_app.config["PORTARIA"], request.form.get("connection", "")
-    try:
-        if connection and connection not in own_connections(customer_id):
-            abort(404)
-        return redirect(portaria.install_link(customer_id, current_app.config["RETURN_URL"], connection), 303)
-    except PortariaError as error:
-        return page(problem=str(error))
+    if customer_id not in CUSTOMERS or (connection and connection not in own_connections(customer_id)):
+        abort(404)
+    return redirect(portaria.install_link(customer_id, current_app.config["RETURN_URL"], connection), 303)
 
 
 @pages.get("/connected")
@@ -124,11 +119,8 @@ def connected() -> ResponseReturnValue:
     install_id, status = request.args.get("install", ""), request.args.get("status", "")
     if status == "refused":
         return page(notice="You did not allow the access. Nothing was connected.")
-    try:
-        # A real application also compares the customer with the one who is logged in.
-        install = current_app.config["PORTARIA"].install(install_id) if install_id.isalnum() else {"tags": {}}
-    except PortariaError as error:
-        return page(problem=str(error))
+    # A real application also compares the customer with the one who is logged in.
+    install = current_app.config["PORTARIA"].install(install_id) if install_id.isalnum() else {"tags": {}}
     customer = CUSTOMERS.get(install["tags"].get("customer_id", ""))
     if customer is None:
         return page(problem="This address belongs to no install of a customer.")
@@ -141,11 +133,8 @@ def connected() -> ResponseReturnValue:
 
 @pages.get("/customers/<customer_id>/contacts")
 def contacts(customer_id: str) -> ResponseReturnValue:
-    try:
-        names = [current_app.config["PORTARIA"].contacts(name) for name in own_connections(customer_id)]
-    except PortariaError as error:
-        return page(problem=str(error))
-    return page(contacts={customer_id: [each for several in names for each in several]})
+    names = [current_app.config["PORTARIA"].contacts(connection) for connection in own_connections(customer_id)]
+    return page(contacts={customer_id: [name for several in names for name in several]})
 
 
 @pages.post("/webhooks")
@@ -153,11 +142,7 @@ def receive_webhook() -> ResponseReturnValue:
     """Verify the bytes as they arrived, keep the event, and answer at once. Slow work comes afterwards."""
     try:
         event = Webhook(current_app.config["WEBHOOK_SECRET"]).verify(request.get_data(), dict(request.headers))
-    except (
-        WebhookVerificationError,
-        ValueError,
-        OverflowError,
-    ):  # the latter two for headers and bodies that are malformed
+    except (WebhookVerificationError, ValueError, OverflowError):  # the last two: malformed headers and bodies
         abort(401)
     current_app.config["EVENTS"].add(request.headers["webhook-id"], event)
     return "", 204
@@ -169,9 +154,15 @@ def newest_event() -> ResponseReturnValue:
     return {"id": newest_id()}, {"Cache-Control": "no-store"}
 
 
+@pages.errorhandler(PortariaError)
+def show_error(error: PortariaError) -> ResponseReturnValue:
+    return page(problem=str(error)), 502
+
+
 def own_connections(customer_id: str) -> list[str]:
-    found = current_app.config["PORTARIA"].connections(customer_id) if customer_id in CUSTOMERS else abort(404)
-    return [each["name"] for each in found]
+    if customer_id not in CUSTOMERS:
+        abort(404)
+    return [each["name"] for each in current_app.config["PORTARIA"].connections(customer_id)]
 
 
 def newest_id() -> str:

@@ -124,11 +124,11 @@ def test_connect_creates_a_tagged_link_and_repeats_a_lost_answer_with_its_key(
     }
 
 
-def test_reconnect_of_another_customers_connection_is_not_found(
+def test_connect_of_another_connection_or_unknown_customer_is_not_found(
     client: FlaskClient, api: responses.RequestsMock
 ) -> None:
     assert client.post("/customers/c-1001/connect", data={"connection": "kommo-acme-9"}).status_code == 404
-    assert client.post("/customers/c-9999/contacts").status_code == 405
+    assert client.post("/customers/c-9999/connect").status_code == 404
     assert client.get("/customers/c-9999/contacts").status_code == 404
 
 
