@@ -73,6 +73,8 @@ class Portaria:
                 if answer.status_code < 500 or attempt == 2:
                     # RFC 9457: `type` names the problem for programs, `detail` explains it to people.
                     problem = dict(answer.json())
+                    if problem.get("type") == "urn:portaria:problem:needs_reconnect":
+                        raise PortariaError("The account must be connected again: click Reconnect.")
                     raise PortariaError(str(problem.get("detail") or problem.get("title") or answer.status_code))
             except (requests.RequestException, ValueError):
                 if attempt == 2:

@@ -87,7 +87,7 @@ def test_web_app_customer_refuses_connects_and_reconnects(stack: LocalCloud, cli
 
         stack.control.disconnect(client.client_id, host)
         card.get_by_role("link", name="Show contacts").click()
-        expect(page.get_by_role("alert")).to_be_visible()
+        expect(page.get_by_role("alert")).to_contain_text("must be connected again")
         expect(card).to_contain_text("needs reconnect")
         card.get_by_role("button", name="Reconnect").click()
         decide(page, "Allow", host)
