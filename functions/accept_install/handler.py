@@ -12,7 +12,7 @@ from portaria import platforms
 from portaria.aws.light_client import AwsError
 from portaria.core.callbacks import Refusal, Secret
 from portaria.core.error_roots import Rejected, Retryable
-from portaria.core.http_request import HttpRequest
+from portaria.core.http.request import HttpRequest
 from portaria.core.settings import AcceptInstallSettings
 from portaria.webhooks.install_receiver import InstallReceiver
 from portaria.webhooks.light_table import LightTable, text

@@ -6,7 +6,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from portaria.api.data_ingestion import DataIngestionApi
 from portaria.aws.table import Table
-from portaria.core.http_request import HttpRequest
+from portaria.core.http.request import HttpRequest
 from portaria.core.logs import application_logger
 from portaria.core.settings import AcceptRecordsSettings
 

@@ -7,7 +7,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from portaria.aws.table import Table
 from portaria.connections.vault import Vault
 from portaria.core.errors import Rejected, Retryable
-from portaria.core.http_request import HttpRequest
+from portaria.core.http.request import HttpRequest
 from portaria.core.logs import application_logger
 from portaria.core.settings import AcceptUninstallSettings
 from portaria.installs import uninstall

@@ -9,7 +9,7 @@ from portaria.api.operation import ApiContext
 from portaria.api.router import Service
 from portaria.aws.table import Table
 from portaria.connections.vault import Vault
-from portaria.core.http_request import HttpRequest
+from portaria.core.http.request import HttpRequest
 from portaria.core.logs import application_logger
 from portaria.core.settings import ManageSettings
 

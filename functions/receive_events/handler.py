@@ -6,7 +6,7 @@ from typing import Any
 
 from portaria.aws.light_client import AwsError
 from portaria.core.error_roots import Rejected, Retryable
-from portaria.core.http_request import HttpRequest
+from portaria.core.http.request import HttpRequest
 from portaria.core.settings import ReceiveEventsSettings
 from portaria.webhooks.event_receiver import HOOK_S, WORK_S, EventReceiver, retry_status
 from portaria.webhooks.request_log import log

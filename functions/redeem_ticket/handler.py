@@ -11,7 +11,7 @@ from portaria.api import call_metrics
 from portaria.aws.table import Table
 from portaria.core.callbacks import Secret
 from portaria.core.errors import Rejected, Retryable, StackUnavailable
-from portaria.core.http_request import HttpRequest
+from portaria.core.http.request import HttpRequest
 from portaria.core.logs import application_logger
 from portaria.core.settings import RedeemTicketSettings
 from portaria.web import render

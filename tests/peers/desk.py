@@ -25,7 +25,7 @@ from portaria.connections.vault import Vault
 from portaria.core import clock
 from portaria.core.callbacks import OAuthClient, Secret
 from portaria.core.entities import Connection
-from portaria.core.http_messages import Request, Response
+from portaria.core.http.messages import Request, Response
 from portaria.core.item_keys import oauth_client_key
 from portaria.installs import code_exchange
 from portaria.installs.exchange_outcomes import ExchangeOutcome

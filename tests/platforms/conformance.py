@@ -35,7 +35,7 @@ from portaria.core import record_messages
 from portaria.core.callbacks import EventAddress, OAuthCallback, OAuthClient, Refusal, Secret, WebhookDelivery
 from portaria.core.entities import Changes, Connection, Page, Target, Trace
 from portaria.core.errors import Rejected, Retryable
-from portaria.core.http_messages import Request, Response
+from portaria.core.http.messages import Request, Response
 from portaria.outbound import domain_rules, http_client
 from portaria.platforms import protocols, record_protocols
 

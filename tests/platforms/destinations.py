@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from portaria.core import record_messages
 from portaria.core.entities import Answer, Disposition, Target, Trace
 from portaria.core.errors import Rejected
-from portaria.core.http_messages import Request, Response
+from portaria.core.http.messages import Request, Response
 from portaria.delivery.stages import destination_request
 from portaria.records import record_mapping
 from portaria.records.record_mapping import Message, OutgoingRecord, Source

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from portaria.core.callbacks import Record, Secret
 from portaria.core.errors import Rejected, Retryable
-from portaria.core.http_messages import Request, Response
+from portaria.core.http.messages import Request, Response
 from portaria.platforms.kommo import companies, contacts, pagination
 
 HOST = "acme.kommo.com"

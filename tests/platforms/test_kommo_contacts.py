@@ -11,7 +11,7 @@ import pytest
 
 from portaria.core.callbacks import Secret
 from portaria.core.entities import Page
-from portaria.core.http_messages import Request, Response
+from portaria.core.http.messages import Request, Response
 from portaria.platforms.kommo import contacts
 from tests.fakes.records.contacts import contact
 

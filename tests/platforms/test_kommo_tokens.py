@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from portaria.core.callbacks import OAuthClient, Secret
 from portaria.core.errors import Rejected, Retryable
-from portaria.core.http_messages import Response
+from portaria.core.http.messages import Response
 from portaria.platforms.kommo import tokens
 
 NOW = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)

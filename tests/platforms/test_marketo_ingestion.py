@@ -8,7 +8,7 @@ import pytest
 
 from portaria.core.callbacks import Secret
 from portaria.core.entities import Connection, Disposition, Target, Trace
-from portaria.core.http_messages import Response
+from portaria.core.http.messages import Response
 from portaria.platforms.marketo import ingestion, persons
 
 CONNECTION = Connection(

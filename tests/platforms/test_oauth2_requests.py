@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from portaria.core.callbacks import OAuthClient, Secret
 from portaria.core.entities import Connection
 from portaria.core.errors import Rejected, Retryable
-from portaria.core.http_messages import Request, Response
+from portaria.core.http.messages import Request, Response
 from portaria.outbound import http_client
 from portaria.platforms.oauth2 import install, tokens
 

@@ -146,7 +146,7 @@ BUGS = (
         "used before it is stored",
         "portaria.connections.tokens.refresh",
         "            self.storage.store({**self.old.credentials, **to_stored(grant)}, seal)\n",
-        "            from portaria.core.http_messages import Request\n"
+        "            from portaria.core.http.messages import Request\n"
         "            headers = {'Authorization': f'Bearer {grant.access_token.reveal()}'}\n"
         "            url = f'https://{self.connection.allowed_domain}/api/v4/account'\n"
         "            host, name = self.connection.allowed_domain, self.connection.name\n"

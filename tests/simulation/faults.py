@@ -7,7 +7,7 @@ import random
 from botocore.exceptions import ClientError, ReadTimeoutError
 
 from portaria.core.errors import AnswerLost, Unreachable
-from portaria.core.http_messages import Response
+from portaria.core.http.messages import Response
 from tests.simulation.aws.cloud import error
 
 # Of every call: the process crashes; the worker pauses for longer than its lease; its message is delivered twice.

@@ -38,7 +38,7 @@ from portaria.connections.vault import Vault
 from portaria.core import clock
 from portaria.core.callbacks import OAuthClient, Secret
 from portaria.core.errors import AnswerLost, Unreachable
-from portaria.core.http_messages import Request, Response
+from portaria.core.http.messages import Request, Response
 from portaria.core.item_keys import install_key
 from portaria.outbound import http_client, rate_limiter
 from portaria.webhooks import (

@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from portaria.core import clock
-from portaria.core.http_messages import Request, Response
+from portaria.core.http.messages import Request, Response
 from portaria.outbound import http_client
 
 MODES = ("strict", "grace", "replay")

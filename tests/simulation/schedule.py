@@ -32,7 +32,7 @@ from portaria.core import clock
 from portaria.core.callbacks import Secret
 from portaria.core.entities import Connection
 from portaria.core.errors import Rejected, Retryable
-from portaria.core.http_messages import Request, Response
+from portaria.core.http.messages import Request, Response
 from portaria.core.settings import ExchangeCodeSettings, RemoveConnectionsSettings, RenewTokensSettings
 from portaria.installs import claims, code_exchange, uninstall
 from portaria.installs.install_lease import LEASE_S

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 from portaria.core.errors import Rejected, Retryable
-from portaria.core.http_messages import Request
+from portaria.core.http.messages import Request
 from portaria.outbound import http_client
 from portaria_cli.doctor.data import all_clients, all_connections
 from portaria_cli.doctor.deployment import MOST_SKEW_S, Deployment, off_by_s

@@ -10,7 +10,7 @@ from portaria_cli import completion
 from portaria_cli.command_classes import Command, Commands
 from portaria_cli.context import CliContext
 from portaria_cli.errors import USAGE, NotDone
-from portaria_cli.groups.resources import add_list
+from portaria_cli.group_parts.resources import add_list
 
 KIND = "console-sessions"
 

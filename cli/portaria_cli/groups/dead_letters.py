@@ -15,7 +15,7 @@ from portaria_cli import completion, output
 from portaria_cli.command_classes import Commands
 from portaria_cli.context import CliContext, Paging, working
 from portaria_cli.errors import USAGE, Document, NotDone
-from portaria_cli.groups.resources import add_show, given, named, with_paging
+from portaria_cli.group_parts.resources import add_show, given, named, with_paging
 
 KIND = "dead-letters"
 # The API's limit for one request.

@@ -11,7 +11,7 @@ from portaria_cli import completion, output
 from portaria_cli.command_classes import Commands
 from portaria_cli.context import CliContext, Paging
 from portaria_cli.errors import Document
-from portaria_cli.groups.resources import with_paging
+from portaria_cli.group_parts.resources import with_paging
 
 KIND = "destinations"
 

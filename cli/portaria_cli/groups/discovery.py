@@ -12,7 +12,7 @@ from portaria_cli import completion, output
 from portaria_cli.command_classes import Command, Commands
 from portaria_cli.context import CliContext, Paging
 from portaria_cli.errors import Document
-from portaria_cli.groups.resources import add_list, named, path_of, with_paging
+from portaria_cli.group_parts.resources import add_list, named, path_of, with_paging
 from portaria_cli.output import Column
 
 SCOPES = (

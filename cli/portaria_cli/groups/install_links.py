@@ -11,9 +11,9 @@ from portaria_cli import completion, output
 from portaria_cli.command_classes import Commands
 from portaria_cli.context import CliContext
 from portaria_cli.errors import USAGE, NotDone
-from portaria_cli.groups import inputs
+from portaria_cli.group_parts import inputs
+from portaria_cli.group_parts.resources import add_delete, add_list, add_show, named, path_of
 from portaria_cli.groups.connection_parts import Connection
-from portaria_cli.groups.resources import add_delete, add_list, add_show, named, path_of
 
 KIND = "install-links"
 LANGUAGES = ("pt-BR", "es", "en")

@@ -8,8 +8,8 @@ from portaria.core.item_keys import INSTALL_STATES
 from portaria_cli import completion
 from portaria_cli.command_classes import Commands
 from portaria_cli.context import CliContext, Paging
+from portaria_cli.group_parts.resources import CustomerOption, SinceOption, add_show, given, named, with_paging
 from portaria_cli.groups.install_links import create_install_link
-from portaria_cli.groups.resources import CustomerOption, SinceOption, add_show, given, named, with_paging
 
 KIND = "installs"
 

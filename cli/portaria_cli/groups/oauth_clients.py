@@ -14,8 +14,8 @@ from portaria_cli import completion
 from portaria_cli.command_classes import Commands
 from portaria_cli.context import CliContext
 from portaria_cli.errors import USAGE, Document, NotDone
-from portaria_cli.groups import inputs
-from portaria_cli.groups.resources import add_delete, add_list, add_show, named, path_of, printed
+from portaria_cli.group_parts import inputs
+from portaria_cli.group_parts.resources import add_delete, add_list, add_show, named, path_of, printed
 
 KIND, FORM = "oauth-clients", "PLATFORM/NAME"
 GRANTS = ("authorization_code", "client_credentials")

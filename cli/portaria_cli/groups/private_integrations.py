@@ -17,8 +17,8 @@ from portaria_cli.command_classes import Commands
 from portaria_cli.completion import Scope
 from portaria_cli.context import CliContext
 from portaria_cli.errors import USAGE, Document, NotDone
-from portaria_cli.groups import inputs
-from portaria_cli.groups.resources import add_list, add_show, named, printed
+from portaria_cli.group_parts import inputs
+from portaria_cli.group_parts.resources import add_list, add_show, named, printed
 
 KIND = "private-integrations"
 

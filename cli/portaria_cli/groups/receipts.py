@@ -8,7 +8,7 @@ from portaria_cli import completion
 from portaria_cli.command_classes import Commands
 from portaria_cli.context import CliContext, Paging
 from portaria_cli.errors import USAGE, NotDone
-from portaria_cli.groups.resources import add_show, given, named, with_paging
+from portaria_cli.group_parts.resources import add_show, given, named, with_paging
 
 KIND = "receipts"
 STATES = ("queued", "sent", "accepted", "applied", "failed", "unknown")

@@ -16,8 +16,8 @@ from portaria_cli import completion, output
 from portaria_cli.command_classes import Commands
 from portaria_cli.context import CliContext, Paging
 from portaria_cli.errors import USAGE, Document, NotDone
-from portaria_cli.groups import inputs
-from portaria_cli.groups.resources import add_delete, add_show, given, named, printed, with_paging
+from portaria_cli.group_parts import inputs
+from portaria_cli.group_parts.resources import add_delete, add_show, given, named, printed, with_paging
 
 KIND, FORM = "routes", "NAME"
 Name = named(KIND, FORM, completion.names(KIND))

@@ -11,8 +11,8 @@ from portaria_cli import completion, output
 from portaria_cli.command_classes import Commands
 from portaria_cli.context import CliContext, Paging
 from portaria_cli.errors import USAGE, Document, NotDone
-from portaria_cli.groups import inputs
-from portaria_cli.groups.resources import (
+from portaria_cli.group_parts import inputs
+from portaria_cli.group_parts.resources import (
     Moment,
     SinceOption,
     add_delete,

@@ -14,7 +14,7 @@ from moto.sqs.models import sqs_backends
 
 from portaria.core import clock
 from portaria.core.event_catalogue import CATALOGUE
-from portaria.core.http_messages import Request, Response
+from portaria.core.http.messages import Request, Response
 from portaria.outbound import http_client
 from tests.fakes.api.manage import Manage
 from tests.fakes.aws import functions

@@ -23,7 +23,7 @@ from portaria.core import clock
 from portaria.core.callbacks import OAuthClient, Secret
 from portaria.core.entities import Connection
 from portaria.core.errors import Retryable
-from portaria.core.http_messages import Request, Response
+from portaria.core.http.messages import Request, Response
 from portaria.outbound import http_client
 from tests.fakes.aws.moto_cloud import PREFIX, Cloud
 

@@ -17,7 +17,7 @@ from portaria.core import record_messages
 from portaria.core.callbacks import Record, Secret
 from portaria.core.entities import Connection, Route
 from portaria.core.errors import Retryable
-from portaria.core.http_messages import Request, Response
+from portaria.core.http.messages import Request, Response
 from portaria.core.settings import IngestRecordsSettings
 from portaria.delivery import pipeline
 from portaria.delivery.pipeline import BatchOutcome, QueuedMessage

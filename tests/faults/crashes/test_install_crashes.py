@@ -18,7 +18,7 @@ from portaria.connections.vault import Vault
 from portaria.core import tags
 from portaria.core.callbacks import OAuthCallback, Secret
 from portaria.core.errors import Retryable
-from portaria.core.http_request import HttpRequest
+from portaria.core.http.request import HttpRequest
 from portaria.core.item_keys import tag_partition
 from portaria.core.settings import AcceptInstallSettings, SweepArrivalsSettings
 from portaria.installs import arrival_sweep, code_exchange

@@ -20,7 +20,7 @@ import pytest
 import trustme
 
 from portaria.core.errors import Rejected, Retryable
-from portaria.core.http_messages import Request, Response
+from portaria.core.http.messages import Request, Response
 from portaria.outbound import http_client
 from portaria.outbound.http_transport import Limits, _Connection
 from tests.fakes.internet import ADDRESS, Internet, internet

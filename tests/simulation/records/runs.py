@@ -32,7 +32,7 @@ from portaria.core import clock, record_messages
 from portaria.core.callbacks import Record, Secret
 from portaria.core.entities import Connection, Route
 from portaria.core.errors import AnswerLost, Retryable
-from portaria.core.http_messages import Request, Response
+from portaria.core.http.messages import Request, Response
 from portaria.core.settings import IngestRecordsSettings, ReleaseRecordsSettings
 from portaria.delivery import backlogs, pipeline, quotas, record_release, retry_schedule
 from portaria.delivery.pipeline import QueuedMessage

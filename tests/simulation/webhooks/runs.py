@@ -28,7 +28,7 @@ from portaria.aws.table import Table
 from portaria.core import clock
 from portaria.core.errors import AnswerLost, Retryable, Unreachable
 from portaria.core.event_catalogue import CATALOGUE
-from portaria.core.http_messages import Request, Response
+from portaria.core.http.messages import Request, Response
 from portaria.core.settings import DeliverWebhooksSettings, FanOutEventsSettings
 from portaria.notifications import (
     deliveries,

@@ -19,7 +19,7 @@ from portaria.connections.vault import Vault
 from portaria.core import clock
 from portaria.core.callbacks import Secret
 from portaria.core.errors import AnswerTooLarge, Rejected, Retryable
-from portaria.core.http_messages import Request, Response
+from portaria.core.http.messages import Request, Response
 from portaria.outbound import http_client
 from portaria.platforms.leadconnector import contacts as leadconnector_contacts
 from tests.fakes.aws.moto_cloud import PREFIX, Cloud

@@ -22,7 +22,7 @@ from portaria.connections.tokens.provider import TokenProvider
 from portaria.connections.vault import Vault
 from portaria.core import clock
 from portaria.core.errors import Rejected, Retryable
-from portaria.core.http_messages import Request, Response
+from portaria.core.http.messages import Request, Response
 from portaria.outbound import http_client
 from tests.fakes.aws.moto_cloud import PREFIX, Cloud
 from tests.fakes.connections.connected import supply, to_engage, to_leadconnector

@@ -13,7 +13,7 @@ import responses
 
 from portaria.api.operations import OPERATIONS
 from portaria.aws import boto3_clients
-from portaria_cli.groups.inputs import READ_ONLY
+from portaria_cli.group_parts.inputs import READ_ONLY
 from tests.fakes.api.command_line import Answered, Wire, headers_of, listed, run, told, wired
 from tests.fakes.api.manage import API_URL, CANARY, TOKEN_URL
 from tests.fakes.aws.moto_cloud import PREFIX, Cloud

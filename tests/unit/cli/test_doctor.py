@@ -26,7 +26,7 @@ from portaria.access import private_integrations
 from portaria.aws import boto3_clients
 from portaria.core import clock
 from portaria.core.errors import Unreachable
-from portaria.core.http_messages import Request, Response
+from portaria.core.http.messages import Request, Response
 from portaria.outbound import http_client
 from portaria_cli.commands import portaria as command_line
 from portaria_cli.doctor import data

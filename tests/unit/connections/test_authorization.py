@@ -11,7 +11,7 @@ from portaria.connections.tokens.cache import Token
 from portaria.core.callbacks import Secret
 from portaria.core.entities import Connection
 from portaria.core.errors import Rejected
-from portaria.core.http_messages import Request
+from portaria.core.http.messages import Request
 from portaria.outbound import http_client
 
 

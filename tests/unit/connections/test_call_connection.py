@@ -23,7 +23,7 @@ from portaria.connections import proxy_call
 from portaria.connections.tokens.provider import TokenProvider
 from portaria.core import clock
 from portaria.core.errors import AnswerLost, AnswerTooLarge, Rejected, Retryable
-from portaria.core.http_messages import Request, Response
+from portaria.core.http.messages import Request, Response
 from portaria.outbound import http_client
 from tests.fakes.api.calling import CREDENTIALS, HOST, KEY, Calling
 from tests.fakes.api.manage import REQUEST_ID, proxy_event, read

@@ -10,7 +10,7 @@ import pytest
 
 from portaria.connections import connection_store
 from portaria.connections.tokens.cache import PROCESS_CACHE
-from portaria.core.http_messages import Request, Response
+from portaria.core.http.messages import Request, Response
 from portaria.delivery.pipeline import QueuedMessage
 from portaria.outbound import http_client
 from tests.fakes.api.manage import Answer, proxy_event, read

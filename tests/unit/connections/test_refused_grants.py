@@ -16,7 +16,7 @@ from portaria.connections import connection_store, oauth_clients, refused_grants
 from portaria.core import clock
 from portaria.core.callbacks import Secret
 from portaria.core.errors import AnswerLost, Rejected, Retryable, Unreachable
-from portaria.core.http_messages import Response
+from portaria.core.http.messages import Response
 from portaria.core.stored_reasons import ConnectionReason
 from tests.fakes.aws import functions
 from tests.fakes.aws.moto_cloud import cloud

@@ -17,7 +17,7 @@ from portaria.core import clock
 from portaria.core.callbacks import Secret
 from portaria.core.entities import Connection
 from portaria.core.errors import Rejected, Retryable
-from portaria.core.http_messages import Response
+from portaria.core.http.messages import Response
 from tests.fakes.aws.moto_cloud import PREFIX, cloud
 from tests.fakes.platforms.oauth2 import API, NAME, Provider, Shop, json_answer, serving
 from tests.fakes.virtual_time import VirtualClock

@@ -23,7 +23,7 @@ from portaria.core import clock
 from portaria.core.callbacks import Secret
 from portaria.core.entities import Connection
 from portaria.core.errors import AnswerLost, Rejected, Retryable, Unreachable
-from portaria.core.http_messages import Request, Response
+from portaria.core.http.messages import Request, Response
 from portaria.outbound import http_client
 from tests.fakes.aws.errors import refusing
 from tests.fakes.aws.moto_cloud import PREFIX, cloud

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from portaria.core.errors import Rejected
-from portaria.core.http_request import Headers, HttpRequest
+from portaria.core.http.request import Headers, HttpRequest
 from tests.fakes.aws import gateway
 from tests.fakes.aws.functions import sample
 from tests.fakes.paths import ROOT

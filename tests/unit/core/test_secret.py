@@ -17,7 +17,7 @@ from aws_lambda_powertools import Logger
 from portaria.core import clock
 from portaria.core.callbacks import OAuthCallback, Secret
 from portaria.core.entities import Grant
-from portaria.core.http_messages import Request
+from portaria.core.http.messages import Request
 
 TEXT = "canary-secret-text"
 

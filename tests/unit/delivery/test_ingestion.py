@@ -15,7 +15,7 @@ from portaria.core import clock, record_messages
 from portaria.core.callbacks import Record, Secret
 from portaria.core.entities import Connection
 from portaria.core.errors import AnswerLost
-from portaria.core.http_messages import Request, Response
+from portaria.core.http.messages import Request, Response
 from portaria.delivery import backlogs, quotas, version_guard, waiting_entries
 from portaria.delivery.pipeline import QueuedMessage
 from portaria.delivery.stages import deduplicate

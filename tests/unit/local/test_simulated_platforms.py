@@ -20,7 +20,7 @@ from portaria.core import clock
 from portaria.core.callbacks import Secret
 from portaria.core.entities import Connection
 from portaria.core.errors import Rejected, Retryable
-from portaria.core.http_messages import Request, Response
+from portaria.core.http.messages import Request, Response
 from portaria.outbound import http_client
 from portaria.platforms.engage import identifiers, sso
 from portaria.platforms.engage import tokens as engage_tokens

@@ -15,7 +15,7 @@ from standardwebhooks.webhooks import WebhookVerificationError
 from portaria.core.callbacks import Secret
 from portaria.core.errors import AnswerLost, Rejected, Unreachable
 from portaria.core.event_catalogue import CATALOGUE
-from portaria.core.http_messages import Request, Response
+from portaria.core.http.messages import Request, Response
 from portaria.notifications import deliveries, endpoint_gate, schedule, signatures, webhooks
 from tests.fakes.api.manage import proxy_event, with_headers
 from tests.fakes.aws.moto_cloud import Cloud

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from portaria.core.errors import Rejected
-from portaria.core.http_messages import Request
+from portaria.core.http.messages import Request
 from portaria.outbound import domain_rules, http_client
 from tests.fakes.paths import ROOT
 

@@ -14,7 +14,7 @@ import pytest
 import trustme
 
 from portaria.core.errors import Retryable
-from portaria.core.http_messages import Request, Response
+from portaria.core.http.messages import Request, Response
 from portaria.outbound import http_client, http_transport
 from tests.fakes.internet import ADDRESS, OK, Internet, Server, answering, internet
 

@@ -28,7 +28,7 @@ from hypothesis import strategies as st
 
 from portaria.core import clock
 from portaria.core.errors import Rejected, Retryable
-from portaria.core.http_messages import Request, Response
+from portaria.core.http.messages import Request, Response
 from portaria.outbound import http_client, public_addresses
 from tests.fakes.internet import ADDRESS, OK, Internet, Server, answering, internet, redirect
 from tests.fakes.paths import HOSTILE_URLS as CORPUS

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from portaria.core.http_messages import Response
+from portaria.core.http.messages import Response
 
 TEXT = '{"account_name": "João €"}'
 

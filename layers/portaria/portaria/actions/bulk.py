@@ -16,7 +16,7 @@ from portaria.connections.tokens.provider import TokenProvider
 from portaria.core import clock
 from portaria.core.entities import Connection
 from portaria.core.errors import AnswerTooLarge, Rejected, Retryable
-from portaria.core.http_messages import Request, Response
+from portaria.core.http.messages import Request, Response
 
 # Do not start a request with less time left than this: it would be cut off, with an unknown outcome.
 LEAST_TIME_S = 2.0

@@ -16,7 +16,7 @@ from portaria.connections.tokens.cache import Token
 from portaria.connections.tokens.provider import TokenProvider
 from portaria.core.entities import Connection
 from portaria.core.errors import NeedsReconnect, RateLimited, Rejected, Retryable, TokenRefused
-from portaria.core.http_messages import Request
+from portaria.core.http.messages import Request
 from portaria.platforms.protocols import Contacts
 
 CREATED, UPDATED, REFUSED = "created", "updated", "refused"

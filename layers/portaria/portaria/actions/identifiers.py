@@ -19,7 +19,7 @@ from portaria.connections.tokens.cache import Token
 from portaria.connections.tokens.provider import TokenProvider
 from portaria.connections.vault import Vault
 from portaria.core.errors import Rejected, Retryable
-from portaria.core.http_messages import Request
+from portaria.core.http.messages import Request
 
 # Enough to isolate three of 500 users in the worst case; a call in which every user is refused ends here.
 MAX_REQUESTS = 60

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from portaria.core.http_request import HttpRequest
+from portaria.core.http.request import HttpRequest
 
 
 def api_url(request: HttpRequest) -> str:

@@ -17,7 +17,7 @@ from portaria.access.private_integrations import PrivateIntegration
 from portaria.aws.table import Table
 from portaria.core import clock
 from portaria.core.errors import ApiTokenRefused, ApiTokenRotated, Rejected, TokenMissing
-from portaria.core.http_request import HttpRequest
+from portaria.core.http.request import HttpRequest
 
 TOKEN_PREFIX = "/v1"  # noqa: S105 - a path
 ADMIN_PREFIX = "/admin/v1"

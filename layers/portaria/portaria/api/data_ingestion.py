@@ -40,7 +40,7 @@ from portaria.core.errors import (
     StackUnavailable,
     TokenMissing,
 )
-from portaria.core.http_request import HttpRequest
+from portaria.core.http.request import HttpRequest
 from portaria.platforms import record_protocols as protocols
 from portaria.records import receipts
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from portaria.core.http_request import HttpRequest
+from portaria.core.http.request import HttpRequest
 
 RESOURCE = "/v1/health"
 BODY = '{"status": "ok"}'

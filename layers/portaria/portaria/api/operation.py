@@ -17,7 +17,7 @@ from portaria.connections.tokens.provider import TokenProvider
 from portaria.connections.vault import Vault
 from portaria.core.callbacks import Secret
 from portaria.core.errors import ChangedMeanwhile, Rejected
-from portaria.core.http_request import HttpRequest
+from portaria.core.http.request import HttpRequest
 
 Content = dict[str, Any]
 # What a listing may be filtered by: the values that a filter may have, or a pattern.

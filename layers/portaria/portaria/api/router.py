@@ -33,7 +33,7 @@ from portaria.core.errors import (
     Retryable,
     StackUnavailable,
 )
-from portaria.core.http_request import HttpRequest
+from portaria.core.http.request import HttpRequest
 
 MAX_PATH_LENGTH = 300
 # Every name and id in a path. Other characters could be misread as part of a key or of a secret's name.

@@ -20,7 +20,7 @@ from portaria.connections.tokens import cache, provider, static_credentials, usa
 from portaria.core import clock
 from portaria.core.entities import Connection
 from portaria.core.errors import ConnectionRemoved, NeedsReconnect, NotAuthorized, Rejected, Retryable
-from portaria.core.http_messages import Request, Response
+from portaria.core.http.messages import Request, Response
 from portaria.core.redaction import MASK, masked_text
 from portaria.outbound import http_client
 

@@ -13,7 +13,7 @@ from enum import Enum
 from functools import cached_property
 
 from portaria.core.callbacks import Record, Secret
-from portaria.core.http_messages import Request
+from portaria.core.http.messages import Request
 
 # Credentials that a person entered do not expire. Their owner is reminded to rotate them at these ages.
 ROTATION_WARNINGS_AT = (timedelta(days=80), timedelta(days=90))

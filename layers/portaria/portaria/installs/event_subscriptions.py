@@ -13,7 +13,7 @@ from portaria.connections.vault import Credentials
 from portaria.core.callbacks import OAuthClient
 from portaria.core.entities import Connection
 from portaria.core.errors import Rejected
-from portaria.core.http_messages import Request, Response
+from portaria.core.http.messages import Request, Response
 from portaria.outbound import http_client
 from portaria.platforms.protocols import WebhookSubscriptions
 

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from portaria.core import clock, redaction
 from portaria.core.callbacks import Secret
 from portaria.core.errors import AnswerLost, Rejected, Retryable, Unreachable
-from portaria.core.http_messages import Request, Response
+from portaria.core.http.messages import Request, Response
 from portaria.notifications import signatures, webhooks
 from portaria.notifications.deliveries import Attempt, Delivery
 from portaria.notifications.webhooks import Webhook

@@ -6,7 +6,7 @@ import re
 from urllib.parse import urlsplit
 
 from portaria.core.errors import Rejected
-from portaria.core.http_messages import Request
+from portaria.core.http.messages import Request
 from portaria.outbound import domain_rules, http_client
 
 MAX_LENGTH = 1_000

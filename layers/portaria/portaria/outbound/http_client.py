@@ -18,7 +18,7 @@ from requests.utils import get_environ_proxies, select_proxy
 
 from portaria.core import clock
 from portaria.core.errors import AnswerLost, AnswerTooLarge, RedirectRefused, Rejected, TooManyRedirects, Unreachable
-from portaria.core.http_messages import Request, Response
+from portaria.core.http.messages import Request, Response
 from portaria.outbound import content_codings, public_addresses
 from portaria.outbound.http_transport import Limits, NoAnswer, NotSent, Transport
 

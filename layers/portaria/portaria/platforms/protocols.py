@@ -28,7 +28,7 @@ from typing import Any, Protocol
 
 from portaria.core.callbacks import EventAddress, Events, OAuthCallback, OAuthClient, Refusal, Secret, WebhookDelivery
 from portaria.core.entities import Account, Connection, Grant, Kind, UninstallNotice
-from portaria.core.http_messages import Request, Response
+from portaria.core.http.messages import Request, Response
 from portaria.platforms.values import RefusedUsers, UpsertedContact
 
 Query = dict[str, list[str]]

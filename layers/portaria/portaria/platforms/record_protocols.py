@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from portaria.core.callbacks import Secret
 from portaria.core.entities import Answer, Changes, Connection, DeliveryEvent, Page, Route, SignedBy, Target, Trace
-from portaria.core.http_messages import Request, Response
+from portaria.core.http.messages import Request, Response
 from portaria.platforms.values import IngestionCall, IngestionRefusal, SmokeCall
 
 # Sends one request at the connection's rate limit, with its allowed domain enforced. Raises `Retryable`.

@@ -25,7 +25,7 @@ from portaria.connections import connection_store
 from portaria.core import clock
 from portaria.core.entities import DeliveryEvent, Reported, SignedBy
 from portaria.core.errors import Rejected, Retryable
-from portaria.core.http_messages import Request
+from portaria.core.http.messages import Request
 from portaria.core.settings import TrackReceiptsSettings
 from portaria.outbound import http_client
 from portaria.platforms.record_protocols import DeliveryReports

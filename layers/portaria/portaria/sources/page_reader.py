@@ -15,7 +15,7 @@ from portaria.connections.vault import Vault
 from portaria.core.callbacks import Record, Secret, time_of_change
 from portaria.core.entities import Connection
 from portaria.core.errors import Rejected, Retryable, TokenRefused
-from portaria.core.http_messages import Request, Response
+from portaria.core.http.messages import Request, Response
 from portaria.core.settings import BackfillRecordsSettings
 from portaria.outbound import http_client
 from portaria.outbound.rate_limiter import RateLimiter

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from portaria.core.callbacks import OAuthClient
-from portaria.core.http_request import HttpRequest
+from portaria.core.http.request import HttpRequest
 from portaria.platforms.protocols import ConsentPage
 from portaria.web import branding, render
 from portaria.web.branding import Brand

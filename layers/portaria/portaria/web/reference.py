@@ -13,7 +13,7 @@ from portaria.access.scopes import NARROWABLE, SCOPES
 from portaria.api.api_url import api_url
 from portaria.api.openapi import document as api_document
 from portaria.api.openapi import problem_types, tags
-from portaria.core.http_request import HttpRequest
+from portaria.core.http.request import HttpRequest
 from portaria.web import markdown, render, schema_rows
 
 METHODS = ("get", "head", "post", "put", "patch", "delete")

@@ -15,7 +15,7 @@ from urllib.parse import parse_qsl, urlsplit
 from portaria.aws.light_client import AwsError
 from portaria.core.callbacks import OAuthClient, Secret
 from portaria.core.error_roots import Rejected, Retryable
-from portaria.core.http_request import HttpRequest
+from portaria.core.http.request import HttpRequest
 from portaria.core.item_keys import claim_key
 from portaria.webhooks.install_receiver import ARRIVALS, KEPT_LIFE_S
 from portaria.webhooks.install_sessions import PAGE_READ_S, find_link, iso_now, read_link

@@ -7,7 +7,7 @@ from typing import Any
 
 from portaria.core.callbacks import CLIENT_IN_PATH
 from portaria.core.error_roots import Rejected
-from portaria.core.http_request import HttpRequest
+from portaria.core.http.request import HttpRequest
 from portaria.core.item_keys import oauth_client_logo_key
 from portaria.webhooks.light_table import LightTable, text
 

@@ -30,7 +30,7 @@ from portaria.aws.light_client import AwsClient, AwsError
 from portaria.core import record_messages
 from portaria.core.callbacks import EventAddress, WebhookDelivery
 from portaria.core.error_roots import Rejected, Retryable
-from portaria.core.http_request import HttpRequest
+from portaria.core.http.request import HttpRequest
 from portaria.core.item_keys import ItemKey
 from portaria.core.settings import ReceiveEventsSettings
 from portaria.webhooks.light_table import LightTable

@@ -26,7 +26,7 @@ from portaria.aws.light_client import AwsClient, AwsError
 from portaria.core import clock
 from portaria.core.callbacks import OAuthCallback, OAuthClient, Refusal, Secret
 from portaria.core.error_roots import Rejected, Retryable
-from portaria.core.http_request import HttpRequest
+from portaria.core.http.request import HttpRequest
 from portaria.core.item_keys import install_key, install_lists, install_places
 from portaria.core.settings import AcceptInstallSettings
 from portaria.webhooks import arrival_sources

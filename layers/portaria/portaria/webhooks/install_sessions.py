@@ -11,7 +11,7 @@ from typing import NamedTuple
 from portaria.aws.light_client import AwsError
 from portaria.core.callbacks import OAuthClient, Secret
 from portaria.core.error_roots import Rejected
-from portaria.core.http_request import HttpRequest
+from portaria.core.http.request import HttpRequest
 from portaria.core.item_keys import install_link_id, install_link_key
 from portaria.webhooks.customer_return import POPUP
 from portaria.webhooks.light_table import CONDITION_FAILED, Item, LightTable, text

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from portaria.core.http_request import HttpRequest
+from portaria.core.http.request import HttpRequest
 
 
 def beside(request: HttpRequest, rest: str) -> str:

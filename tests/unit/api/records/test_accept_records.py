@@ -309,7 +309,7 @@ class TestAdobeCompatibility:
 
 
 def responses_to(given: requests.Response) -> Any:
-    from portaria.core.http_messages import Response
+    from portaria.core.http.messages import Response
 
     return Response(given.status_code, {name.lower(): text for name, text in given.headers.items()}, given.content)
 

@@ -25,7 +25,7 @@ from portaria.connections.vault import Vault
 from portaria.core import clock
 from portaria.core.entities import Connection
 from portaria.core.errors import Rejected, Retryable
-from portaria.core.http_messages import Request, Response
+from portaria.core.http.messages import Request, Response
 from portaria.core.stored_reasons import ConnectionReason
 from portaria.outbound import http_client
 

@@ -14,7 +14,7 @@ from portaria.core import clock
 from portaria.core.callbacks import OAuthClient
 from portaria.core.entities import Connection, Grant
 from portaria.core.errors import Rejected, Retryable, Unreachable
-from portaria.core.http_messages import Request
+from portaria.core.http.messages import Request
 from portaria.outbound import http_client
 from portaria.platforms.protocols import TokenEndpoint
 

@@ -9,7 +9,7 @@ from portaria import platforms
 from portaria.connections.tokens.cache import Token
 from portaria.core.entities import Connection
 from portaria.core.errors import Rejected, Retryable, TokenRefused
-from portaria.core.http_messages import Response
+from portaria.core.http.messages import Response
 from portaria.outbound import http_client
 
 logger = logging.getLogger(__name__)

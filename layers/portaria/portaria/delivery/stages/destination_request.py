@@ -25,7 +25,7 @@ from portaria.connections.tokens import provider, refusal, static_credentials, u
 from portaria.connections.vault import Vault
 from portaria.core.entities import NO_TRACE, Answer, Connection, Disposition, Target, Trace
 from portaria.core.errors import Rejected, Retryable, Unreachable
-from portaria.core.http_messages import Request, Response
+from portaria.core.http.messages import Request, Response
 from portaria.core.stored_reasons import ConnectionReason
 from portaria.core.unexpected_errors import log_unexpected
 from portaria.delivery.stages.batch_state import Answered, BatchDestination

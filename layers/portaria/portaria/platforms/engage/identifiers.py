@@ -12,7 +12,7 @@ from urllib.parse import quote, urlencode
 from portaria.core.callbacks import Secret
 from portaria.core.entities import Connection
 from portaria.core.errors import RateLimited, Rejected, Retryable
-from portaria.core.http_messages import Request, Response
+from portaria.core.http.messages import Request, Response
 from portaria.platforms.engage import tokens
 from portaria.platforms.values import RefusedUsers
 

@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 from portaria.core.callbacks import OAuthClient, Secret
 from portaria.core.entities import Connection, Grant, Kind
 from portaria.core.errors import NoCredentials, Rejected, Retryable
-from portaria.core.http_messages import Request, Response
+from portaria.core.http.messages import Request, Response
 
 ENVIRONMENTS = {"homologation": "sandbox.engage.bz", "production": "my.engage.bz"}
 KINDS = {

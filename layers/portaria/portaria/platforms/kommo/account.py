@@ -8,7 +8,7 @@ from base64 import urlsafe_b64decode
 from portaria.core.callbacks import Secret
 from portaria.core.entities import Account
 from portaria.core.errors import Rejected, TokenRefused
-from portaria.core.http_messages import Request, Response
+from portaria.core.http.messages import Request, Response
 from portaria.platforms.kommo.install import check_account_host
 from portaria.platforms.kommo.tokens import UNREADABLE, not_now
 

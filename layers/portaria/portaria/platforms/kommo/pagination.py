@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 from portaria.core.callbacks import Record, Secret
 from portaria.core.entities import Changes, Page
 from portaria.core.errors import AnswerUnreadable, Rejected, TokenRefused
-from portaria.core.http_messages import Request, Response
+from portaria.core.http.messages import Request, Response
 from portaria.platforms.kommo.tokens import UNREADABLE, not_now
 
 Entity = dict[str, Any]

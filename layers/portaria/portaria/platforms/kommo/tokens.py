@@ -27,7 +27,7 @@ from portaria.core.errors import (
     WrongClient,
     WrongRedirectUri,
 )
-from portaria.core.http_messages import Request, Response
+from portaria.core.http.messages import Request, Response
 from portaria.platforms.kommo.install import check_account_host, check_client_host
 
 KIND = "oauth2"

@@ -6,7 +6,7 @@ import json
 
 from portaria.core.callbacks import Secret
 from portaria.core.errors import Rejected
-from portaria.core.http_messages import Request, Response
+from portaria.core.http.messages import Request, Response
 from portaria.platforms.kommo.tokens import not_now
 
 EVENTS = tuple(f"{what}_{of}" for of in ("contact", "company") for what in ("add", "update", "delete", "restore"))

@@ -15,7 +15,7 @@ from urllib.parse import quote
 from portaria.core.callbacks import Secret
 from portaria.core.entities import Connection
 from portaria.core.errors import MissingScope, RateLimited, Rejected, Retryable, TokenRefused
-from portaria.core.http_messages import Request, Response
+from portaria.core.http.messages import Request, Response
 from portaria.platforms.leadconnector import tokens
 from portaria.platforms.leadconnector.tokens import Trouble
 from portaria.platforms.values import UpsertedContact

@@ -13,7 +13,7 @@ from typing import Any
 from portaria.core.callbacks import Secret
 from portaria.core.entities import Answer, Connection, Disposition, Target, Trace
 from portaria.core.errors import Rejected, Retryable
-from portaria.core.http_messages import Request, Response
+from portaria.core.http.messages import Request, Response
 from portaria.platforms.leadconnector import contacts, tokens
 from portaria.platforms.leadconnector.destination import overwrites_tags
 

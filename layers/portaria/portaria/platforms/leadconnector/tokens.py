@@ -15,7 +15,7 @@ from enum import Enum
 from portaria.core.callbacks import Secret
 from portaria.core.entities import Connection, Kind
 from portaria.core.errors import RateLimited, Rejected, Retryable, TokenRefused
-from portaria.core.http_messages import Request, Response
+from portaria.core.http.messages import Request, Response
 
 HOST = "services.leadconnectorhq.com"
 API_VERSION = "2021-07-28"

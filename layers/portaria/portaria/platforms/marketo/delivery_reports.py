@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from portaria.core.entities import DeliveryEvent, Reported, SignedBy
 from portaria.core.errors import Rejected
-from portaria.core.http_messages import Request
+from portaria.core.http.messages import Request
 
 # Adobe sends at most twenty events and 2 MB.
 MAX_BODY_BYTES = 2_000_000

@@ -12,7 +12,7 @@ from typing import Any
 from portaria.core.callbacks import Secret
 from portaria.core.entities import Answer, Connection, Disposition, Target, Trace
 from portaria.core.errors import Rejected
-from portaria.core.http_messages import Request, Response
+from portaria.core.http.messages import Request, Response
 
 # The members that every object's module has.
 __all__ = [

@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 from portaria.core.callbacks import OAuthClient, Secret
 from portaria.core.entities import Connection, Grant, Kind, kept_scopes
 from portaria.core.errors import Rejected, Retryable
-from portaria.core.http_messages import Request, Response
+from portaria.core.http.messages import Request, Response
 
 KINDS = {
     "client_credentials": Kind(

@@ -11,7 +11,7 @@ import json
 import re
 from urllib.parse import parse_qsl
 
-from portaria.core.http_messages import Response
+from portaria.core.http.messages import Response
 
 UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
 MAX_FIELDS = 50

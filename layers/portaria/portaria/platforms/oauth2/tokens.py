@@ -29,7 +29,7 @@ from portaria.core.errors import (
     WrongClient,
     WrongRedirectUri,
 )
-from portaria.core.http_messages import Request, Response
+from portaria.core.http.messages import Request, Response
 from portaria.platforms.oauth2 import answers
 from portaria.platforms.oauth2.answers import UNREADABLE
 

@@ -16,7 +16,7 @@ from urllib.parse import quote
 from portaria.api.authentication import ADMIN_PREFIX, Caller
 from portaria.api.operation import Operation
 from portaria.api.router import Service
-from portaria.core.http_request import HttpRequest
+from portaria.core.http.request import HttpRequest
 from portaria.web.console.sections import BY_ID
 
 Content = dict[str, Any]

@@ -32,7 +32,7 @@ from portaria.api.authentication import CONSOLE, Caller
 from portaria.api.router import Service
 from portaria.core.callbacks import Secret
 from portaria.core.errors import Rejected, Retryable
-from portaria.core.http_request import HttpRequest
+from portaria.core.http.request import HttpRequest
 from portaria.web import render
 from portaria.web.console import forms, guard, overview, pages, resource_pages
 from portaria.web.console.api_calls import ApiCalls, Invoke, Problem

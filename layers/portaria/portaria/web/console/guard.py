@@ -13,7 +13,7 @@ import hmac
 
 from portaria.core.callbacks import Secret
 from portaria.core.errors import Rejected
-from portaria.core.http_request import HttpRequest
+from portaria.core.http.request import HttpRequest
 
 COOKIE = "__Host-portaria-console"
 CSRF_FIELD = "csrf_token"

@@ -20,7 +20,7 @@ from portaria.api.resources.connections import calls
 from portaria.connections import connection_store, proxy_call
 from portaria.connections.proxy_call import Call
 from portaria.core.errors import Rejected, Retryable
-from portaria.core.http_request import HttpRequest
+from portaria.core.http.request import HttpRequest
 from portaria.outbound import http_client
 
 DESCRIPTION = (

@@ -1,4 +1,4 @@
-"""The operations of webhooks: rows of the table in `operations`."""
+"""The operations of webhooks to the team's application."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from portaria.api.rules import webhook_rules
 
 CREATED, NO_CONTENT = HTTPStatus.CREATED, HTTPStatus.NO_CONTENT
 
-WEBHOOK_OPERATIONS = [
+WEBHOOKS = [
     Operation(
         "list_webhooks", "GET", "/webhooks", "webhooks:list", "List webhooks",
         webhooks.list_page, webhooks.WebhookOutput, listing=True, description="Newest first, on one page.",
