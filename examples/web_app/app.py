@@ -171,7 +171,7 @@ def newest_id() -> str:
     return next((webhook_id for webhook_id, _ in current_app.config["EVENTS"].newest()), "")
 
 
-def page(**shown: Any) -> ResponseReturnValue:
+def page(**shown: Any) -> str:
     """The page: each customer with its connections, the newest events, and in `shown` what just happened."""
     customers = []
     for customer_id, name in CUSTOMERS.items():
