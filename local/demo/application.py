@@ -98,8 +98,10 @@ def running(stack: Stack, client: OAuthClient, port: int) -> Iterator[Applicatio
     finally:
         process.terminate()
         process.wait(STOP_TIMEOUT_S)
-        _lead_to(stack, None)
-        remove(api)
+        # If the local cloud has ended in the meantime, nothing leads here any more.
+        with contextlib.suppress(requests.RequestException, NotDone):
+            _lead_to(stack, None)
+            remove(api)
 
 
 def administrator(stack: Stack) -> Api:

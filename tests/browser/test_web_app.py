@@ -60,7 +60,10 @@ def decide(page: Page, decision: str, host: str) -> None:
 
 
 def test_web_app_customer_refuses_connects_and_reconnects(stack: LocalCloud, client: OAuthClient, page: Page) -> None:
-    host = stack.control.add_kommo_account(f"shop-{secrets.token_hex(3)}", contacts=3, without_email=0.0)["host"]
+    host, other = (
+        stack.control.add_kommo_account(f"shop-{secrets.token_hex(3)}", contacts=3, without_email=0.0)["host"]
+        for _ in range(2)
+    )
     with application.running(stack.stack, client, processes.free_port()) as app:
         card: Locator = page.get_by_role("region", name=CUSTOMER)
         page.goto(app.url)
@@ -88,6 +91,11 @@ def test_web_app_customer_refuses_connects_and_reconnects(stack: LocalCloud, cli
         stack.control.disconnect(client.client_id, host)
         card.get_by_role("link", name="Show contacts").click()
         expect(page.get_by_role("alert")).to_contain_text("must be connected again")
+        expect(card).to_contain_text("needs reconnect")
+        card.get_by_role("button", name="Reconnect").click()
+        decide(page, "Allow", other)
+        page.wait_for_url(f"{app.url}/connected?install=*&status=failed")
+        expect(page.get_by_role("alert")).to_contain_text(f"{CUSTOMER} could not be connected")
         expect(card).to_contain_text("needs reconnect")
         card.get_by_role("button", name="Reconnect").click()
         decide(page, "Allow", host)
