@@ -20,9 +20,9 @@ CLOUD := tests/stack tests/browser tests/faults/kills
 ISOLATED := $(addprefix tests/stack/local_cloud/,test_local_cloud.py test_execution_environment.py test_builds.py) \
 	$(addprefix tests/browser/,test_pages_in_chromium.py test_branded_pages.py)
 STARTED := $(shell date +%s)
-CODE := layers cli functions local bench tests
+CODE := layers cli functions local bench tests examples
 
-.PHONY: help setup up down status logs invoke sandbox clean-sandbox console demo check style types imports template workflows document secrets test test-offline test-cloud test-isolated openapi audit bench faults configure portaria build deploy smoke doctor lock clean
+.PHONY: help setup up down status logs invoke sandbox clean-sandbox console demo demo-app check style types imports template workflows document secrets test test-offline test-cloud test-isolated openapi audit bench faults configure portaria build deploy smoke doctor lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z -]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -89,6 +89,9 @@ console: setup ## Open the console of the local cloud in Chromium, after make sa
 
 demo: setup ## Let 24 accounts install and compare what arrives in Marketo, field by field (KEEP=1 leaves it running)
 	@$(RUN) -m local.demo $(if $(KEEP),--keep)
+
+demo-app: setup ## Run examples/web_app on the local cloud: an application whose customers connect Kommo (PORT=8321, KEEP=1)
+	@$(RUN) -m local.demo.application $(if $(PORT),--port $(PORT)) $(if $(KEEP),--keep)
 
 configure: setup ## Register what FILE=... describes (STACK=build/stack.json for the local cloud, ARGS=--dry-run to look first)
 	@$(RUN) -m portaria_cli $(if $(STACK),--stack-file $(STACK)) configure $(FILE) $(ARGS)

@@ -5,8 +5,14 @@ product connects to `https://acme.kommo.com` exactly as in production. Clients a
 under the name that it would have on AWS (`{api}.execute-api.us-east-1.amazonaws.com`).
 
 The proxy resolves no names. A host is allowed if it matches a pattern below, in lower case. Everything else is refused: IP
-addresses, private names, ports other than 443, trailing dots and look-alikes. The proxy itself answers two requests:
-`GET /hosts` returns the counts as JSON, `DELETE /hosts` resets them.
+addresses, private names, ports other than 443, trailing dots and look-alikes. The proxy itself answers these requests:
+
+| request | what it does |
+|---|---|
+| `GET /hosts` | returns the counts as JSON |
+| `DELETE /hosts` | resets the counts |
+| `PUT /application?port=8321` | connects `APPLICATION_HOST` to this port, where an application of a developer listens |
+| `DELETE /application` | refuses `APPLICATION_HOST` again, as at the start |
 """
 
 from __future__ import annotations
@@ -39,10 +45,13 @@ PLATFORM_HOSTS = (
     "*.oauth.example.net",
 )
 API_HOST = "*.execute-api.us-east-1.amazonaws.com"
+# The application of Portaria's user, to which webhooks are sent. The domain is reserved for examples.
+APPLICATION_HOST = "app.example.net"
 
 HEAD_LIMIT_BYTES = 16_384
 HEAD_TIMEOUT_S = 10.0
 HOSTS_KEPT = 20_000
+MAX_PORT = 65_535
 
 
 def matches(host: str, pattern: str) -> bool:
@@ -75,6 +84,7 @@ class Proxy:
         self.tls = tls
         self.simulators_port = simulators_port
         self.gateway_port = gateway_port
+        self.application_port: int | None = None
         self.hosts = Hosts()
 
     def port_for(self, host: str, port: str) -> int | None:
@@ -83,6 +93,8 @@ class Proxy:
             return None
         if matches(host, API_HOST):
             return self.gateway_port
+        if host == APPLICATION_HOST:
+            return self.application_port
         if any(matches(host, pattern) for pattern in PLATFORM_HOSTS):
             return self.simulators_port
         return None
@@ -103,6 +115,8 @@ class Proxy:
         target = rest.partition(" ")[0]
         if target == "/hosts":
             await self.answer_hosts(method, writer)
+        elif target.partition("?")[0] == "/application":
+            await self.answer_application(method, target, writer)
         elif method != "CONNECT":
             self.hosts.refuse(target[:255])
             await respond(writer, "403 Forbidden", {"error": "only CONNECT to port 443 is allowed"})
@@ -120,13 +134,24 @@ class Proxy:
             self.hosts = Hosts()
         await respond(writer, "200 OK", asdict(self.hosts))
 
+    async def answer_application(self, method: str, target: str, writer: asyncio.StreamWriter) -> None:
+        found = re.fullmatch(r"/application\?port=([1-9][0-9]{0,4})", target)
+        if method == "PUT" and found and int(found[1]) <= MAX_PORT:
+            self.application_port = int(found[1])
+        elif method == "DELETE":
+            self.application_port = None
+        elif method != "GET":
+            await respond(writer, "400 Bad Request", {"error": "PUT /application?port=8321, or DELETE /application"})
+            return
+        await respond(writer, "200 OK", {"host": APPLICATION_HOST, "port": self.application_port})
+
     async def tunnel(self, host: str, port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         traffic = self.hosts.allowed.setdefault(host, Allowed())
         traffic.connections += 1
         try:
             inner_reader, inner_writer = await asyncio.open_connection("127.0.0.1", port)
         except OSError:
-            await respond(writer, "502 Bad Gateway", {"error": "the simulator does not answer"})
+            await respond(writer, "502 Bad Gateway", {"error": "nothing answers at the local port of this host"})
             return
 
         async def send() -> None:

@@ -13,11 +13,12 @@ from pathlib import Path
 
 import requests
 import trustme
+from cryptography import x509
 
 from local import processes
 from local.fingerprint import local_sources
 from local.processes import NotStarted, clean_environment
-from local.proxy import API_HOST, PLATFORM_HOSTS
+from local.proxy import API_HOST, APPLICATION_HOST, PLATFORM_HOSTS
 from local.saved_state import Ports, SavedState
 from local.stack import ACCESS_KEY_ID, LOCAL, MINISTACK_PYTHON, REGION, ROOT, SECRET_ACCESS_KEY, Stack, Step
 
@@ -165,14 +166,26 @@ def _wait_for(name: str, pid: int, url: str) -> None:
 def _write_certificates(*, renew: bool) -> Path:
     """Create a certificate authority and one server certificate for all hosts of the proxy. The authority's key is not kept.
 
-    Without `renew`, the certificates of the last start are used again, because a browser may trust them.
+    Without `renew`, the certificates of the last start are used again if they are for the same hosts, because a browser may
+    trust them.
     """
+    hosts = (*PLATFORM_HOSTS, API_HOST, APPLICATION_HOST)
     certificate = LOCAL / "proxy.pem"
-    if not renew and certificate.exists() and (LOCAL / "ca.pem").exists():
+    if not renew and (LOCAL / "ca.pem").exists() and _hosts_of(certificate) == set(hosts):
         return certificate
     authority = trustme.CA(organization_name="Portaria's local cloud")
     authority.cert_pem.write_to_path(str(LOCAL / "ca.pem"))
     certificate.unlink(missing_ok=True)
     os.close(os.open(certificate, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
-    authority.issue_cert(*PLATFORM_HOSTS, API_HOST).private_key_and_cert_chain_pem.write_to_path(str(certificate))
+    authority.issue_cert(*hosts).private_key_and_cert_chain_pem.write_to_path(str(certificate))
     return certificate
+
+
+def _hosts_of(certificate: Path) -> set[str]:
+    """The hosts that a certificate is for; empty if there is none."""
+    if not certificate.exists():
+        return set()
+    names = x509.load_pem_x509_certificate(certificate.read_bytes()).extensions.get_extension_for_class(
+        x509.SubjectAlternativeName
+    )
+    return set(names.value.get_values_for_type(x509.DNSName))

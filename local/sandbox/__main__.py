@@ -17,6 +17,7 @@ from local.control import Control
 from local.processes import NotStarted
 from local.sandbox import accounts, browser, console, environment, faults, kommo, marketo, platforms
 from local.sandbox.context import Sandbox
+from local.stack import Stack
 
 VARIABLE = "_SANDBOX_COMPLETE"
 NEXT = (
@@ -86,9 +87,8 @@ for command in (
     sandbox.add_command(command)
 
 
-def start() -> None:
+def furnish(output: Console) -> tuple[Stack, environment.Variables]:
     """Start the local cloud and create missing accounts. If this is interrupted, the next call completes it."""
-    output = Console(highlight=False)
     stack = lifecycle.up(step, output.print, keep=True)
     # Write the file before any account has these credentials, so that none is lost if this is interrupted.
     variables = environment.complete(environment.read(), stack)
@@ -99,6 +99,13 @@ def start() -> None:
         # MiniStack needs more time for a function's first start than the two seconds that Kommo waits for an answer.
         with browser.session(stack) as server:
             server.post(f"{stack.public_url}/events/kommo/unknown/unknown", timeout=60)
+    return stack, variables
+
+
+def start() -> None:
+    """Start or update the sandbox and show the next steps."""
+    output = Console(highlight=False)
+    furnish(output)
     output.print(
         f"\nThe sandbox is ready: {len(accounts.KOMMO_ACCOUNTS)} Kommo accounts, Marketo {environment.MUNCHKIN}, a "
         "LeadConnector location, an Engage customer,\n"

@@ -162,10 +162,14 @@ def hook_install(sandbox: Sandbox, account: str, client: str, times: int) -> Non
 @kommo.command("uninstall")
 @AccountArgument
 @ClientOption
+@click.option("--lost", is_flag=True, help="Kommo does not send the webhook.")
 @pass_sandbox
-def uninstall(sandbox: Sandbox, account: str, client: str) -> None:
+def uninstall(sandbox: Sandbox, account: str, client: str, lost: bool) -> None:
     """Disconnect the application. Kommo revokes the grant and sends the signed webhook."""
     query = sandbox.control.disconnect(_client_id(sandbox, client), account)
+    if lost:
+        say(f"{account} has disconnected; the webhook is lost. Portaria notices with its next request to the account.")
+        return
     with browser.session(sandbox.stack) as server:
         answer = server.get(f"{sandbox.stack.public_url}/uninstall/kommo/{client}", params=query, timeout=30)
     say(

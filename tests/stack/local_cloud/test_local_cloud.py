@@ -22,7 +22,7 @@ import requests
 from local import processes
 from local.control import Control
 from local.processes import NotStarted
-from local.proxy import Proxy
+from local.proxy import APPLICATION_HOST, Proxy
 from local.simulators.people import make_contacts
 from local.stack import Stack
 from tests.fakes.local_cloud.neighbour import HANDLER, SHELL, Checkout, until
@@ -310,6 +310,26 @@ def test_local_proxy_bytes_to_allowed_host_are_counted(web: Web, control: Contro
 @pytest.mark.parametrize("host", ["acme.kommo.com", "www.amocrm.ru", "123-abc-456.mktorest.com", "one.engage.bz"])
 def test_local_proxy_platform_host_is_routed_to_simulators(host: str) -> None:
     assert Proxy(None, simulators_port=1, gateway_port=2).port_for(host, "443") == 1  # type: ignore[arg-type]
+
+
+def test_local_proxy_application_host_leads_to_its_port_while_it_is_set(neighbour: Stack, web: Web) -> None:
+    def ask(method: str, target: str) -> requests.Response:
+        with requests.Session() as local:
+            local.trust_env = False
+            return local.request(method, f"{neighbour.proxy_url}{target}", timeout=5)
+
+    with pytest.raises(requests.exceptions.ProxyError):
+        web.get(f"https://{APPLICATION_HOST}/clock")
+    for wrong in ("/application", "/application?port=0", "/application?port=65536", "/application?port=80&port=81"):
+        assert ask("PUT", wrong).status_code == 400
+    port = int(neighbour.control_url.rpartition(":")[2])
+    assert ask("PUT", f"/application?port={port}").json() == {"host": APPLICATION_HOST, "port": port}
+    assert web.get(f"https://{APPLICATION_HOST}/clock").status_code == 200
+    assert ask("DELETE", "/application").json() == {"host": APPLICATION_HOST, "port": None}
+    # Drops the open connection, which would still lead there.
+    web.close()
+    with pytest.raises(requests.exceptions.ProxyError):
+        web.get(f"https://{APPLICATION_HOST}/clock")
 
 
 # ------------------------------------------------------------------------------------------------------------------ Kommo

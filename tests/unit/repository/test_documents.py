@@ -17,7 +17,9 @@ from portaria_cli.commands import portaria
 from tests.fakes.paths import ROOT
 from tests.unit.repository.documents import _FENCE, anchors, inline_code, prose
 
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("requirements/*.md")])
+DOCUMENTS = sorted(
+    [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("requirements/*.md"), *ROOT.glob("examples/**/*.md")]
+)
 FOLDERS = (
     ".github",
     "bench",
