@@ -346,7 +346,7 @@ def test_installs_refused_alarm_hook_not_reaching_function_goes_off(
     assert metrics.state(alarm("InstallsRefused"), START_S + 5 * MINUTE_S) == state
 
 
-def test_worker_errors_alarm_failing_messages_roll_back_deployment(capsys: pytest.CaptureFixture[str]) -> None:
+def test_messages_failed_alarm_failing_messages_roll_back_deployment(capsys: pytest.CaptureFixture[str]) -> None:
     """Workers catch every exception, so AWS's own metric `Errors` stays 0."""
 
     def fail(body: str, time_left_s: Callable[[], float]) -> None:
@@ -372,9 +372,9 @@ def test_worker_errors_alarm_failing_messages_roll_back_deployment(capsys: pytes
     print(json.dumps(emitter.serialize_metric_set()))
     metrics = Metrics()
     metrics.add_emitted(capsys.readouterr().out, START_S)
-    assert metrics.state(alarm("WorkerErrors"), START_S + MINUTE_S) == "ALARM"
+    assert metrics.state(alarm("MessagesFailed"), START_S + MINUTE_S) == "ALARM"
     group = STACK.of("AWS::CodeDeploy::DeploymentGroup")["RenewTokensFunctionDeploymentGroup"]
-    assert "portaria-WorkerErrorsAlarm-1ABCDEFGHIJKL" in {one["Name"] for one in group["AlarmConfiguration"]["Alarms"]}
+    assert "portaria-MessagesFailedAlarm-1ABCDEFGHIJKL" in {one["Name"] for one in group["AlarmConfiguration"]["Alarms"]}
 
 
 def test_install_alarms_lost_hook_goes_off_within_five_minutes() -> None:
