@@ -37,7 +37,7 @@ from portaria.delivery.pipeline import QueuedMessage
 from portaria.outbound import http_client
 from tests.fakes.records import ingesting
 from tests.fakes.records.contacts import SOURCE
-from tests.fakes.records.ingesting import MUNCHKIN, Desk
+from tests.fakes.records.ingesting import MUNCHKIN, Harness
 
 CONTACTS = 100_000
 ROUNDS = 5
@@ -96,8 +96,8 @@ def _template(contact: dict[str, Any]) -> str:
     return record_messages.encode({"key": "@N@", "updated_at": 1_700_000_000, "data": {**contact, "id": "@I@"}})
 
 
-def ours(desk: Desk, batch: Batch) -> None:
-    outcome = desk.ingest(*batch, bulk=True)
+def ours(harness: Harness, batch: Batch) -> None:
+    outcome = harness.ingest(*batch, bulk=True)
     if outcome.waiting or outcome.counts["DeadLetters"]:
         raise RuntimeError(f"not everything went: {outcome}")
 
@@ -196,10 +196,14 @@ def dialling(port: int) -> Iterator[str]:
 def measure() -> bool:
     logging.getLogger("portaria").setLevel(logging.CRITICAL)
     send, peer = http_client.send, Peer()
-    with marketo_stub.running(BUILD / "throughput") as port, dialling(port) as authority, ingesting.desk() as desk:
+    with (
+        marketo_stub.running(BUILD / "throughput") as port,
+        dialling(port) as authority,
+        ingesting.harness() as harness,
+    ):
         stub = Stub(port)
         floor = Floor(port, authority)
-        desk.route("people")
+        harness.route("people")
         sent: list[bytes] = []
 
         def sending(request: Any, **named: Any) -> Any:
@@ -212,12 +216,12 @@ def measure() -> bool:
             bodies: list[list[bytes]] = []
             for batch in given:
                 sent.clear()
-                ours(desk, batch)
+                ours(harness, batch)
                 bodies.append(list(sent))
         requests = stub.check(CONTACTS)
         with patch.object(http_client, "send", send):
-            pairs = _rounds(desk, given, bodies, floor, stub)
-            peers = _against_peer(desk, peer, bodies, stub)
+            pairs = _rounds(harness, given, bodies, floor, stub)
+            peers = _against_peer(harness, peer, bodies, stub)
         grown = grow(port)
     figures = {
         "records_per_s": CONTACTS / statistics.median(our_s for our_s, _ in pairs),
@@ -235,7 +239,7 @@ def measure() -> bool:
 
 
 def _rounds(
-    desk: Desk, given: list[Batch], bodies: list[list[bytes]], floor: Floor, stub: Stub
+    harness: Harness, given: list[Batch], bodies: list[list[bytes]], floor: Floor, stub: Stub
 ) -> list[tuple[float, float]]:
     pairs = []
     for number in range(ROUNDS + 1):
@@ -243,7 +247,7 @@ def _rounds(
 
         def we(again: list[Batch] = again) -> None:
             for batch in again:
-                ours(desk, batch)
+                ours(harness, batch)
 
         def least() -> None:
             for batch, requests in zip(given, bodies, strict=True):
@@ -257,7 +261,7 @@ def _rounds(
     return pairs[1:]
 
 
-def _against_peer(desk: Desk, peer: Peer, bodies: list[list[bytes]], stub: Stub) -> list[tuple[float, float]]:
+def _against_peer(harness: Harness, peer: Peer, bodies: list[list[bytes]], stub: Stub) -> list[tuple[float, float]]:
     """How much longer the peer takes than we do: for the whole job, and for sending what is mapped already."""
     persons = [person for batch in bodies for body in batch for person in orjson.loads(body)["persons"]][:PEER_CONTACTS]
     few = list(batches(PEER_CONTACTS))
@@ -266,7 +270,7 @@ def _against_peer(desk: Desk, peer: Peer, bodies: list[list[bytes]], stub: Stub)
         again = [[QueuedMessage(f"peer{number}-{each.id}", each.body) for each in batch] for batch in few]
         job_s = timed(lambda: _each(peer.run, few))
         stub.check(PEER_CONTACTS)
-        our_s = timed(lambda again=again: _each(partial(ours, desk), again))  # type: ignore[misc]
+        our_s = timed(lambda again=again: _each(partial(ours, harness), again))  # type: ignore[misc]
         stub.check(PEER_CONTACTS)
         send_s = timed(lambda: peer.upsert(persons))
         stub.check(PEER_CONTACTS)
@@ -341,8 +345,8 @@ def _child(port: int) -> Iterator[Child]:
 def _serve(port: int) -> None:
     logging.getLogger("portaria").setLevel(logging.CRITICAL)
     send = http_client.send
-    with dialling(port), ingesting.desk() as desk, patch.object(http_client, "send", send):
-        desk.route("people")
+    with dialling(port), ingesting.harness() as harness, patch.object(http_client, "send", send):
+        harness.route("people")
         for number, line in enumerate(sys.stdin):
             if line == "peak\n":
                 # `getrusage` reports the parent's peak, which a process has from the moment of its birth.
@@ -352,7 +356,7 @@ def _serve(port: int) -> None:
             taken_s = 0.0
             for batch in batches(*map(int, line.split())):
                 again = [QueuedMessage(f"{number}-{each.id}", each.body) for each in batch]
-                taken_s += timed(lambda again=again: ours(desk, again))  # type: ignore[misc]
+                taken_s += timed(lambda again=again: ours(harness, again))  # type: ignore[misc]
             print(taken_s, flush=True)
 
 

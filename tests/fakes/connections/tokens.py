@@ -26,7 +26,7 @@ NAME = "kommo-acme-1"
 TOKEN_PATH = "/oauth2/access_token"
 
 
-class Desk:
+class Harness:
     """One stack, a connected Kommo account, and processes that request its token."""
 
     def __init__(self, stack: Cloud, mock: responses.RequestsMock, time: VirtualClock) -> None:

@@ -38,7 +38,7 @@ def refusal(code: str, **headers: str) -> Response:
     return Response(int(code[:3]), {"content-type": "application/json", **headers}, body)
 
 
-class Desk:
+class Harness:
     """`accepted` are the requests that the destination took, as (path below the subscription, document), `requests` all of
     them. `rule` may answer in its stead."""
 
@@ -117,12 +117,12 @@ class Desk:
 
 
 @contextmanager
-def desk() -> Iterator[Desk]:
+def harness() -> Iterator[Harness]:
     cloud = Cloud()
     cache.PROCESS_CACHE.clear()
     pipeline._ledger.cache_clear()
     with installed(lambda: cloud):
-        opened = Desk(cloud)
+        opened = Harness(cloud)
         with patch.object(http_client, "send", opened.answer):
             yield opened
 

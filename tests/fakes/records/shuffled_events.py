@@ -37,12 +37,12 @@ def check_newest_is_left(given_: Deliveries, origin: str) -> None:
     """Ingest the batches in order. Fails unless the destination has the newest change of each contact."""
     changes, batches = given_
     newest = {one["id"]: one["updated_at"] for one in sorted(changes, key=lambda one: one["updated_at"])}
-    with ingesting.desk() as desk:
-        desk.route("people")
+    with ingesting.harness() as harness:
+        harness.route("people")
         for number, batch in enumerate(batches):
-            outcome = desk.ingest(
+            outcome = harness.ingest(
                 *[QueuedMessage(f"{number}-{n}", body([one], origin=origin)) for n, one in enumerate(batch)]
             )
             assert outcome.waiting == {}
-        left = {int(person["email"][6:-12]): int(person["firstName"][-1]) for person in desk.state().values()}
+        left = {int(person["email"][6:-12]): int(person["firstName"][-1]) for person in harness.state().values()}
     assert left == newest

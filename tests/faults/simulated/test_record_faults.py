@@ -57,15 +57,15 @@ def test_records_faults_and_kills_every_record_is_applied_after_redrive(long: bo
 @pytest.mark.parametrize("keep_newest", ["events", "all", "none"])
 def test_pipeline_record_refused_after_version_mark_is_sent_again(origin: str, keep_newest: str) -> None:
     """Given a record that was marked and refused, when its message is received again, then its own mark does not stop it."""
-    with ingesting.desk() as desk:
-        desk.route("people", keep_newest=keep_newest)
+    with ingesting.harness() as harness:
+        harness.route("people", keep_newest=keep_newest)
         message = QueuedMessage("m1", body([contact(1)], origin=origin))
-        desk.rule = lambda document: refusal("5000801")
-        assert desk.ingest(message).waiting == {}
-        desk.rule = lambda document: None
+        harness.rule = lambda document: refusal("5000801")
+        assert harness.ingest(message).waiting == {}
+        harness.rule = lambda document: None
         with waiting_records.later(minutes=6):
-            desk.release()
-        assert set(desk.state()) == {"person1@example.com"}
+            harness.release()
+        assert set(harness.state()) == {"person1@example.com"}
 
 
 def test_pipeline_shuffled_and_duplicate_events_leave_newest_version_in_10_000_cases(long: bool) -> None:

@@ -19,7 +19,7 @@ from tests.fakes.aws.moto_cloud import cloud
 from tests.fakes.platforms.oauth2 import NAME, Provider, Shop, json_answer, serving
 from tests.fakes.records import ingesting
 from tests.fakes.records.contacts import DESTINATION, contact
-from tests.fakes.records.ingesting import Desk, body, refusal
+from tests.fakes.records.ingesting import Harness, body, refusal
 
 # ------------------------------------- proxied calls
 
@@ -78,8 +78,8 @@ def test_call_connection_refused_refresh_answers_needs_reconnect(caller: Caller)
 class Marketo:
     """`logins` counts the tokens that were issued; the API refuses those in `dead`."""
 
-    def __init__(self, desk: Desk) -> None:
-        self.desk, self.logins, self.calls = desk, 0, 0
+    def __init__(self, harness: Harness) -> None:
+        self.harness, self.logins, self.calls = harness, 0, 0
         self.dead: set[str] = set()
 
     def answer(self, request: Request, *, allowed_domain: str, owner: str) -> Response:
@@ -90,31 +90,31 @@ class Marketo:
         self.calls += 1
         if request.headers["X-Mkto-User-Token"] in self.dead:
             return refusal("401013")
-        return self.desk.answer(request, allowed_domain=allowed_domain, owner=owner)
+        return self.harness.answer(request, allowed_domain=allowed_domain, owner=owner)
 
 
 @pytest.fixture
 def marketo() -> Iterator[Marketo]:
-    with ingesting.desk() as desk:
-        desk.route("people")
-        made = Marketo(desk)
+    with ingesting.harness() as harness:
+        harness.route("people")
+        made = Marketo(harness)
         with patch.object(http_client, "send", made.answer):
             yield made
 
 
 def test_ingest_records_refused_young_token_is_renewed_once_and_records_sent(marketo: Marketo) -> None:
     marketo.dead.add("canary-1")
-    assert marketo.desk.ingest(QueuedMessage("1", body([contact(1)]))).waiting == {}
-    assert (marketo.logins, marketo.calls, len(marketo.desk.accepted)) == (2, 2, 1)
-    assert marketo.desk.ingest(QueuedMessage("2", body([contact(2)]))).waiting == {}
-    assert (marketo.logins, marketo.calls, len(marketo.desk.accepted)) == (2, 3, 2)
+    assert marketo.harness.ingest(QueuedMessage("1", body([contact(1)]))).waiting == {}
+    assert (marketo.logins, marketo.calls, len(marketo.harness.accepted)) == (2, 2, 1)
+    assert marketo.harness.ingest(QueuedMessage("2", body([contact(2)]))).waiting == {}
+    assert (marketo.logins, marketo.calls, len(marketo.harness.accepted)) == (2, 3, 2)
 
 
 def test_ingest_records_new_token_refused_too_keeps_records_waiting(marketo: Marketo) -> None:
     marketo.dead |= {"canary-1", "canary-2"}
-    marketo.desk.ingest(QueuedMessage("1", body([contact(1)])))
+    marketo.harness.ingest(QueuedMessage("1", body([contact(1)])))
     assert (marketo.logins, marketo.calls) == (2, 2)
-    assert marketo.desk.waits == {"1": pytest.approx(1_800, abs=5)}
-    marketo.desk.ingest(QueuedMessage("2", body([contact(2)])))
+    assert marketo.harness.waits == {"1": pytest.approx(1_800, abs=5)}
+    marketo.harness.ingest(QueuedMessage("2", body([contact(2)])))
     assert (marketo.logins, marketo.calls) == (2, 2)
-    assert connection_store.get(marketo.desk.table, DESTINATION).state == "connected"
+    assert connection_store.get(marketo.harness.table, DESTINATION).state == "connected"

@@ -38,8 +38,8 @@ WITHOUT_KNOWN_WORDS = "authlib"
 UNKNOWN = json_answer(400, {"error": "something_new", "error_description": "canary-words"})
 
 
-class Office(Shop):
-    """A desk with the renewal function. Its sweeps queue the connection when it is due."""
+class Harness(Shop):
+    """A harness with the renewal function. Its sweeps queue the connection when it is due."""
 
     def __init__(self, stack: Any, provider: Provider, time: VirtualClock) -> None:
         super().__init__(stack, provider)
@@ -74,57 +74,57 @@ class Office(Shop):
 
 
 @pytest.fixture
-def office() -> Iterator[Office]:
+def harness() -> Iterator[Harness]:
     time = VirtualClock()
     with (
         time.installed(),
         cloud() as stack,
         serving(Provider(expires_in=DAY_S)) as provider,
     ):
-        office = Office(stack, provider, time)
-        office.connect(DAY_S)
-        yield office
+        harness = Harness(stack, provider, time)
+        harness.connect(DAY_S)
+        yield harness
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_refused_refresh_of_each_provider_form_ends_connection_within_limit(office: Office, shape: str) -> None:
+def test_refused_refresh_of_each_provider_form_ends_connection_within_limit(harness: Harness, shape: str) -> None:
     """Given an error code of the provider, then the grant ends: at once if the code is known, otherwise after a period."""
-    office.provider.answers = [json_answer(*SHAPES[shape])]
-    office.days(30)
-    assert office.connection.state == "needs_reconnect"
-    [ended] = office.told(event_bus.NEEDS_RECONNECT)
+    harness.provider.answers = [json_answer(*SHAPES[shape])]
+    harness.days(30)
+    assert harness.connection.state == "needs_reconnect"
+    [ended] = harness.told(event_bus.NEEDS_RECONNECT)
     assert ended["reconnect_url"]
     if shape == WITHOUT_KNOWN_WORDS:
-        assert office.connection.reason == ConnectionReason.REFUSED_TOO_LONG
-        assert 7 <= office.provider.calls["refresh_token"] <= 9
+        assert harness.connection.reason == ConnectionReason.REFUSED_TOO_LONG
+        assert 7 <= harness.provider.calls["refresh_token"] <= 9
     else:
-        assert office.connection.reason == "grant_revoked"
-        assert office.provider.calls["refresh_token"] == 1
-        assert office.told(event_bus.REFRESH_REFUSED) == []
+        assert harness.connection.reason == "grant_revoked"
+        assert harness.provider.calls["refresh_token"] == 1
+        assert harness.told(event_bus.REFRESH_REFUSED) == []
 
 
-def test_refused_refreshes_warn_daily_and_end_connection_after_limit(office: Office) -> None:
-    office.provider.answers = [UNKNOWN]
-    office.days(1)
-    assert office.state == ("connected", "")
-    assert office.connection.refused_since
-    [first] = office.told(event_bus.REFRESH_REFUSED)
+def test_refused_refreshes_warn_daily_and_end_connection_after_limit(harness: Harness) -> None:
+    harness.provider.answers = [UNKNOWN]
+    harness.days(1)
+    assert harness.state == ("connected", "")
+    assert harness.connection.refused_since
+    [first] = harness.told(event_bus.REFRESH_REFUSED)
     assert first["connection"] == NAME
-    assert first["refused_since"] == office.connection.refused_since
+    assert first["refused_since"] == harness.connection.refused_since
     assert first["ends_at"] > clock.to_iso(clock.now())
     assert "unknown error" in first["detail"]
-    assert "refresh_refused" in office.log.getvalue()
+    assert "refresh_refused" in harness.log.getvalue()
 
-    office.days(6)
-    assert office.state == ("connected", "")
-    assert 6 <= len(office.told(event_bus.REFRESH_REFUSED)) <= 7, "once a day"
-    office.days(2)
-    assert office.state == ("needs_reconnect", ConnectionReason.REFUSED_TOO_LONG)
-    calls = office.provider.calls["refresh_token"]
-    office.days(10)
-    assert office.provider.calls["refresh_token"] == calls, "an ended connection is left alone"
-    assert len(office.told(event_bus.NEEDS_RECONNECT)) == 1
-    assert "canary-words" not in json.dumps(office.told()) + office.log.getvalue()
+    harness.days(6)
+    assert harness.state == ("connected", "")
+    assert 6 <= len(harness.told(event_bus.REFRESH_REFUSED)) <= 7, "once a day"
+    harness.days(2)
+    assert harness.state == ("needs_reconnect", ConnectionReason.REFUSED_TOO_LONG)
+    calls = harness.provider.calls["refresh_token"]
+    harness.days(10)
+    assert harness.provider.calls["refresh_token"] == calls, "an ended connection is left alone"
+    assert len(harness.told(event_bus.NEEDS_RECONNECT)) == 1
+    assert "canary-words" not in json.dumps(harness.told()) + harness.log.getvalue()
 
 
 @pytest.mark.parametrize(
@@ -139,12 +139,12 @@ def test_refused_refreshes_warn_daily_and_end_connection_after_limit(office: Off
     ],
     ids=lambda answer: f"{answer.status} {answer.body[:20]!r}",
 )
-def test_refused_refresh_with_any_answer_ends_connection_after_limit(office: Office, answer: Response) -> None:
-    office.provider.answers = [answer]
-    office.days(6)
-    assert office.state == ("connected", "")
-    office.days(3)
-    assert office.state == ("needs_reconnect", ConnectionReason.REFUSED_TOO_LONG)
+def test_refused_refresh_with_any_answer_ends_connection_after_limit(harness: Harness, answer: Response) -> None:
+    harness.provider.answers = [answer]
+    harness.days(6)
+    assert harness.state == ("connected", "")
+    harness.days(3)
+    assert harness.state == ("needs_reconnect", ConnectionReason.REFUSED_TOO_LONG)
 
 
 @pytest.mark.parametrize(
@@ -162,143 +162,143 @@ def test_refused_refresh_with_any_answer_ends_connection_after_limit(office: Off
     ],
     ids=lambda answer: answer.reason if isinstance(answer, Retryable) else str(answer.status),
 )
-def test_failed_refresh_of_provider_never_ends_connection(office: Office, answer: Response | Retryable) -> None:
-    office.provider.answers = [answer]
-    office.days(60, every_hours=240)
-    assert office.state == ("connected", "")
-    assert office.told() == []
-    office.provider.answers = []
-    office.days(1)
-    assert office.connection.generation > 1
+def test_failed_refresh_of_provider_never_ends_connection(harness: Harness, answer: Response | Retryable) -> None:
+    harness.provider.answers = [answer]
+    harness.days(60, every_hours=240)
+    assert harness.state == ("connected", "")
+    assert harness.told() == []
+    harness.provider.answers = []
+    harness.days(1)
+    assert harness.connection.generation > 1
 
 
 @pytest.mark.parametrize("failure", [json_answer(503, {}), AnswerLost("no answer")])
-def test_failed_refresh_restarts_the_run_of_refusals(office: Office, failure: Response | Retryable) -> None:
-    office.provider.answers = [UNKNOWN]
-    office.days(7)
-    began = office.connection.refused_since
-    office.provider.answers = [failure]
-    office.days(1)
-    assert office.connection.refused_since == ""
-    office.provider.answers = [UNKNOWN]
-    office.days(6)
-    assert office.state == ("connected", "")
-    assert office.connection.refused_since > began
-    office.days(2)
-    assert office.state == ("needs_reconnect", ConnectionReason.REFUSED_TOO_LONG)
+def test_failed_refresh_restarts_the_run_of_refusals(harness: Harness, failure: Response | Retryable) -> None:
+    harness.provider.answers = [UNKNOWN]
+    harness.days(7)
+    began = harness.connection.refused_since
+    harness.provider.answers = [failure]
+    harness.days(1)
+    assert harness.connection.refused_since == ""
+    harness.provider.answers = [UNKNOWN]
+    harness.days(6)
+    assert harness.state == ("connected", "")
+    assert harness.connection.refused_since > began
+    harness.days(2)
+    assert harness.state == ("needs_reconnect", ConnectionReason.REFUSED_TOO_LONG)
 
 
-def test_rate_limited_refresh_neither_ends_nor_restarts_the_run_of_refusals(office: Office) -> None:
-    office.provider.answers = [UNKNOWN]
-    office.days(2)
-    began = office.connection.refused_since
-    office.provider.answers = [json_answer(429, {})]
-    office.days(8)
-    assert (office.state, office.connection.refused_since) == (("connected", ""), began)
-    office.provider.answers = [UNKNOWN]
-    office.days(1)
-    assert office.state == ("needs_reconnect", ConnectionReason.REFUSED_TOO_LONG)
+def test_rate_limited_refresh_neither_ends_nor_restarts_the_run_of_refusals(harness: Harness) -> None:
+    harness.provider.answers = [UNKNOWN]
+    harness.days(2)
+    began = harness.connection.refused_since
+    harness.provider.answers = [json_answer(429, {})]
+    harness.days(8)
+    assert (harness.state, harness.connection.refused_since) == (("connected", ""), began)
+    harness.provider.answers = [UNKNOWN]
+    harness.days(1)
+    assert harness.state == ("needs_reconnect", ConnectionReason.REFUSED_TOO_LONG)
 
 
-def test_refused_refreshes_far_apart_do_not_end_connection(office: Office) -> None:
-    office.provider.answers = [UNKNOWN]
-    office.days(1)
-    office.days(10, every_hours=240)
-    assert office.state == ("connected", "")
+def test_refused_refreshes_far_apart_do_not_end_connection(harness: Harness) -> None:
+    harness.provider.answers = [UNKNOWN]
+    harness.days(1)
+    harness.days(10, every_hours=240)
+    assert harness.state == ("connected", "")
 
 
-def test_successful_refresh_ends_the_run_of_refusals(office: Office) -> None:
-    office.provider.answers = [UNKNOWN]
-    office.days(5)
-    office.provider.answers = []
-    office.days(1)
-    assert office.connection.refused_since == office.connection.refusal == ""
-    office.provider.answers = [UNKNOWN]
-    office.days(6)
-    assert office.state == ("connected", "")
+def test_successful_refresh_ends_the_run_of_refusals(harness: Harness) -> None:
+    harness.provider.answers = [UNKNOWN]
+    harness.days(5)
+    harness.provider.answers = []
+    harness.days(1)
+    assert harness.connection.refused_since == harness.connection.refusal == ""
+    harness.provider.answers = [UNKNOWN]
+    harness.days(6)
+    assert harness.state == ("connected", "")
 
 
-def test_refused_refresh_by_caller_is_announced_by_next_sweep(office: Office) -> None:
-    office.provider.dead.add("canary-a-0")
-    office.provider.answers = [UNKNOWN]
+def test_refused_refresh_by_caller_is_announced_by_next_sweep(harness: Harness) -> None:
+    harness.provider.dead.add("canary-a-0")
+    harness.provider.answers = [UNKNOWN]
     with pytest.raises(Rejected):
-        office.call()
-    office.sweep()
-    assert len(office.told(event_bus.REFRESH_REFUSED)) == 1
-    assert office.provider.calls["refresh_token"] == 1
-    assert office.item["due_at"] == clock.to_iso(connection_store.renewal_at(office.connection))
+        harness.call()
+    harness.sweep()
+    assert len(harness.told(event_bus.REFRESH_REFUSED)) == 1
+    assert harness.provider.calls["refresh_token"] == 1
+    assert harness.item["due_at"] == clock.to_iso(connection_store.renewal_at(harness.connection))
 
 
-def test_refused_refresh_by_caller_is_raised_and_never_ends_connection(office: Office) -> None:
-    office.provider.answers = [UNKNOWN]
+def test_refused_refresh_by_caller_is_raised_and_never_ends_connection(harness: Harness) -> None:
+    harness.provider.answers = [UNKNOWN]
     for _ in range(10):
-        office.time.passed_s += DAY_S
+        harness.time.passed_s += DAY_S
         with pytest.raises(Rejected) as refused:
-            office.token()
+            harness.token()
         assert refused.value.reason == "platform_refused"
-    assert office.state == ("connected", "")
+    assert harness.state == ("connected", "")
 
 
-def test_refused_refresh_with_changed_client_id_does_not_end_connection(office: Office) -> None:
+def test_refused_refresh_with_changed_client_id_does_not_end_connection(harness: Harness) -> None:
     """Given tokens of a client id that the OAuth client no longer has, then no grant ends, and restoring the id helps."""
-    office.days(1)
-    generation = office.connection.generation
+    harness.days(1)
+    generation = harness.connection.generation
     assert generation > 1, "what a renewal stores says whom it was given to"
-    oauth_clients.put(office.table, CLIENT._replace(client_id="another"), new=False)
-    office.provider.answers = [json_answer(400, {"error": "invalid_grant"})]
-    office.days(2)
-    assert office.state == ("connected", "")
-    assert "another client_id" in office.connection.refusal
-    oauth_clients.put(office.table, CLIENT, new=False)
-    office.provider.answers = []
-    office.days(1)
-    assert office.connection.generation > generation
+    oauth_clients.put(harness.table, CLIENT._replace(client_id="another"), new=False)
+    harness.provider.answers = [json_answer(400, {"error": "invalid_grant"})]
+    harness.days(2)
+    assert harness.state == ("connected", "")
+    assert "another client_id" in harness.connection.refusal
+    oauth_clients.put(harness.table, CLIENT, new=False)
+    harness.provider.answers = []
+    harness.days(1)
+    assert harness.connection.generation > generation
 
 
-def test_refused_refresh_with_newer_stored_pair_uses_that_pair(office: Office) -> None:
-    office.provider.answers = [UNKNOWN]
-    office.days(7)
-    connection = office.connection
-    pair = office.vault.read(connection.secret_id, connection.version_id) or {}
+def test_refused_refresh_with_newer_stored_pair_uses_that_pair(harness: Harness) -> None:
+    harness.provider.answers = [UNKNOWN]
+    harness.days(7)
+    connection = harness.connection
+    pair = harness.vault.read(connection.secret_id, connection.version_id) or {}
     ends = clock.to_iso(clock.now() + timedelta(days=3))
     late = pair | {"access_token": Secret("canary-late"), "expires_at": Secret(ends)}
     version = vault.version_id(connection.secret_id, connection.generation + 1)
-    office.vault.add(connection.secret_id, version, late)
-    office.days(1)
-    assert office.state == ("connected", "")
-    assert office.connection.version_id == version
+    harness.vault.add(connection.secret_id, version, late)
+    harness.days(1)
+    assert harness.state == ("connected", "")
+    assert harness.connection.version_id == version
 
 
-def test_resume_after_client_correction_reconnects_ended_connections(office: Office) -> None:
-    office.provider.answers = [json_answer(401, {"error": "invalid_client"})]
-    office.days(9)
-    assert office.state == ("needs_reconnect", ConnectionReason.REFUSED_TOO_LONG)
-    office.told()
-    office.provider.answers = []
-    assert refused_grants.resume(office.table, "oauth2", "other") == []
-    assert refused_grants.resume(office.table, "oauth2", "shop") == [NAME]
-    assert refused_grants.resume(office.table, "oauth2", "shop") == []
-    office.sweep()
-    assert office.state == ("connected", "")
-    assert office.connection.generation == 2
-    office.sweep()
-    assert [detail["connection"] for detail in office.told(event_bus.RECOVERED)] == [NAME]
+def test_resume_after_client_correction_reconnects_ended_connections(harness: Harness) -> None:
+    harness.provider.answers = [json_answer(401, {"error": "invalid_client"})]
+    harness.days(9)
+    assert harness.state == ("needs_reconnect", ConnectionReason.REFUSED_TOO_LONG)
+    harness.told()
+    harness.provider.answers = []
+    assert refused_grants.resume(harness.table, "oauth2", "other") == []
+    assert refused_grants.resume(harness.table, "oauth2", "shop") == [NAME]
+    assert refused_grants.resume(harness.table, "oauth2", "shop") == []
+    harness.sweep()
+    assert harness.state == ("connected", "")
+    assert harness.connection.generation == 2
+    harness.sweep()
+    assert [detail["connection"] for detail in harness.told(event_bus.RECOVERED)] == [NAME]
 
 
-def test_resume_still_refused_ends_connection_again(office: Office) -> None:
-    office.provider.answers = [UNKNOWN]
-    office.days(9)
-    refused_grants.resume(office.table, "oauth2", "shop")
-    office.days(6)
-    assert office.state == ("connected", "")
-    office.days(3)
-    assert office.state == ("needs_reconnect", ConnectionReason.REFUSED_TOO_LONG)
-    assert office.told(event_bus.RECOVERED) == []
-    assert len(office.told(event_bus.NEEDS_RECONNECT)) == 2
+def test_resume_still_refused_ends_connection_again(harness: Harness) -> None:
+    harness.provider.answers = [UNKNOWN]
+    harness.days(9)
+    refused_grants.resume(harness.table, "oauth2", "shop")
+    harness.days(6)
+    assert harness.state == ("connected", "")
+    harness.days(3)
+    assert harness.state == ("needs_reconnect", ConnectionReason.REFUSED_TOO_LONG)
+    assert harness.told(event_bus.RECOVERED) == []
+    assert len(harness.told(event_bus.NEEDS_RECONNECT)) == 2
 
 
-def test_resume_leaves_connections_ended_for_other_reasons(office: Office) -> None:
-    office.provider.answers = [json_answer(400, {"error": "invalid_grant"})]
-    office.days(1)
-    assert office.state == ("needs_reconnect", "grant_revoked")
-    assert refused_grants.resume(office.table, "oauth2", "shop") == []
+def test_resume_leaves_connections_ended_for_other_reasons(harness: Harness) -> None:
+    harness.provider.answers = [json_answer(400, {"error": "invalid_grant"})]
+    harness.days(1)
+    assert harness.state == ("needs_reconnect", "grant_revoked")
+    assert refused_grants.resume(harness.table, "oauth2", "shop") == []

@@ -50,7 +50,7 @@ def mock() -> Iterator[responses.RequestsMock]:
         yield mock
 
 
-class Desk:
+class Harness:
     """The ingestion function of one stack. `slept` has the pauses between requests, which take no time here."""
 
     def __init__(self, stack: Cloud, slept: list[float]) -> None:
@@ -102,17 +102,17 @@ class Desk:
 
 
 @pytest.fixture
-def desk(shared: Cloud, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Desk]:
+def harness(shared: Cloud, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Harness]:
     cache.PROCESS_CACHE.clear()
     destination_request._rate_limiter.cache_clear()
     slept: list[float] = []
     monkeypatch.setattr(clock, "sleep", slept.append)
     monkeypatch.setattr(rate_limiter, "time", SimpleNamespace(monotonic=lambda: 0.0))
-    desk = Desk(shared, slept)
-    yield desk
+    harness = Harness(shared, slept)
+    yield harness
     empty()
     printed = capsys.readouterr()
-    text = desk.log.getvalue() + printed.out + printed.err
+    text = harness.log.getvalue() + printed.out + printed.err
     assert "canary" not in text
     assert "@example.com" not in text
 
@@ -135,8 +135,8 @@ def shown(number: int) -> dict[str, Any]:
 
 class TestLeadConnector:
     @pytest.fixture
-    def marketek(self, desk: Desk) -> Connection:
-        return to_leadconnector(desk.stack)
+    def marketek(self, harness: Harness) -> Connection:
+        return to_leadconnector(harness.stack)
 
     @pytest.fixture
     def platform(self, mock: responses.RequestsMock) -> LeadConnector:
@@ -146,99 +146,101 @@ class TestLeadConnector:
         return [json.loads(call.body or b"") for call in platform.calls if call.method == "POST"]
 
     def test_ingest_leadconnector_each_contact_is_one_request_and_one_receipt(
-        self, desk: Desk, marketek: Connection, platform: LeadConnector
+        self, harness: Harness, marketek: Connection, platform: LeadConnector
     ) -> None:
-        desk.route(marketek)
+        harness.route(marketek)
         company = contact(2) | {"_embedded": {"companies": [{"id": 7, "name": "Padaria"}]}}
-        assert desk.ingest({"m1": body([contact(1), company])}) == set()
+        assert harness.ingest({"m1": body([contact(1), company])}) == set()
         assert self.sent(platform) == [shown(1), shown(2) | {"companyName": "Padaria"}]
-        receipts = desk.receipts(marketek.name)
+        receipts = harness.receipts(marketek.name)
         assert [(one["state"], one["count"], one["request_id"]) for one in receipts] == [("applied", 1, "t")] * 2
         # Other workers share the location's hundred requests in ten seconds
-        assert desk.slept == [0.5]
+        assert harness.slept == [0.5]
 
     @pytest.mark.parametrize("option", [{}, {"overwrite_tags": "no"}])
     def test_ingest_leadconnector_tags_without_overwrite_option_are_omitted(
-        self, desk: Desk, marketek: Connection, platform: LeadConnector, option: dict[str, str]
+        self, harness: Harness, marketek: Connection, platform: LeadConnector, option: dict[str, str]
     ) -> None:
-        desk.route(marketek, mapping={"email": "name", "tags": "'vip'"}, options=option)
-        desk.ingest({"m1": body([contact(1) | {"name": "a@b.example"}])})
+        harness.route(marketek, mapping={"email": "name", "tags": "'vip'"}, options=option)
+        harness.ingest({"m1": body([contact(1) | {"name": "a@b.example"}])})
         assert self.sent(platform) == [{"email": "a@b.example", "locationId": leadconnector.LOCATION}]
 
     def test_ingest_leadconnector_tags_with_overwrite_option_are_sent(
-        self, desk: Desk, marketek: Connection, platform: LeadConnector
+        self, harness: Harness, marketek: Connection, platform: LeadConnector
     ) -> None:
         mapping = {"email": "name", "tags": "join(', ', _embedded.tags[].name)"}
-        desk.route(marketek, mapping=mapping, options={"overwrite_tags": "yes"})
+        harness.route(marketek, mapping=mapping, options={"overwrite_tags": "yes"})
         tagged = contact(1) | {"name": "a@b.example", "_embedded": {"tags": [{"name": "vip"}, {"name": "São Paulo"}]}}
-        desk.ingest({"m1": body([tagged])})
+        harness.ingest({"m1": body([tagged])})
         assert self.sent(platform)[0]["tags"] == ["vip", "São Paulo"]
 
     def test_ingest_leadconnector_refused_contact_becomes_dead_letter_and_rest_is_sent(
-        self, desk: Desk, marketek: Connection, platform: LeadConnector
+        self, harness: Harness, marketek: Connection, platform: LeadConnector
     ) -> None:
-        desk.route(marketek)
+        harness.route(marketek)
         bad = contact(2, email="canary-no-address")
-        assert desk.ingest({"m1": body([contact(1), bad, contact(3)]), "m4": body([contact(4, email=None)])}) == set()
+        assert (
+            harness.ingest({"m1": body([contact(1), bad, contact(3)]), "m4": body([contact(4, email=None)])}) == set()
+        )
         assert {one["email"] for one in platform.contacts.values() if "email" in one} == {
             "person1@example.com", "person3@example.com",
         }  # fmt: skip
-        (letter,) = desk.letters()
+        (letter,) = harness.letters()
         assert (letter["reason"], letter["records"][0]["key"]) == ("refused_by_destination", "2")
         assert letter["detail"] == "LeadConnector refused the contact (422): what it says names email"
 
     def test_ingest_leadconnector_contact_without_dedupe_value_becomes_dead_letter(
-        self, desk: Desk, marketek: Connection, platform: LeadConnector
+        self, harness: Harness, marketek: Connection, platform: LeadConnector
     ) -> None:
-        desk.route(marketek, mapping={"email": "nothing", "firstName": "first_name"})
-        assert desk.ingest(each(1)) == set()
+        harness.route(marketek, mapping={"email": "nothing", "firstName": "first_name"})
+        assert harness.ingest(each(1)) == set()
         assert platform.calls == []
-        assert [letter["reason"] for letter in desk.letters()] == ["bad_value"]
+        assert [letter["reason"] for letter in harness.letters()] == ["bad_value"]
 
     def test_ingest_leadconnector_new_token_refused_during_rotation_uses_old_token(
-        self, desk: Desk, marketek: Connection, platform: LeadConnector
+        self, harness: Harness, marketek: Connection, platform: LeadConnector
     ) -> None:
-        desk.route(marketek)
+        harness.route(marketek)
         platform.good = {TOKEN, NEWER_TOKEN}
         fresh = {"token": Secret(NEWER_TOKEN)}
-        rotation.rotate(desk.stack.table, Vault(PREFIX), marketek.name, fresh, expire_now=False)
+        rotation.rotate(harness.stack.table, Vault(PREFIX), marketek.name, fresh, expire_now=False)
         platform.good = {TOKEN}
         platform.calls.clear()
-        assert desk.ingest({"m1": body([contact(1), contact(2)])}) == set()
+        assert harness.ingest({"m1": body([contact(1), contact(2)])}) == set()
         assert [call.headers["Authorization"] for call in platform.calls] == [
             f"Bearer {NEWER_TOKEN}", f"Bearer {TOKEN}", f"Bearer {TOKEN}",
         ]  # fmt: skip
         assert len(platform.contacts) == 2
-        assert connection_store.get(desk.stack.table, marketek.name).state == "connected"
+        assert connection_store.get(harness.stack.table, marketek.name).state == "connected"
 
     def test_ingest_leadconnector_refused_token_sets_needs_reconnect_and_keeps_records(
-        self, desk: Desk, marketek: Connection, platform: LeadConnector
+        self, harness: Harness, marketek: Connection, platform: LeadConnector
     ) -> None:
-        desk.route(marketek)
+        harness.route(marketek)
         platform.good = set()
-        assert desk.ingest(each(1, 2, 3)) == set()
+        assert harness.ingest(each(1, 2, 3)) == set()
         assert len(platform.calls) == 1
-        now = connection_store.get(desk.stack.table, marketek.name)
+        now = connection_store.get(harness.stack.table, marketek.name)
         assert (now.state, now.reason) == ("needs_reconnect", "token_refused")
-        assert [one["code"] for one in desk.receipts(marketek.name)] == ["token_refused"]
+        assert [one["code"] for one in harness.receipts(marketek.name)] == ["token_refused"]
         # Nothing more is sent until it is connected again and the pause has ended
-        assert desk.ingest(each(4)) == set()
+        assert harness.ingest(each(4)) == set()
         assert len(platform.calls) == 1
-        assert set(desk.held) == {"m1", "m2", "m3", "m4"}
-        assert desk.letters() == []
+        assert set(harness.held) == {"m1", "m2", "m3", "m4"}
+        assert harness.letters() == []
 
     def test_ingest_leadconnector_reconnected_releases_waiting_records(
-        self, desk: Desk, marketek: Connection, platform: LeadConnector
+        self, harness: Harness, marketek: Connection, platform: LeadConnector
     ) -> None:
-        desk.route(marketek)
+        harness.route(marketek)
         platform.good = {NEWER_TOKEN}
-        desk.ingest(each(1))
-        ended = connection_store.get(desk.stack.table, marketek.name)
-        rotation.replace(desk.stack.table, Vault(PREFIX), ended, {"token": Secret(NEWER_TOKEN)})
-        desk.release(minutes=31)
+        harness.ingest(each(1))
+        ended = connection_store.get(harness.stack.table, marketek.name)
+        rotation.replace(harness.stack.table, Vault(PREFIX), ended, {"token": Secret(NEWER_TOKEN)})
+        harness.release(minutes=31)
         assert len(platform.contacts) == 1
-        assert backlogs.status(desk.stack.table, marketek.name).pauses == ()
-        assert desk.held == {}
+        assert backlogs.status(harness.stack.table, marketek.name).pauses == ()
+        assert harness.held == {}
 
     @pytest.mark.parametrize(
         "answer",
@@ -249,42 +251,42 @@ class TestLeadConnector:
         ids=["no scope", "another location"],
     )
     def test_ingest_leadconnector_missing_scope_pauses_destination_and_keeps_connection(
-        self, desk: Desk, marketek: Connection, platform: LeadConnector, answer: Any
+        self, harness: Harness, marketek: Connection, platform: LeadConnector, answer: Any
     ) -> None:
-        desk.route(marketek)
+        harness.route(marketek)
         platform.before = [answer]
-        assert desk.ingest(each(1, 2)) == set()
+        assert harness.ingest(each(1, 2)) == set()
         assert len(platform.calls) == 1
-        assert desk.held == pytest.approx({"m1": 1_800, "m2": 1_800}, abs=5)
-        assert connection_store.get(desk.stack.table, marketek.name).state == "connected"
+        assert harness.held == pytest.approx({"m1": 1_800, "m2": 1_800}, abs=5)
+        assert connection_store.get(harness.stack.table, marketek.name).state == "connected"
 
     def test_ingest_leadconnector_rate_limit_window_used_up_delays_rest_of_batch(
-        self, desk: Desk, marketek: Connection, platform: LeadConnector
+        self, harness: Harness, marketek: Connection, platform: LeadConnector
     ) -> None:
-        desk.route(marketek)
+        harness.route(marketek)
         platform.headers = {"X-RateLimit-Remaining": "0", "X-RateLimit-Interval-Milliseconds": "10000"}
         first = {"m1": body([contact(1), contact(2)])} | each(3)
-        assert desk.ingest(first) == {"m1", "m3"}
-        assert desk.waits == {"m1": 10, "m3": 10}
+        assert harness.ingest(first) == {"m1", "m3"}
+        assert harness.waits == {"m1": 10, "m3": 10}
         platform.headers = {}
-        assert desk.ingest(first, 2) == set()
+        assert harness.ingest(first, 2) == set()
         # Records that were written before the pause are not sent again
         assert [one["email"] for one in self.sent(platform)] == [f"person{number}@example.com" for number in (1, 2, 3)]
 
     def test_release_leadconnector_waits_for_each_rate_limit_window(
-        self, desk: Desk, marketek: Connection, platform: LeadConnector
+        self, harness: Harness, marketek: Connection, platform: LeadConnector
     ) -> None:
         """Given more waiting contacts than fit into a rate limit window, then one drain sends them all, window by window."""
-        desk.route(marketek)
+        harness.route(marketek)
         platform.before = [leadconnector.error(403, "The token does not have access to this location.")]
-        desk.ingest(each(*range(1, 6)))
-        assert len(desk.held) == 5
+        harness.ingest(each(*range(1, 6)))
+        assert len(harness.held) == 5
         platform.headers = {"X-RateLimit-Remaining": "0", "X-RateLimit-Interval-Milliseconds": "10000"}
-        desk.slept.clear()
-        desk.release(minutes=31)
+        harness.slept.clear()
+        harness.release(minutes=31)
         assert [one["email"] for one in self.sent(platform)][1:] == [f"person{n}@example.com" for n in range(1, 6)]
-        assert desk.slept.count(10) == 4
-        assert desk.held == {}
+        assert harness.slept.count(10) == 4
+        assert harness.held == {}
 
     @pytest.mark.parametrize(
         ("headers", "wait_s", "parked"),
@@ -293,75 +295,75 @@ class TestLeadConnector:
     )
     def test_ingest_leadconnector_429_holds_all_records(
         self,
-        desk: Desk,
+        harness: Harness,
         marketek: Connection,
         platform: LeadConnector,
         headers: dict[str, str],
         wait_s: int,
         parked: bool,
     ) -> None:
-        desk.route(marketek)
+        harness.route(marketek)
         platform.before = [(429, {"Content-Type": "application/json", **headers}, '{"message": "Too Many Requests"}')]
-        assert desk.ingest(each(1, 2)) == (set() if parked else {"m1", "m2"})
-        assert (desk.held if parked else desk.waits) == pytest.approx({"m1": wait_s, "m2": wait_s}, abs=5)
+        assert harness.ingest(each(1, 2)) == (set() if parked else {"m1", "m2"})
+        assert (harness.held if parked else harness.waits) == pytest.approx({"m1": wait_s, "m2": wait_s}, abs=5)
         assert len(platform.calls) == 1
-        assert bool(backlogs.status(desk.stack.table, marketek.name).pauses) == parked
+        assert bool(backlogs.status(harness.stack.table, marketek.name).pauses) == parked
 
     def test_ingest_leadconnector_all_requests_of_message_fail_holds_it_once(
-        self, desk: Desk, marketek: Connection, platform: LeadConnector
+        self, harness: Harness, marketek: Connection, platform: LeadConnector
     ) -> None:
-        desk.route(marketek)
+        harness.route(marketek)
         many = {"m1": body([contact(number) for number in range(1, 5)])}
         platform.before = [leadconnector.error(500, "Internal server error")] * 4
-        assert desk.ingest(many) == set()
-        assert desk.held == pytest.approx({"m1": 300}, abs=5)
-        assert desk.letters() == []
-        desk.release(minutes=6)
+        assert harness.ingest(many) == set()
+        assert harness.held == pytest.approx({"m1": 300}, abs=5)
+        assert harness.letters() == []
+        harness.release(minutes=6)
         assert len(platform.contacts) == 4
 
     def test_ingest_leadconnector_lost_answer_is_sent_again(
-        self, desk: Desk, marketek: Connection, platform: LeadConnector
+        self, harness: Harness, marketek: Connection, platform: LeadConnector
     ) -> None:
-        desk.route(marketek)
+        harness.route(marketek)
         platform.before = [TIMEOUT]
-        assert desk.ingest(each(1)) == set()
-        assert desk.held == pytest.approx({"m1": 300}, abs=5)
-        desk.release(minutes=6)
-        assert [one["state"] for one in desk.receipts(marketek.name)] == ["applied"]
+        assert harness.ingest(each(1)) == set()
+        assert harness.held == pytest.approx({"m1": 300}, abs=5)
+        harness.release(minutes=6)
+        assert [one["state"] for one in harness.receipts(marketek.name)] == ["applied"]
 
     def test_ingest_leadconnector_contacts_sharing_email_or_phone_are_sent_in_order(
-        self, desk: Desk, marketek: Connection, platform: LeadConnector
+        self, harness: Harness, marketek: Connection, platform: LeadConnector
     ) -> None:
-        desk.route(marketek)
+        harness.route(marketek)
         older = contact(1, updated_at=100)
         newer = contact(2, updated_at=200, email="PERSON1@example.com")
         same = contact(1, updated_at=300) | {"id": 3, "first_name": "Newest"}
-        desk.ingest({"m1": body([newer]), "m2": body([older]), "m3": body([same])})
+        harness.ingest({"m1": body([newer]), "m2": body([older]), "m3": body([same])})
         assert [(one["email"], one["phone"][-1], one["firstName"]) for one in self.sent(platform)] == [
             ("PERSON1@example.com", "2", "Test"), ("person1@example.com", "1", "Newest"),
         ]  # fmt: skip
 
     def test_ingest_leadconnector_large_message_is_split_before_sending(
-        self, desk: Desk, marketek: Connection, platform: LeadConnector
+        self, harness: Harness, marketek: Connection, platform: LeadConnector
     ) -> None:
         """Otherwise all records would be received again for each one that a batch can process, until they are given up."""
-        desk.route(marketek)
+        harness.route(marketek)
         many = {"m1": body([contact(number) for number in range(10)], origin=record_messages.BACKFILL)} | each(99)
-        assert desk.ingest(many) == set()
+        assert harness.ingest(many) == set()
         assert [one["email"] for one in self.sent(platform)] == ["person99@example.com"]
-        parts = desk.stack.receive("records")
+        parts = harness.stack.receive("records")
         assert sorted(len(json.loads(part)["records"]) for part in parts) == [2, 4, 4]
         whole = json.loads(many["m1"])
         assert {**json.loads(parts[0]), "records": whole["records"]} == whole
-        assert desk.ingest({f"part-{number}": part for number, part in enumerate(parts)}) == set()
+        assert harness.ingest({f"part-{number}": part for number, part in enumerate(parts)}) == set()
         assert len(platform.contacts) == 11
 
     def test_ingest_leadconnector_split_failure_returns_message_unsent(
-        self, desk: Desk, marketek: Connection, platform: LeadConnector
+        self, harness: Harness, marketek: Connection, platform: LeadConnector
     ) -> None:
-        desk.route(marketek)
+        harness.route(marketek)
         with patch.object(queues, "send", side_effect=Retryable("queue_unavailable", "throttled")):
-            assert desk.ingest({"m1": body([contact(number) for number in range(10)])}) == {"m1"}
+            assert harness.ingest({"m1": body([contact(number) for number in range(10)])}) == {"m1"}
         assert platform.calls == []
 
 
@@ -376,75 +378,80 @@ class TestEngage:
     def users(self, *numbers: int, message: str = "m1") -> dict[str, str]:
         return {message: body([contact(number) | {"first_name": f"login-{number}"} for number in numbers])}
 
-    def test_ingest_engage_users_are_sent_in_requests_of_100(self, desk: Desk, platform: Engage) -> None:
-        main = to_engage(desk.stack)
-        desk.route(main, mapping=USER)
-        assert desk.ingest(self.users(*range(150))) == set()
+    def test_ingest_engage_users_are_sent_in_requests_of_100(self, harness: Harness, platform: Engage) -> None:
+        main = to_engage(harness.stack)
+        harness.route(main, mapping=USER)
+        assert harness.ingest(self.users(*range(150))) == set()
         assert platform.registered == {str(number): f"login-{number}" for number in range(150)}
         assert [len(json.loads(request.body or b"")) for request in platform.requests] == [100, 50]
-        assert [(one["state"], one["count"]) for one in desk.receipts(main.name)] == [("applied", 100), ("applied", 50)]
+        assert [(one["state"], one["count"]) for one in harness.receipts(main.name)] == [
+            ("applied", 100),
+            ("applied", 50),
+        ]
         assert len(platform.hosts) == 1
 
-    def test_ingest_engage_static_credentials_are_read_once_per_batch(self, desk: Desk, platform: Engage) -> None:
-        desk.route(to_engage(desk.stack), mapping=USER)
+    def test_ingest_engage_static_credentials_are_read_once_per_batch(self, harness: Harness, platform: Engage) -> None:
+        harness.route(to_engage(harness.stack), mapping=USER)
         with patch.object(
             static_credentials, "static_credentials", wraps=static_credentials.static_credentials
         ) as read:
-            desk.ingest(self.users(*range(150)))
+            harness.ingest(self.users(*range(150)))
         assert (len(platform.requests), read.call_count) == (2, 1)
 
     def test_ingest_engage_unknown_login_becomes_dead_letter_and_rest_is_registered(
-        self, desk: Desk, platform: Engage
+        self, harness: Harness, platform: Engage
     ) -> None:
-        desk.route(to_engage(desk.stack), mapping=USER)
-        assert desk.ingest(self.users(1, 2, 3, 999, 4, 5)) == set()
+        harness.route(to_engage(harness.stack), mapping=USER)
+        assert harness.ingest(self.users(1, 2, 3, 999, 4, 5)) == set()
         assert set(platform.registered) == {"1", "2", "3", "4", "5"}
-        (letter,) = desk.letters()
+        (letter,) = harness.letters()
         assert (letter["reason"], letter["records"][0]["key"]) == ("refused_by_destination", "999")
         assert letter["detail"] == "Engage refused this user (400): there may be no such login"
 
-    def test_ingest_engage_expired_session_logs_in_again(self, desk: Desk, platform: Engage) -> None:
-        desk.route(to_engage(desk.stack), mapping=USER)
-        desk.ingest(self.users(1))
+    def test_ingest_engage_expired_session_logs_in_again(self, harness: Harness, platform: Engage) -> None:
+        harness.route(to_engage(harness.stack), mapping=USER)
+        harness.ingest(self.users(1))
         platform.hosts.append("somebody else's log-in, whose token alone is good now")
-        assert desk.ingest(self.users(2, message="m2")) == set()
+        assert harness.ingest(self.users(2, message="m2")) == set()
         assert set(platform.registered) == {"1", "2"}
         assert len(platform.hosts) == 3
 
     @pytest.mark.parametrize("status", [401, 403])
     def test_ingest_engage_forbidden_pauses_destination_and_keeps_records(
-        self, desk: Desk, platform: Engage, status: int
+        self, harness: Harness, platform: Engage, status: int
     ) -> None:
-        main = to_engage(desk.stack)
-        desk.route(main, mapping=USER)
+        main = to_engage(harness.stack)
+        harness.route(main, mapping=USER)
         platform.before = [engage.refusal(status, "denied")] * 2
-        assert desk.ingest(self.users(1)) == set()
-        assert desk.held == pytest.approx({"m1": 1_800}, abs=5)
+        assert harness.ingest(self.users(1)) == set()
+        assert harness.held == pytest.approx({"m1": 1_800}, abs=5)
         assert len(platform.requests) == (2 if status == 401 else 1)
-        assert connection_store.get(desk.stack.table, main.name).state == "connected"
-        (pause,) = backlogs.status(desk.stack.table, main.name).pauses_of("users")
+        assert connection_store.get(harness.stack.table, main.name).state == "connected"
+        (pause,) = backlogs.status(harness.stack.table, main.name).pauses_of("users")
         assert pause.reason == "stopped"
 
     def test_ingest_engage_without_customer_token_keeps_records_without_request(
-        self, desk: Desk, platform: Engage
+        self, harness: Harness, platform: Engage
     ) -> None:
-        desk.route(to_engage(desk.stack, customer_token=""), mapping=USER)
-        assert desk.ingest(self.users(1)) == set()
-        assert set(desk.held) == {"m1"}
+        harness.route(to_engage(harness.stack, customer_token=""), mapping=USER)
+        assert harness.ingest(self.users(1)) == set()
+        assert set(harness.held) == {"m1"}
         assert platform.requests == []
-        assert '"code":"no_credentials"' in desk.log.getvalue()
+        assert '"code":"no_credentials"' in harness.log.getvalue()
 
-    def test_ingest_engage_wrong_password_is_tried_once_per_batch(self, desk: Desk, platform: Engage) -> None:
-        desk.route(to_engage(desk.stack, password="canary-wrong"), mapping=USER)
-        assert desk.ingest(self.users(1) | self.users(2, message="m2")) == set()
-        assert set(desk.held) == {"m1", "m2"}
-        assert desk.letters() == []
+    def test_ingest_engage_wrong_password_is_tried_once_per_batch(self, harness: Harness, platform: Engage) -> None:
+        harness.route(to_engage(harness.stack, password="canary-wrong"), mapping=USER)
+        assert harness.ingest(self.users(1) | self.users(2, message="m2")) == set()
+        assert set(harness.held) == {"m1", "m2"}
+        assert harness.letters() == []
         assert len(platform.hosts) == 1
 
-    def test_ingest_engage_same_identifier_registers_newest_user(self, desk: Desk, platform: Engage) -> None:
-        desk.route(to_engage(desk.stack), mapping={"user_login": "first_name", "identifier": "'u-7'"})
+    def test_ingest_engage_same_identifier_registers_newest_user(self, harness: Harness, platform: Engage) -> None:
+        harness.route(to_engage(harness.stack), mapping={"user_login": "first_name", "identifier": "'u-7'"})
         newer, older = contact(1, updated_at=200), contact(2, updated_at=100)
-        desk.ingest({"m1": body([newer | {"first_name": "login-1"}]), "m2": body([older | {"first_name": "login-2"}])})
+        harness.ingest(
+            {"m1": body([newer | {"first_name": "login-1"}]), "m2": body([older | {"first_name": "login-2"}])}
+        )
         assert platform.registered == {"u-7": "login-1"}
 
 
@@ -526,25 +533,25 @@ EFFECTS: dict[Disposition, tuple[dict[str, float | None], dict[str, float], list
 def test_pipeline_each_disposition_has_its_effect(meaning: Disposition) -> None:
     in_queue, in_table, reasons, count, is_paused = EFFECTS[meaning]
     after_s = 77 if meaning is Disposition.QUOTA else None
-    with ingesting.desk() as desk:
-        desk.route("people")
+    with ingesting.harness() as harness:
+        harness.route("people")
         with patch.object(persons, "read_answer", lambda response: Answer(meaning, "code", after_s=after_s)):
-            outcome = desk.ingest(QueuedMessage("m", body([contact(1), contact(2)])))
+            outcome = harness.ingest(QueuedMessage("m", body([contact(1), contact(2)])))
         assert outcome.waiting == in_queue
-        assert desk.waits == pytest.approx(in_table, abs=5)
-        assert [letter["reason"] for letter in desk.letters()] == reasons
-        assert len(desk.requests) == count
-        assert bool(backlogs.status(desk.table, contacts.DESTINATION).pauses) == is_paused
+        assert harness.waits == pytest.approx(in_table, abs=5)
+        assert [letter["reason"] for letter in harness.letters()] == reasons
+        assert len(harness.requests) == count
+        assert bool(backlogs.status(harness.table, contacts.DESTINATION).pauses) == is_paused
 
 
 @pytest.mark.parametrize("meaning", [Disposition.ACCEPTED, Disposition.APPLIED])
 def test_pipeline_success_with_pause_delays_the_next_message(meaning: Disposition) -> None:
-    with ingesting.desk() as desk:
-        desk.route("people")
+    with ingesting.harness() as harness:
+        harness.route("people")
         with (
             patch.object(persons, "MAX_OBJECTS", 1),
             patch.object(persons, "read_answer", lambda response: Answer(meaning, pause_s=12)),
         ):
-            outcome = desk.ingest(QueuedMessage("m1", body([contact(1)])), QueuedMessage("m2", body([contact(2)])))
+            outcome = harness.ingest(QueuedMessage("m1", body([contact(1)])), QueuedMessage("m2", body([contact(2)])))
         assert outcome.waiting == {"m2": 12}
-        assert len(desk.requests) == 1
+        assert len(harness.requests) == 1

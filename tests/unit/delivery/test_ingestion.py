@@ -25,15 +25,15 @@ from portaria.platforms.marketo import daily_quota, persons
 from portaria.records import receipt_search
 from tests.fakes.records import ingesting, waiting_records
 from tests.fakes.records.contacts import DESTINATION, SOURCE, contact, person
-from tests.fakes.records.ingesting import MUNCHKIN, Desk, body, refusal
+from tests.fakes.records.ingesting import MUNCHKIN, Harness, body, refusal
 from tests.simulation.aws.cloud import PREFIX
 
 NOON = datetime(2026, 3, 4, 18, 0, tzinfo=UTC)
 
 
 @pytest.fixture
-def desk() -> Iterator[Desk]:
-    with ingesting.desk() as opened:
+def harness() -> Iterator[Harness]:
+    with ingesting.harness() as opened:
         yield opened
 
 
@@ -63,33 +63,33 @@ def to(object_name: str, priority: str = "normal", **options: str) -> dict[str, 
 # --- destinations
 
 
-def test_pipeline_event_follows_every_route_of_its_connection(desk: Desk) -> None:
-    desk.route("people")
-    desk.route("cars", target="customobjects/car_c", mapping={"vin": "to_string(id)"}, dedupe_fields=("vin",))
-    desk.route("of-companies", object="companies", mapping={"externalCompanyId": "to_string(id)"}, dedupe_fields=())
-    outcome = desk.ingest(QueuedMessage("m1", body([contact(1)])))
+def test_pipeline_event_follows_every_route_of_its_connection(harness: Harness) -> None:
+    harness.route("people")
+    harness.route("cars", target="customobjects/car_c", mapping={"vin": "to_string(id)"}, dedupe_fields=("vin",))
+    harness.route("of-companies", object="companies", mapping={"externalCompanyId": "to_string(id)"}, dedupe_fields=())
+    outcome = harness.ingest(QueuedMessage("m1", body([contact(1)])))
     assert outcome.waiting == {}
-    assert desk.accepted == [
+    assert harness.accepted == [
         ("persons", {"priority": "normal", "dedupeFields": {"field1": "email"}, "persons": [person(1)]}),
         ("customobjects/car_c", {"priority": "normal", "customObjects": [{"vin": "1"}]}),
     ]
 
 
-def test_pipeline_event_without_route_is_counted_and_consumed(desk: Desk) -> None:
-    outcome = desk.ingest(QueuedMessage("m1", body([contact(1), contact(2)])))
+def test_pipeline_event_without_route_is_counted_and_consumed(harness: Harness) -> None:
+    outcome = harness.ingest(QueuedMessage("m1", body([contact(1), contact(2)])))
     assert (outcome.waiting, outcome.counts["RecordsWithoutRoute"]) == ({}, 2)
-    assert desk.letters() == []
+    assert harness.letters() == []
 
 
-def test_pipeline_route_to_unknown_connection_does_not_block_other_routes(desk: Desk) -> None:
-    desk.route("people")
-    desk.route("gone", destination="nowhere")
-    assert desk.ingest(QueuedMessage("m1", body([contact(1)]))).waiting == {}
-    assert desk.persons == [person(1)]
-    assert [(letter["route"], letter["reason"]) for letter in desk.letters()] == [("gone", "unknown_connection")]
+def test_pipeline_route_to_unknown_connection_does_not_block_other_routes(harness: Harness) -> None:
+    harness.route("people")
+    harness.route("gone", destination="nowhere")
+    assert harness.ingest(QueuedMessage("m1", body([contact(1)]))).waiting == {}
+    assert harness.persons == [person(1)]
+    assert [(letter["route"], letter["reason"]) for letter in harness.letters()] == [("gone", "unknown_connection")]
 
 
-def test_pipeline_order_is_high_priority_then_persons_then_linked_objects(desk: Desk) -> None:
+def test_pipeline_order_is_high_priority_then_persons_then_linked_objects(harness: Harness) -> None:
     bodies = [
         front_door([{"leadId": 7}], to("lists", list_id="3")),
         front_door([{"vin": "1"}], to("customobjects/car_c")),
@@ -97,8 +97,8 @@ def test_pipeline_order_is_high_priority_then_persons_then_linked_objects(desk: 
         front_door([{"vin": "2"}], to("customobjects/car_c", "high")),
         front_door([{"email": "b@example.com"}], to("persons", "high")),
     ]
-    desk.ingest(*[QueuedMessage(str(number), each) for number, each in enumerate(bodies)])
-    order = [path for path, _ in desk.accepted]
+    harness.ingest(*[QueuedMessage(str(number), each) for number, each in enumerate(bodies)])
+    order = [path for path, _ in harness.accepted]
     assert order[:3] == ["persons", "customobjects/car_c", "persons"]
     assert set(order[3:]) == {"lists", "customobjects/car_c"}
 
@@ -122,121 +122,123 @@ def test_pipeline_order_is_high_priority_then_persons_then_linked_objects(desk: 
     ],
 )  # fmt: skip
 def test_pipeline_data_ingestion_message_is_sent_in_adobe_form(
-    desk: Desk, target: dict[str, Any], sent: dict[str, Any], document: dict[str, Any]
+    harness: Harness, target: dict[str, Any], sent: dict[str, Any], document: dict[str, Any]
 ) -> None:
-    desk.ingest(QueuedMessage("m1", front_door([sent], target)))
-    assert desk.accepted == [(target["object"], document)]
+    harness.ingest(QueuedMessage("m1", front_door([sent], target)))
+    assert harness.accepted == [(target["object"], document)]
 
 
-def test_pipeline_partial_upserts_of_one_person_are_merged(desk: Desk) -> None:
+def test_pipeline_partial_upserts_of_one_person_are_merged(harness: Harness) -> None:
     first = front_door([{"email": "a@example.com", "firstName": "Ana", "city": "Recife"}], to("persons"))
     second = front_door([{"email": "A@example.com", "firstName": "Anna"}], to("persons")).replace(
         '"read_at":5', '"read_at":6'
     )
-    outcome = desk.ingest(QueuedMessage("2", second), QueuedMessage("1", first))
-    assert desk.persons == [{"email": "A@example.com", "firstName": "Anna", "city": "Recife"}]
+    outcome = harness.ingest(QueuedMessage("2", second), QueuedMessage("1", first))
+    assert harness.persons == [{"email": "A@example.com", "firstName": "Anna", "city": "Recife"}]
     assert outcome.counts["RecordsCoalesced"] == 1
 
 
-def test_pipeline_create_only_companies_are_not_merged(desk: Desk) -> None:
+def test_pipeline_create_only_companies_are_not_merged(harness: Harness) -> None:
     both = [{"externalCompanyId": "1", "company": "A"}, {"externalCompanyId": "1", "company": "B"}]
-    desk.ingest(QueuedMessage("m1", front_door(both, to("companies", action="createOnly"))))
-    assert desk.accepted[0][1]["input"] == both
+    harness.ingest(QueuedMessage("m1", front_door(both, to("companies", action="createOnly"))))
+    assert harness.accepted[0][1]["input"] == both
 
 
 # --- order over time
 
 
-def test_pipeline_older_event_after_newer_is_superseded(desk: Desk) -> None:
-    desk.route("people")
+def test_pipeline_older_event_after_newer_is_superseded(harness: Harness) -> None:
+    harness.route("people")
     new, old = {**contact(1, updated_at=200), "first_name": "New"}, contact(1, updated_at=100)
-    desk.ingest(QueuedMessage("1", body([new])))
-    outcome = desk.ingest(QueuedMessage("2", body([old])))
+    harness.ingest(QueuedMessage("1", body([new])))
+    outcome = harness.ingest(QueuedMessage("2", body([old])))
     assert (outcome.waiting, outcome.counts["RecordsSuperseded"]) == ({}, 1)
-    assert [one["firstName"] for one in desk.persons] == ["New"]
+    assert [one["firstName"] for one in harness.persons] == ["New"]
 
 
-def test_pipeline_backfill_respects_event_versions_and_stores_none(desk: Desk) -> None:
-    desk.route("people")
-    desk.ingest(QueuedMessage("1", body([contact(1, updated_at=200)])))
+def test_pipeline_backfill_respects_event_versions_and_stores_none(harness: Harness) -> None:
+    harness.route("people")
+    harness.ingest(QueuedMessage("1", body([contact(1, updated_at=200)])))
     page = [{**contact(1, updated_at=100), "first_name": "Old"}, contact(2, updated_at=300)]
-    desk.ingest(QueuedMessage("2", body(page, "people", origin=record_messages.BACKFILL)), bulk=True)
-    desk.ingest(QueuedMessage("3", body([{**contact(2, updated_at=250), "first_name": "Late"}])))
-    assert [(one["email"], one["firstName"]) for one in desk.persons] == [
+    harness.ingest(QueuedMessage("2", body(page, "people", origin=record_messages.BACKFILL)), bulk=True)
+    harness.ingest(QueuedMessage("3", body([{**contact(2, updated_at=250), "first_name": "Late"}])))
+    assert [(one["email"], one["firstName"]) for one in harness.persons] == [
         ("person1@example.com", "Test"), ("person2@example.com", "Test"), ("person2@example.com", "Late"),
     ]  # fmt: skip
 
 
-def test_pipeline_backfill_with_keep_newest_all_stores_versions(desk: Desk) -> None:
-    desk.route("people", keep_newest="all")
-    desk.ingest(
+def test_pipeline_backfill_with_keep_newest_all_stores_versions(harness: Harness) -> None:
+    harness.route("people", keep_newest="all")
+    harness.ingest(
         QueuedMessage("1", body([contact(2, updated_at=300)], "people", origin=record_messages.BACKFILL)), bulk=True
     )
-    desk.ingest(QueuedMessage("2", body([contact(2, updated_at=250)])))
-    assert len(desk.persons) == 1
+    harness.ingest(QueuedMessage("2", body([contact(2, updated_at=250)])))
+    assert len(harness.persons) == 1
 
 
-def test_pipeline_keep_newest_none_sends_every_version(desk: Desk) -> None:
-    desk.route("people", keep_newest="none")
+def test_pipeline_keep_newest_none_sends_every_version(harness: Harness) -> None:
+    harness.route("people", keep_newest="none")
     for number, updated_at in enumerate((300, 250)):
-        desk.ingest(QueuedMessage(str(number), body([contact(2, updated_at=updated_at)])))
-    assert len(desk.persons) == 2
+        harness.ingest(QueuedMessage(str(number), body([contact(2, updated_at=updated_at)])))
+    assert len(harness.persons) == 2
 
 
-def test_pipeline_reconciliation_sends_only_records_that_no_event_delivered(desk: Desk) -> None:
-    desk.route("people")
-    desk.ingest(QueuedMessage("1", body([contact(1, updated_at=100)], read_at=100_500)))
+def test_pipeline_reconciliation_sends_only_records_that_no_event_delivered(harness: Harness) -> None:
+    harness.route("people")
+    harness.ingest(QueuedMessage("1", body([contact(1, updated_at=100)], read_at=100_500)))
     missed = [contact(1, updated_at=100), contact(2, updated_at=100)]
-    desk.ingest(QueuedMessage("2", body(missed, origin=record_messages.RECONCILIATION, read_at=999_000)), bulk=True)
-    assert [one["email"] for one in desk.persons] == ["person1@example.com", "person2@example.com"]
+    harness.ingest(QueuedMessage("2", body(missed, origin=record_messages.RECONCILIATION, read_at=999_000)), bulk=True)
+    assert [one["email"] for one in harness.persons] == ["person1@example.com", "person2@example.com"]
 
 
-def test_pipeline_same_second_changes_keep_the_later_arrival(desk: Desk) -> None:
-    desk.route("people")
+def test_pipeline_same_second_changes_keep_the_later_arrival(harness: Harness) -> None:
+    harness.route("people")
     late, early = {**contact(1), "first_name": "Late"}, contact(1)
-    desk.ingest(QueuedMessage("1", body([late], read_at=9)))
-    desk.ingest(QueuedMessage("2", body([early], read_at=7)))
-    assert [one["firstName"] for one in desk.persons] == ["Late"]
+    harness.ingest(QueuedMessage("1", body([late], read_at=9)))
+    harness.ingest(QueuedMessage("2", body([early], read_at=7)))
+    assert [one["firstName"] for one in harness.persons] == ["Late"]
 
 
 @pytest.mark.parametrize("origin", [record_messages.EVENT, record_messages.RECONCILIATION])
-def test_pipeline_worker_killed_after_version_mark_is_sent_on_redelivery(desk: Desk, origin: str) -> None:
-    desk.route("people")
+def test_pipeline_worker_killed_after_version_mark_is_sent_on_redelivery(harness: Harness, origin: str) -> None:
+    harness.route("people")
     message = body([contact(1)], origin=origin)
     # The worker crashes before it has written that the message waits: the message is received again
-    desk.rule = lambda document: AnswerLost("…")
+    harness.rule = lambda document: AnswerLost("…")
     with patch.object(waiting_entries, "put", side_effect=OSError):
-        assert desk.ingest(QueuedMessage("1", message)).waiting == {"1": None}
-    desk.rule = lambda document: None
-    assert desk.ingest(QueuedMessage("1", message, 2)).waiting == {}
-    assert person(1) in desk.persons
+        assert harness.ingest(QueuedMessage("1", message)).waiting == {"1": None}
+    harness.rule = lambda document: None
+    assert harness.ingest(QueuedMessage("1", message, 2)).waiting == {}
+    assert person(1) in harness.persons
 
 
 @pytest.mark.parametrize(("keep_newest", "names"), [("events", ["New"]), ("all", ["New"]), ("none", ["New", "Test"])])
 def test_pipeline_record_superseded_during_slow_batch_is_not_sent(
-    desk: Desk, time: Any, keep_newest: str, names: list[str]
+    harness: Harness, time: Any, keep_newest: str, names: list[str]
 ) -> None:
     """Given a batch of two requests, when a newer version of a record of the second is sent during the first, then it stays."""
-    desk.route("people", keep_newest=keep_newest)
+    harness.route("people", keep_newest=keep_newest)
     last = persons.MAX_OBJECTS + 1
     old = [contact(number, updated_at=100) for number in range(1, last + 1)]
     newer = {**contact(last, updated_at=200), "first_name": "New"}
 
     def overtake(document: Any) -> None:
-        desk.rule = lambda document: None
+        harness.rule = lambda document: None
         time["now"] += timedelta(seconds=deduplicate.MARKS_HOLD_S)
-        assert desk.ingest(QueuedMessage("new", body([newer]))).waiting == {}
+        assert harness.ingest(QueuedMessage("new", body([newer]))).waiting == {}
 
-    desk.rule = overtake
+    harness.rule = overtake
     halves = [body(old[: last // 2], read_at=1), body(old[last // 2 :], read_at=2)]
-    outcome = desk.ingest(*(QueuedMessage(str(number), half) for number, half in enumerate(halves)))
+    outcome = harness.ingest(*(QueuedMessage(str(number), half) for number, half in enumerate(halves)))
     assert outcome.waiting == {}
     assert outcome.counts["RecordsSuperseded"] == 2 - len(names)
-    assert [one["firstName"] for one in desk.persons if one["email"] == f"person{last}@example.com"] == names
+    assert [one["firstName"] for one in harness.persons if one["email"] == f"person{last}@example.com"] == names
 
 
-def test_pipeline_version_recheck_failure_sends_nothing(desk: Desk, time: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    desk.route("people")
+def test_pipeline_version_recheck_failure_sends_nothing(
+    harness: Harness, time: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    harness.route("people")
     read = persons.frame
 
     def slow(target: Any) -> tuple[bytes, bytes]:
@@ -248,123 +250,124 @@ def test_pipeline_version_recheck_failure_sends_nothing(desk: Desk, time: Any, m
 
     monkeypatch.setattr(persons, "frame", slow)
     monkeypatch.setattr(version_guard, "overtaken", unreachable)
-    assert desk.ingest(QueuedMessage("1", body([contact(1)]))).waiting == {"1": None}
-    assert desk.requests == []
+    assert harness.ingest(QueuedMessage("1", body([contact(1)]))).waiting == {"1": None}
+    assert harness.requests == []
 
 
 # --- responses
 
 
-def test_pipeline_daily_quota_exhausted_pauses_destination_until_reset(desk: Desk, time: Any) -> None:
-    desk.route("people")
-    desk.rule = lambda document: refusal("4290801")
-    assert desk.ingest(QueuedMessage("1", body([contact(1)]))).waiting == {}
+def test_pipeline_daily_quota_exhausted_pauses_destination_until_reset(harness: Harness, time: Any) -> None:
+    harness.route("people")
+    harness.rule = lambda document: refusal("4290801")
+    assert harness.ingest(QueuedMessage("1", body([contact(1)]))).waiting == {}
     # Midnight in Chicago is twelve hours away
-    assert 43_200 <= desk.waits["1"] <= 43_261
+    assert 43_200 <= harness.waits["1"] <= 43_261
     # Nothing more is sent until then, of any object
-    assert desk.ingest(QueuedMessage("2", front_door([{"vin": "1"}], to("customobjects/car_c")))).waiting == {}
-    assert set(desk.waits) == {"1", "2"}
+    assert harness.ingest(QueuedMessage("2", front_door([{"vin": "1"}], to("customobjects/car_c")))).waiting == {}
+    assert set(harness.waits) == {"1", "2"}
     time["now"] = NOON + timedelta(hours=11)
-    assert desk.release() == ["swept"]
-    assert len(desk.requests) == 1
+    assert harness.release() == ["swept"]
+    assert len(harness.requests) == 1
     # Then a drain ends the pause
-    desk.rule = lambda document: None
+    harness.rule = lambda document: None
     time["now"] = NOON + timedelta(hours=12, minutes=2)
-    desk.release()
-    assert desk.persons == [person(1)]
-    assert desk.waits == {}
+    harness.release()
+    assert harness.persons == [person(1)]
+    assert harness.waits == {}
     # Nothing waits in the end
     time["now"] += timedelta(seconds=backlogs.LEASE_S + 2)
-    assert desk.release() == ["swept", "drained"]
-    assert backlogs.status(desk.table, DESTINATION) == ((), None)
+    assert harness.release() == ["swept", "drained"]
+    assert backlogs.status(harness.table, DESTINATION) == ((), None)
 
 
 @pytest.mark.parametrize("code", ["4030801", "404040"])
-def test_pipeline_permanent_refusal_pauses_object_and_emits_one_event(desk: Desk, time: Any, code: str) -> None:
-    desk.rule = lambda document: refusal(code) if "customObjects" in document else None
+def test_pipeline_permanent_refusal_pauses_object_and_emits_one_event(harness: Harness, time: Any, code: str) -> None:
+    harness.rule = lambda document: refusal(code) if "customObjects" in document else None
     car, someone = (
         front_door([{"vin": "1"}], to("customobjects/car_c")),
         front_door([{"email": "a@example.com"}], to("persons")),
     )
-    first = desk.ingest(QueuedMessage("1", car), QueuedMessage("2", someone))
+    first = harness.ingest(QueuedMessage("1", car), QueuedMessage("2", someone))
     assert first.waiting == {}
     assert first.counts["DestinationsStopped"] == 1
-    assert desk.waits == {"1": 1_800}
-    desk.ingest(QueuedMessage("3", car))
-    assert len([path for path, _ in desk.requests if path == "customobjects/car_c"]) == 1
+    assert harness.waits == {"1": 1_800}
+    harness.ingest(QueuedMessage("3", car))
+    assert len([path for path, _ in harness.requests if path == "customobjects/car_c"]) == 1
     # Half an hour later one request tries it again, and no second notification is sent
     time["now"] = NOON + timedelta(minutes=31)
-    assert desk.release() == ["swept", "waiting"]
-    assert len([path for path, _ in desk.requests if path == "customobjects/car_c"]) == 2
-    assert [detail for kind, detail in desk.cloud.heard() if kind == "destination.stopped"] == [
+    assert harness.release() == ["swept", "waiting"]
+    assert len([path for path, _ in harness.requests if path == "customobjects/car_c"]) == 2
+    assert [detail for kind, detail in harness.cloud.heard() if kind == "destination.stopped"] == [
         {"connection": DESTINATION, "object": "customobjects/car_c", "code": code, "detail": ""}
     ]
     time["now"] = NOON + timedelta(minutes=62)
-    desk.rule = lambda document: None
-    desk.release()
-    assert [document["customObjects"] for path, document in desk.accepted if "customObjects" in document] == [
+    harness.rule = lambda document: None
+    harness.release()
+    assert [document["customObjects"] for path, document in harness.accepted if "customObjects" in document] == [
         [{"vin": "1"}]
     ]
 
 
-def test_pipeline_daily_quota_is_not_exceeded(desk: Desk, time: Any) -> None:
-    desk.route("people")
+def test_pipeline_daily_quota_is_not_exceeded(harness: Harness, time: Any) -> None:
+    harness.route("people")
     with patch.object(daily_quota, "DAILY_QUOTA", 100):
         bodies = [body([contact(number) for number in range(start, start + 30)]) for start in range(1, 151, 30)]
-        outcomes = [desk.ingest(QueuedMessage(str(number), each)) for number, each in enumerate(bodies)]
-    assert len(desk.persons) <= 100
+        outcomes = [harness.ingest(QueuedMessage(str(number), each)) for number, each in enumerate(bodies)]
+    assert len(harness.persons) <= 100
     assert [outcome.waiting for outcome in outcomes] == [{}] * 5
-    assert len({person["email"] for person in desk.persons}) + len(waiting_records.keys(desk.table)) == 150
-    assert quotas.used(desk.table, MUNCHKIN, "2026-03-04").objects == len(desk.persons)
+    assert len({person["email"] for person in harness.persons}) + len(waiting_records.keys(harness.table)) == 150
+    assert quotas.used(harness.table, MUNCHKIN, "2026-03-04").objects == len(harness.persons)
 
 
-def test_pipeline_quota_reservation_failure_returns_message_unsent(desk: Desk) -> None:
-    desk.route("people")
+def test_pipeline_quota_reservation_failure_returns_message_unsent(harness: Harness) -> None:
+    harness.route("people")
     with patch.object(quotas.Ledger, "reserve", side_effect=OSError):
-        assert desk.ingest(QueuedMessage("1", body([contact(1)]))).waiting == {"1": None}
-    assert desk.requests == []
+        assert harness.ingest(QueuedMessage("1", body([contact(1)]))).waiting == {"1": None}
+    assert harness.requests == []
 
 
 # --- receipts
 
 
-def test_receipt_search_finds_receipt_by_record_and_by_request(desk: Desk) -> None:
-    desk.route("people")
-    desk.ingest(QueuedMessage("1", body([contact(41)])))
-    desk.ingest(QueuedMessage("2", front_door([{"email": "a@example.com"}], to("persons"), request="their-request")))
-    found, _ = receipt_search.by_record(desk.table, DESTINATION, f"{SOURCE}/41", clock.now())
+def test_receipt_search_finds_receipt_by_record_and_by_request(harness: Harness) -> None:
+    harness.route("people")
+    harness.ingest(QueuedMessage("1", body([contact(41)])))
+    harness.ingest(QueuedMessage("2", front_door([{"email": "a@example.com"}], to("persons"), request="their-request")))
+    found, _ = receipt_search.by_record(harness.table, DESTINATION, f"{SOURCE}/41", clock.now())
     assert [one.request_id for one in found] == ["request-1"]
-    found, _ = receipt_search.by_request(desk.table, "their-request", clock.now())
+    found, _ = receipt_search.by_request(harness.table, "their-request", clock.now())
     assert [one.request_id for one in found] == ["request-2"]
 
 
-def test_pipeline_costly_mapping_becomes_dead_letter_and_other_route_is_sent(desk: Desk) -> None:
-    desk.route("people")
-    desk.route("costly", mapping={"email": "[@,@][]" + " | [@,@][]" * 18 + " | [0].name"})
-    assert desk.ingest(QueuedMessage("1", body([contact(1)]))).waiting == {}
-    assert desk.persons == [person(1)]
-    (letter,) = desk.letters()
+def test_pipeline_costly_mapping_becomes_dead_letter_and_other_route_is_sent(harness: Harness) -> None:
+    harness.route("people")
+    harness.route("costly", mapping={"email": "[@,@][]" + " | [@,@][]" * 18 + " | [0].name"})
+    assert harness.ingest(QueuedMessage("1", body([contact(1)]))).waiting == {}
+    assert harness.persons == [person(1)]
+    (letter,) = harness.letters()
     assert (letter["route"], letter["reason"]) == ("costly", "mapping_too_costly")
 
 
-def test_pipeline_dedupe_value_with_white_space_is_deduplicated(desk: Desk) -> None:
-    desk.route("people")
+def test_pipeline_dedupe_value_with_white_space_is_deduplicated(harness: Harness) -> None:
+    harness.route("people")
     spaced = contact(1, email=" person1@example.com ", updated_at=1_700_000_001) | {"id": 2, "first_name": "Newer"}
-    desk.ingest(QueuedMessage("1", body([contact(1), spaced])))
-    ((_, document),) = desk.accepted
+    harness.ingest(QueuedMessage("1", body([contact(1), spaced])))
+    ((_, document),) = harness.accepted
     assert [(one["email"], one["firstName"]) for one in document["persons"]] == [("person1@example.com", "Newer")]
 
 
-def test_pipeline_wrong_token_type_pauses_destination_after_one_request(desk: Desk) -> None:
+def test_pipeline_wrong_token_type_pauses_destination_after_one_request(harness: Harness) -> None:
     """LeadConnector with an agency token, for 20 contacts."""
     secret_id = Vault(PREFIX).grant_id("marketek")
     Vault(PREFIX).create(secret_id, {"token": Secret("canary-pit")})
     fields = {"location_id": "loc1"}
     domain = "services.leadconnectorhq.com"
     connection_store.create(
-        desk.table, Connection("marketek", "leadconnector", "bearer", domain, "connected", 1, secret_id, fields=fields)
+        harness.table,
+        Connection("marketek", "leadconnector", "bearer", domain, "connected", 1, secret_id, fields=fields),
     )
-    desk.route("people", destination="marketek", dedupe_fields=())
+    harness.route("people", destination="marketek", dedupe_fields=())
     refusal = Response(401, {}, b'{"statusCode":401,"message":"Token\'s user type mismatch!"}')
     asked: list[Request] = []
 
@@ -374,9 +377,9 @@ def test_pipeline_wrong_token_type_pauses_destination_after_one_request(desk: De
 
     with patch.object(http_client, "send", answer), patch.object(RateLimiter, "wait"):
         deliveries = [QueuedMessage(str(number), body([contact(number)])) for number in range(20)]
-        outcome = desk.ingest(*deliveries)
-    assert (len(asked), outcome.waiting, desk.letters()) == (1, {}, [])
-    status = backlogs.status(desk.table, "marketek")
+        outcome = harness.ingest(*deliveries)
+    assert (len(asked), outcome.waiting, harness.letters()) == (1, {}, [])
+    status = backlogs.status(harness.table, "marketek")
     assert [(pause.reason, pause.code) for pause in status.pauses] == [("stopped", "wrong_token_type")]
     assert status.backlog
     assert status.backlog.records == 20

@@ -15,7 +15,7 @@ from portaria.core.errors import AnswerLost, Unreachable
 from portaria.delivery.pipeline import QueuedMessage
 from tests.fakes.records import ingesting
 from tests.fakes.records.contacts import contact
-from tests.fakes.records.ingesting import Desk, body, refusal
+from tests.fakes.records.ingesting import Harness, body, refusal
 from tests.fakes.records.shuffled_events import Deliveries, check_newest_is_left, deliveries, origins
 
 TEN = range(10)
@@ -23,8 +23,8 @@ WAYS = [set(way) for size in range(11) for way in itertools.combinations(TEN, si
 
 
 @pytest.fixture
-def desk() -> Iterator[Desk]:
-    with ingesting.desk() as opened:
+def harness() -> Iterator[Harness]:
+    with ingesting.harness() as opened:
         yield opened
 
 
@@ -40,45 +40,45 @@ def test_partial_batch_combinations_are_1024() -> None:
     assert len(WAYS) == 1_024
 
 
-def test_pipeline_failed_messages_wait_and_others_are_sent_in_all_combinations(desk: Desk) -> None:
+def test_pipeline_failed_messages_wait_and_others_are_sent_in_all_combinations(harness: Harness) -> None:
     # Given ten messages, each in a request of its own, some of which are answered with 500
     numbers = {f"part{number}": number for number in TEN}
     for part, number in numbers.items():
-        desk.route(f"route{number}", options={"partition": part}, keep_newest="none")
+        harness.route(f"route{number}", options={"partition": part}, keep_newest="none")
     for way, failing in enumerate(WAYS):
-        desk.accepted.clear()
-        desk.rule = lambda document, failing=failing: (  # type: ignore[misc]
+        harness.accepted.clear()
+        harness.rule = lambda document, failing=failing: (  # type: ignore[misc]
             refusal("5000801") if numbers[document["partitionName"]] in failing else None
         )
         batch = [QueuedMessage(f"{way}-{n}", body([contact(n)], f"route{n}")) for n in TEN]
         # When they are ingested
-        outcome = desk.ingest(*batch)
+        outcome = harness.ingest(*batch)
         # Then exactly those wait in the table, and the others were delivered
         assert outcome.waiting == {}
         assert {prefix.split("#")[1] for _, prefix in outcome.held} == {f"{way}-{number}" for number in failing}
-        assert set(desk.state()) == {f"person{number}@example.com" for number in TEN if number not in failing}
-    assert desk.letters() == []
+        assert set(harness.state()) == {f"person{number}@example.com" for number in TEN if number not in failing}
+    assert harness.letters() == []
 
 
-def test_pipeline_refused_records_become_dead_letters_in_every_eighth_combination(desk: Desk) -> None:
-    desk.route("people", keep_newest="none")
+def test_pipeline_refused_records_become_dead_letters_in_every_eighth_combination(harness: Harness) -> None:
+    harness.route("people", keep_newest="none")
     for way, failing in enumerate(WAYS[::8]):
-        desk.accepted.clear()
+        harness.accepted.clear()
         bad = {f"person{number}@example.com" for number in failing}
-        desk.rule = lambda document, bad=bad: (  # type: ignore[misc]
+        harness.rule = lambda document, bad=bad: (  # type: ignore[misc]
             refusal("4000802") if any(person["email"] in bad for person in document["persons"]) else None
         )
-        outcome = desk.ingest(*[QueuedMessage(f"{way}-{n}", body([contact(n)], "people")) for n in TEN])
+        outcome = harness.ingest(*[QueuedMessage(f"{way}-{n}", body([contact(n)], "people")) for n in TEN])
         assert outcome.waiting == {}
         assert outcome.counts["DeadLetters"] == len(failing)
-        assert set(desk.state()) == {f"person{n}@example.com" for n in TEN if n not in failing}
+        assert set(harness.state()) == {f"person{n}@example.com" for n in TEN if n not in failing}
 
 
-def test_pipeline_dead_letter_has_record_reason_and_origin(desk: Desk) -> None:
-    desk.route("people")
-    desk.rule = lambda document: refusal("4000802")
-    desk.ingest(QueuedMessage("m1", body([contact(1)], "people", read_at=77)))
-    (letter,) = desk.letters()
+def test_pipeline_dead_letter_has_record_reason_and_origin(harness: Harness) -> None:
+    harness.route("people")
+    harness.rule = lambda document: refusal("4000802")
+    harness.ingest(QueuedMessage("m1", body([contact(1)], "people", read_at=77)))
+    (letter,) = harness.letters()
     assert letter["reason"] == "refused_by_destination"
     assert letter["detail"] == "the destination refused this record with 4000802"
     assert (letter["route"], letter["origin"], letter["read_at"]) == ("people", record_messages.EVENT, 77)
@@ -92,36 +92,38 @@ def test_pipeline_shuffled_and_duplicate_events_leave_newest_version(given_: Del
 
 
 @pytest.mark.parametrize("lost", [True, False])
-def test_pipeline_silent_destination_is_retried_three_times_then_dead_letter(desk: Desk, lost: bool, time: Any) -> None:
-    desk.route("people")
-    desk.rule = lambda document: AnswerLost("…") if lost else Unreachable("…")
-    assert desk.ingest(QueuedMessage("m1", body([contact(1)], "people"))).waiting == {}
+def test_pipeline_silent_destination_is_retried_three_times_then_dead_letter(
+    harness: Harness, lost: bool, time: Any
+) -> None:
+    harness.route("people")
+    harness.rule = lambda document: AnswerLost("…") if lost else Unreachable("…")
+    assert harness.ingest(QueuedMessage("m1", body([contact(1)], "people"))).waiting == {}
     waits = []
-    while found := desk.waits:
+    while found := harness.waits:
         waits.append(found["m1"])
         time["now"] += timedelta(seconds=found["m1"])
-        desk.release()
+        harness.release()
     assert waits == [300, 1_800, 1_800]
-    (letter,) = desk.letters()
+    (letter,) = harness.letters()
     assert letter["reason"] == "gave_up"
     assert letter["detail"].startswith("the destination did not accept it in 4 attempts; the last one ended with")
 
 
-def test_pipeline_rate_limited_destination_waits_without_using_attempts(desk: Desk, time: Any) -> None:
-    desk.route("people")
-    desk.rule = lambda document: refusal("429001")
+def test_pipeline_rate_limited_destination_waits_without_using_attempts(harness: Harness, time: Any) -> None:
+    harness.route("people")
+    harness.rule = lambda document: refusal("429001")
     for receives in (1, 2):
-        assert desk.ingest(QueuedMessage("m1", body([contact(1)], "people"), receives)).waiting == {"m1": None}
+        assert harness.ingest(QueuedMessage("m1", body([contact(1)], "people"), receives)).waiting == {"m1": None}
     # The third delay would be 20 s: the destination is paused, and each pause is twice as long as the one before
-    assert desk.ingest(QueuedMessage("m1", body([contact(1)], "people"), 3)).waiting == {}
+    assert harness.ingest(QueuedMessage("m1", body([contact(1)], "people"), 3)).waiting == {}
     waits = []
     for _ in range(7):
-        waits.append(desk.waits["m1"])
+        waits.append(harness.waits["m1"])
         time["now"] += timedelta(seconds=waits[-1])
-        desk.release()
+        harness.release()
     assert waits == [20, 40, 80, 160, 320, 600, 600]
-    desk.rule = lambda document: refusal("5000801")
+    harness.rule = lambda document: refusal("5000801")
     time["now"] += timedelta(seconds=600)
-    desk.release()
-    assert desk.waits == {"m1": 300}
-    assert desk.letters() == []
+    harness.release()
+    assert harness.waits == {"m1": 300}
+    assert harness.letters() == []

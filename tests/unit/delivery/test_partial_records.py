@@ -20,7 +20,7 @@ from portaria.platforms.kommo import contacts, events
 from portaria.records import reread_requests
 from portaria.records.record_mapping import mapping_of
 from tests.fakes.records.contacts import SOURCE
-from tests.fakes.records.ingesting import Desk, desk, refusal
+from tests.fakes.records.ingesting import Harness, harness, refusal
 
 CHANGED = 1_732_271_999
 ARRIVED = CHANGED + 1
@@ -28,9 +28,9 @@ DEFAULT = mapping_of(contacts.DEFAULT_MAPPING)
 
 
 @pytest.fixture
-def office(monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
+def worker(monkeypatch: pytest.MonkeyPatch) -> Iterator[Harness]:
     monkeypatch.setattr(clock, "now", lambda: datetime.fromtimestamp(ARRIVED, UTC))
-    with desk() as opened:
+    with harness() as opened:
         yield opened
 
 
@@ -84,9 +84,9 @@ def custom_field(number: int, name: str, value: str, place: str = "[values][0][v
     return {f"{start}[id]": f"9{number}", f"{start}[name]": name, f"{start}{place}": value}
 
 
-def send(office: Desk, record: Record, origin: str, read_at: int) -> Any:
+def send(worker: Harness, record: Record, origin: str, read_at: int) -> Any:
     (body,) = record_messages.pack([record], connection=SOURCE, object="contacts", origin=origin, read_at=read_at)
-    return office.ingest(QueuedMessage(f"{origin}-{read_at}", body))
+    return worker.ingest(QueuedMessage(f"{origin}-{read_at}", body))
 
 
 def of_api(**changes: Any) -> Record:
@@ -97,81 +97,81 @@ def of_api(**changes: Any) -> Record:
 # --- one contact, by a backfill, an event and a reconciliation
 
 
-def test_pipeline_event_without_first_name_keeps_first_name_of_backfill(office: Desk) -> None:
-    office.route("people")
-    send(office, of_api(updated_at=CHANGED - 499), record_messages.BACKFILL, (CHANGED - 400) * 1_000)
-    send(office, event(), record_messages.EVENT, ARRIVED * 1_000)
-    assert office.state()["maria@example.com"] == {
+def test_pipeline_event_without_first_name_keeps_first_name_of_backfill(worker: Harness) -> None:
+    worker.route("people")
+    send(worker, of_api(updated_at=CHANGED - 499), record_messages.BACKFILL, (CHANGED - 400) * 1_000)
+    send(worker, event(), record_messages.EVENT, ARRIVED * 1_000)
+    assert worker.state()["maria@example.com"] == {
         "firstName": "Maria", "lastName": "Souza", "email": "maria@example.com",
     }  # fmt: skip
-    assert "firstName" not in office.persons[1]
+    assert "firstName" not in worker.persons[1]
 
 
-def test_pipeline_complete_record_of_same_second_follows_partial_event_once(office: Desk) -> None:
-    office.route("people")
-    send(office, event(), record_messages.EVENT, ARRIVED * 1_000)
+def test_pipeline_complete_record_of_same_second_follows_partial_event_once(worker: Harness) -> None:
+    worker.route("people")
+    send(worker, event(), record_messages.EVENT, ARRIVED * 1_000)
     renamed = of_api(first_name="Mariana")
     for read_at in (ARRIVED + 60, ARRIVED + 1_860):
-        send(office, renamed, record_messages.RECONCILIATION, read_at * 1_000)
-    assert [person.get("firstName") for person in office.persons] == [None, "Mariana"]
+        send(worker, renamed, record_messages.RECONCILIATION, read_at * 1_000)
+    assert [person.get("firstName") for person in worker.persons] == [None, "Mariana"]
 
 
-def test_pipeline_partial_event_does_not_overwrite_complete_record_of_same_second(office: Desk) -> None:
-    office.route("people")
-    send(office, of_api(), record_messages.RECONCILIATION, (ARRIVED + 60) * 1_000)
-    send(office, event(), record_messages.EVENT, ARRIVED * 1_000)
-    assert len(office.persons) == 1
+def test_pipeline_partial_event_does_not_overwrite_complete_record_of_same_second(worker: Harness) -> None:
+    worker.route("people")
+    send(worker, of_api(), record_messages.RECONCILIATION, (ARRIVED + 60) * 1_000)
+    send(worker, event(), record_messages.EVENT, ARRIVED * 1_000)
+    assert len(worker.persons) == 1
 
 
-def test_pipeline_partial_event_worker_killed_is_sent_on_redelivery(office: Desk) -> None:
-    office.route("people")
-    office.rule = lambda document: AnswerLost("…")
+def test_pipeline_partial_event_worker_killed_is_sent_on_redelivery(worker: Harness) -> None:
+    worker.route("people")
+    worker.rule = lambda document: AnswerLost("…")
     with patch.object(waiting_entries, "put", side_effect=OSError):
-        assert send(office, event(), record_messages.EVENT, ARRIVED * 1_000).waiting
-    office.rule = lambda document: None
-    send(office, event(), record_messages.EVENT, ARRIVED * 1_000)
-    assert {person["email"] for person in office.persons} == {"maria@example.com"}
+        assert send(worker, event(), record_messages.EVENT, ARRIVED * 1_000).waiting
+    worker.rule = lambda document: None
+    send(worker, event(), record_messages.EVENT, ARRIVED * 1_000)
+    assert {person["email"] for person in worker.persons} == {"maria@example.com"}
 
 
 def test_pipeline_waiting_partial_event_stays_partial_when_released(
-    office: Desk, monkeypatch: pytest.MonkeyPatch
+    worker: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    office.route("people")
-    office.rule = lambda document: refusal("4030801")
-    send(office, event(), record_messages.EVENT, ARRIVED * 1_000)
-    send(office, of_api(), record_messages.RECONCILIATION, (ARRIVED + 60) * 1_000)
-    office.rule = lambda document: None
+    worker.route("people")
+    worker.rule = lambda document: refusal("4030801")
+    send(worker, event(), record_messages.EVENT, ARRIVED * 1_000)
+    send(worker, of_api(), record_messages.RECONCILIATION, (ARRIVED + 60) * 1_000)
+    worker.rule = lambda document: None
     monkeypatch.setattr(clock, "now", lambda: datetime.fromtimestamp(ARRIVED + 7_200, UTC))
-    office.release()
-    assert office.state()["maria@example.com"] == {
+    worker.release()
+    assert worker.state()["maria@example.com"] == {
         "firstName": "Maria", "lastName": "Souza", "email": "maria@example.com",
     }  # fmt: skip
 
 
-def test_pipeline_partial_event_requests_reread_of_account(office: Desk) -> None:
-    office.route("people")
-    outcome = send(office, event(), record_messages.EVENT, ARRIVED * 1_000)
-    request = reread_requests.find(office.table, SOURCE, "contacts")
+def test_pipeline_partial_event_requests_reread_of_account(worker: Harness) -> None:
+    worker.route("people")
+    outcome = send(worker, event(), record_messages.EVENT, ARRIVED * 1_000)
+    request = reread_requests.find(worker.table, SOURCE, "contacts")
     assert outcome.counts["RecordsIncomplete"] == 1
     assert request
     assert (request["due_at"], request["changed_at"]) == (clock.to_iso(clock.now()), CHANGED)
 
 
-def test_pipeline_event_with_all_mapped_fields_requests_no_reread(office: Desk) -> None:
-    office.route("people", mapping={"email": contacts.DEFAULT_MAPPING["email"], "fullName": "name"})
-    send(office, event(), record_messages.EVENT, ARRIVED * 1_000)
-    send(office, of_api(), record_messages.RECONCILIATION, (ARRIVED + 60) * 1_000)
-    assert reread_requests.find(office.table, SOURCE, "contacts") is None
-    assert office.persons == [{"email": "maria@example.com", "fullName": "Maria Souza"}]
+def test_pipeline_event_with_all_mapped_fields_requests_no_reread(worker: Harness) -> None:
+    worker.route("people", mapping={"email": contacts.DEFAULT_MAPPING["email"], "fullName": "name"})
+    send(worker, event(), record_messages.EVENT, ARRIVED * 1_000)
+    send(worker, of_api(), record_messages.RECONCILIATION, (ARRIVED + 60) * 1_000)
+    assert reread_requests.find(worker.table, SOURCE, "contacts") is None
+    assert worker.persons == [{"email": "maria@example.com", "fullName": "Maria Souza"}]
 
 
-def test_pipeline_event_without_dedupe_value_waits_for_complete_record(office: Desk) -> None:
+def test_pipeline_event_without_dedupe_value_waits_for_complete_record(worker: Harness) -> None:
     work = "custom_fields_values[?field_code=='EMAIL'].values[] | [?enum_code=='WORK'].value | [0]"
-    office.route("people", mapping={"email": work, "lastName": "last_name"})
-    assert not send(office, event(), record_messages.EVENT, ARRIVED * 1_000).waiting
-    assert (office.persons, office.letters()) == ([], [])
-    send(office, of_api(), record_messages.RECONCILIATION, (ARRIVED + 60) * 1_000)
-    assert office.persons == [{"email": "maria@example.com", "lastName": "Souza"}]
+    worker.route("people", mapping={"email": work, "lastName": "last_name"})
+    assert not send(worker, event(), record_messages.EVENT, ARRIVED * 1_000).waiting
+    assert (worker.persons, worker.letters()) == ([], [])
+    send(worker, of_api(), record_messages.RECONCILIATION, (ARRIVED + 60) * 1_000)
+    assert worker.persons == [{"email": "maria@example.com", "lastName": "Souza"}]
 
 
 # --- what an event determines
@@ -230,16 +230,16 @@ def test_apply_partial_expression_using_present_fields_has_value(
     assert mapping_of({"x": expression}).apply_partial(event(**form).data) == ({"x": found}, False)
 
 
-def test_pipeline_checkbox_value_is_only_taken_from_complete_record(office: Desk) -> None:
+def test_pipeline_checkbox_value_is_only_taken_from_complete_record(worker: Harness) -> None:
     newsletter = "custom_fields_values[?field_name=='Newsletter'].values[].value | [0]"
-    office.route("people", mapping={"email": contacts.DEFAULT_MAPPING["email"], "newsletter": newsletter})
+    worker.route("people", mapping={"email": contacts.DEFAULT_MAPPING["email"], "newsletter": newsletter})
     fields = whole()["custom_fields_values"]
     checkbox = {"field_name": "Newsletter", "field_code": None, "field_type": "checkbox", "values": [{"value": True}]}
-    send(office, event(**custom_field(1, "Newsletter", "1")), record_messages.EVENT, ARRIVED * 1_000)
+    send(worker, event(**custom_field(1, "Newsletter", "1")), record_messages.EVENT, ARRIVED * 1_000)
     send(
-        office, of_api(custom_fields_values=[*fields, checkbox]), record_messages.RECONCILIATION, (ARRIVED + 60) * 1_000
+        worker, of_api(custom_fields_values=[*fields, checkbox]), record_messages.RECONCILIATION, (ARRIVED + 60) * 1_000
     )
-    assert [person.get("newsletter", "unknown") for person in office.persons] == ["unknown", True]
+    assert [person.get("newsletter", "unknown") for person in worker.persons] == ["unknown", True]
 
 
 def test_apply_partial_failing_expression_names_its_attribute() -> None:
@@ -251,13 +251,13 @@ def test_apply_partial_failing_expression_names_its_attribute() -> None:
 
 
 @pytest.mark.parametrize("told", [ARRIVED + 14_400, ARRIVED * 1_000 + 14_400_000, 10**17])
-def test_pipeline_change_time_in_future_does_not_block_later_changes(office: Desk, told: int) -> None:
-    office.route("people", mapping={"email": contacts.DEFAULT_MAPPING["email"], "fullName": "name"})
+def test_pipeline_change_time_in_future_does_not_block_later_changes(worker: Harness, told: int) -> None:
+    worker.route("people", mapping={"email": contacts.DEFAULT_MAPPING["email"], "fullName": "name"})
     early = event(**{"[updated_at]": str(told), "[name]": "Set by an integration"})
-    send(office, early, record_messages.EVENT, ARRIVED * 1_000)
+    send(worker, early, record_messages.EVENT, ARRIVED * 1_000)
     late = event(**{"[updated_at]": str(ARRIVED + 60), "[name]": "Typed by a person later"})
-    send(office, late, record_messages.EVENT, (ARRIVED + 61) * 1_000)
-    assert office.state()["maria@example.com"]["fullName"] == "Typed by a person later"
+    send(worker, late, record_messages.EVENT, (ARRIVED + 61) * 1_000)
+    assert worker.state()["maria@example.com"]["fullName"] == "Typed by a person later"
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from portaria.platforms.marketo import daily_quota
 from portaria.records import dead_letter_counts, dead_letters
 from tests.fakes.records import ingesting
 from tests.fakes.records.contacts import DESTINATION, contact
-from tests.fakes.records.ingesting import Desk, body, refusal
+from tests.fakes.records.ingesting import Harness, body, refusal
 from tests.fakes.virtual_time import VirtualClock
 
 NOON = datetime(2026, 1, 5, 18, tzinfo=UTC)
@@ -32,28 +32,28 @@ def time() -> Iterator[VirtualClock]:
 
 
 @pytest.fixture
-def desk(time: VirtualClock) -> Iterator[Desk]:
-    with ingesting.desk() as made:
+def harness(time: VirtualClock) -> Iterator[Harness]:
+    with ingesting.harness() as made:
         made.route("people")
         yield made
 
 
-def told(desk: Desk, kind: str) -> list[dict[str, Any]]:
-    return [detail for heard, detail in desk.cloud.heard() if heard == kind]
+def told(harness: Harness, kind: str) -> list[dict[str, Any]]:
+    return [detail for heard, detail in harness.cloud.heard() if heard == kind]
 
 
-def test_destination_that_refuses_is_paused_once_and_resumed(desk: Desk, time: VirtualClock) -> None:
-    desk.rule = lambda document: refusal("4030801")
-    desk.ingest(QueuedMessage("1", body([contact(1)])))
-    desk.ingest(QueuedMessage("2", body([contact(2)])))
-    (paused,) = told(desk, event_bus.DESTINATION_PAUSED)
+def test_destination_that_refuses_is_paused_once_and_resumed(harness: Harness, time: VirtualClock) -> None:
+    harness.rule = lambda document: refusal("4030801")
+    harness.ingest(QueuedMessage("1", body([contact(1)])))
+    harness.ingest(QueuedMessage("2", body([contact(2)])))
+    (paused,) = told(harness, event_bus.DESTINATION_PAUSED)
     assert (paused["connection"], paused["reason"], paused["code"]) == (DESTINATION, "stopped", "4030801")
     assert clock.from_iso(paused["until"]) == NOON + timedelta(minutes=30)
-    assert told(desk, event_bus.DESTINATION_RESUMED) == []
-    desk.rule = lambda document: None
+    assert told(harness, event_bus.DESTINATION_RESUMED) == []
+    harness.rule = lambda document: None
     time.advance(minutes=31)
-    desk.release()
-    (resumed,) = told(desk, event_bus.DESTINATION_RESUMED)
+    harness.release()
+    (resumed,) = told(harness, event_bus.DESTINATION_RESUMED)
     assert (resumed["connection"], resumed["object"], resumed["reason"]) == (
         DESTINATION,
         paused["object"],
@@ -62,45 +62,45 @@ def test_destination_that_refuses_is_paused_once_and_resumed(desk: Desk, time: V
     assert clock.from_iso(resumed["paused_since"]) == NOON
 
 
-def test_low_quota_is_told_once_a_day(desk: Desk, time: VirtualClock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_low_quota_is_told_once_a_day(harness: Harness, time: VirtualClock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(daily_quota, "DAILY_QUOTA", 10)
     for number in range(1, 8):
-        desk.ingest(QueuedMessage(str(number), body([contact(number)])))
-    assert told(desk, event_bus.QUOTA_LOW) == []
+        harness.ingest(QueuedMessage(str(number), body([contact(number)])))
+    assert told(harness, event_bus.QUOTA_LOW) == []
     for number in (8, 9, 10):
-        desk.ingest(QueuedMessage(str(number), body([contact(number)])))
+        harness.ingest(QueuedMessage(str(number), body([contact(number)])))
         time.advance(40)
-    (low,) = told(desk, event_bus.QUOTA_LOW)
+    (low,) = told(harness, event_bus.QUOTA_LOW)
     assert (low["day"], low["left_percent"]) == ("2026-01-05", 10)
 
 
-def test_low_quota_bus_failure_is_told_with_the_next_batch(desk: Desk) -> None:
-    table = desk.table
+def test_low_quota_bus_failure_is_told_with_the_next_batch(harness: Harness) -> None:
+    table = harness.table
     with patch.object(event_bus, "put", side_effect=Retryable("bus_unavailable", "no")):
         quota_warnings.publish(table, "portaria", {"123-ABC-456": 3}, "2026-01-05")
     assert table.get(*quota_warnings.key("123-ABC-456", "2026-01-05")) is None
     quota_warnings.publish(table, "portaria", {"123-ABC-456": 3, "other": 20}, "2026-01-05")
     quota_warnings.publish(table, "portaria", {"123-ABC-456": 2}, "2026-01-05")
-    assert [detail["left_percent"] for detail in told(desk, event_bus.QUOTA_LOW)] == [3]
+    assert [detail["left_percent"] for detail in told(harness, event_bus.QUOTA_LOW)] == [3]
 
 
 class TestDeadLetters:
-    def refuse(self, desk: Desk, *numbers: int) -> None:
+    def refuse(self, harness: Harness, *numbers: int) -> None:
         """Records without an e-mail address, by which persons are told apart."""
         records = [contact(number) | {"custom_fields_values": []} for number in numbers]
-        desk.ingest(QueuedMessage(f"message-{numbers}", body(records)))
+        harness.ingest(QueuedMessage(f"message-{numbers}", body(records)))
 
-    def test_dead_letters_of_a_minute_are_one_event(self, desk: Desk, time: VirtualClock) -> None:
-        self.refuse(desk, 1, 2)
+    def test_dead_letters_of_a_minute_are_one_event(self, harness: Harness, time: VirtualClock) -> None:
+        self.refuse(harness, 1, 2)
         time.advance(20)
-        self.refuse(desk, 3)
-        assert sum(letter["count"] for letter in desk.letters()) == 3
-        assert dead_letter_counts.publish(desk.table, "portaria") == 0, "the minute is not over"
+        self.refuse(harness, 3)
+        assert sum(letter["count"] for letter in harness.letters()) == 3
+        assert dead_letter_counts.publish(harness.table, "portaria") == 0, "the minute is not over"
         time.advance(60)
-        assert dead_letter_counts.publish(desk.table, "portaria") == 1
-        assert dead_letter_counts.publish(desk.table, "portaria") == 0
-        (event,) = told(desk, event_bus.RECORD_DEAD_LETTERED)
-        (reason,) = {letter["reason"] for letter in desk.letters()}
+        assert dead_letter_counts.publish(harness.table, "portaria") == 1
+        assert dead_letter_counts.publish(harness.table, "portaria") == 0
+        (event,) = told(harness, event_bus.RECORD_DEAD_LETTERED)
+        (reason,) = {letter["reason"] for letter in harness.letters()}
         assert event == {
             "route": "people",
             "reason": reason,
@@ -108,35 +108,35 @@ class TestDeadLetters:
             "minute": "2026-01-05T18:00:00.000Z",
         }
 
-    def test_count_that_failed_returns_the_message_and_writes_no_letter(self, desk: Desk) -> None:
+    def test_count_that_failed_returns_the_message_and_writes_no_letter(self, harness: Harness) -> None:
         with patch.object(dead_letter_counts, "add", side_effect=RuntimeError):
             records = [contact(1) | {"custom_fields_values": []}]
-            outcome = desk.ingest(QueuedMessage("1", body(records)))
+            outcome = harness.ingest(QueuedMessage("1", body(records)))
         assert set(outcome.waiting) == {"1"}
-        assert desk.letters() == []
+        assert harness.letters() == []
 
-    def test_death_after_the_count_tells_at_least_the_letter(self, desk: Desk, time: VirtualClock) -> None:
+    def test_death_after_the_count_tells_at_least_the_letter(self, harness: Harness, time: VirtualClock) -> None:
         with patch.object(dead_letters, "put", side_effect=RuntimeError):
-            self.refuse(desk, 1)
-        self.refuse(desk, 1)
+            self.refuse(harness, 1)
+        self.refuse(harness, 1)
         time.advance(60)
-        dead_letter_counts.publish(desk.table, "portaria")
-        (event,) = told(desk, event_bus.RECORD_DEAD_LETTERED)
+        dead_letter_counts.publish(harness.table, "portaria")
+        (event,) = told(harness, event_bus.RECORD_DEAD_LETTERED)
         assert event["record_count"] == 2
-        assert len(desk.letters()) == 1
+        assert len(harness.letters()) == 1
 
-    def test_bus_failure_keeps_the_count(self, desk: Desk, time: VirtualClock) -> None:
-        self.refuse(desk, 1)
+    def test_bus_failure_keeps_the_count(self, harness: Harness, time: VirtualClock) -> None:
+        self.refuse(harness, 1)
         time.advance(60)
         with (
             patch.object(event_bus, "put", side_effect=Retryable("bus_unavailable", "no")),
             pytest.raises(Retryable),
         ):
-            dead_letter_counts.publish(desk.table, "portaria")
-        assert dead_letter_counts.publish(desk.table, "portaria") == 1
+            dead_letter_counts.publish(harness.table, "portaria")
+        assert dead_letter_counts.publish(harness.table, "portaria") == 1
 
-    def test_count_that_grows_while_it_is_published_keeps_the_rest(self, desk: Desk, time: VirtualClock) -> None:
-        self.refuse(desk, 1)
+    def test_count_that_grows_while_it_is_published_keeps_the_rest(self, harness: Harness, time: VirtualClock) -> None:
+        self.refuse(harness, 1)
         begun = time.passed_s
         time.advance(60)
         put = event_bus.put
@@ -144,11 +144,11 @@ class TestDeadLetters:
         def slowly(*arguments: Any) -> None:
             put(*arguments)
             time.passed_s = begun
-            dead_letter_counts.add(desk.table, {("people", arguments[2]["reason"]): 5})
+            dead_letter_counts.add(harness.table, {("people", arguments[2]["reason"]): 5})
             time.passed_s = begun + 60
 
         with patch.object(event_bus, "put", slowly):
-            dead_letter_counts.publish(desk.table, "portaria")
-        dead_letter_counts.publish(desk.table, "portaria")
-        counts = [event["record_count"] for event in told(desk, event_bus.RECORD_DEAD_LETTERED)]
+            dead_letter_counts.publish(harness.table, "portaria")
+        dead_letter_counts.publish(harness.table, "portaria")
+        counts = [event["record_count"] for event in told(harness, event_bus.RECORD_DEAD_LETTERED)]
         assert counts == [1, 5]

@@ -36,7 +36,7 @@ from portaria.records import dead_letters, record_mapping
 from tests.fakes.crashes import Died
 from tests.fakes.records import ingesting, waiting_records
 from tests.fakes.records.contacts import DESTINATION, SOURCE, contact
-from tests.fakes.records.ingesting import Desk, body, refusal
+from tests.fakes.records.ingesting import Harness, body, refusal
 from tests.simulation.aws.cloud import Cloud
 from tests.simulation.faults import throttled
 
@@ -45,8 +45,8 @@ LIVE = WaitingList(DESTINATION, "persons", waiting_lists.LIVE, SOURCE)
 
 
 @pytest.fixture
-def desk() -> Iterator[Desk]:
-    with ingesting.desk() as opened:
+def harness() -> Iterator[Harness]:
+    with ingesting.harness() as opened:
         opened.route("people", keep_newest="none")
         yield opened
 
@@ -61,11 +61,11 @@ def time(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 @pytest.fixture
-def closed(desk: Desk, time: Any) -> Desk:
+def closed(harness: Harness, time: Any) -> Harness:
     """Marketo refuses everything until an operator acts, so it is paused for half an hour."""
-    desk.rule = lambda document: refusal("4030801")
-    desk.ingest(QueuedMessage("first", body([contact(1)], read_at=1)))
-    return desk
+    harness.rule = lambda document: refusal("4030801")
+    harness.ingest(QueuedMessage("first", body([contact(1)], read_at=1)))
+    return harness
 
 
 def version(number: int, of: int) -> str:
@@ -73,19 +73,19 @@ def version(number: int, of: int) -> str:
     return body([contact(of, updated_at=7) | {"last_name": str(number)}], read_at=number)
 
 
-def names(desk: Desk) -> list[str]:
-    return [person["lastName"] for person in desk.persons]
+def names(harness: Harness) -> list[str]:
+    return [person["lastName"] for person in harness.persons]
 
 
-def open_again(desk: Desk, time: Any, minutes: float = 31) -> None:
-    desk.rule = lambda document: None
+def open_again(harness: Harness, time: Any, minutes: float = 31) -> None:
+    harness.rule = lambda document: None
     time["now"] += timedelta(minutes=minutes)
 
 
 # ---------------------------------------------------------------------------------------------------------------- storage
 
 
-def test_pipeline_paused_destination_stores_message_narrowed_to_route(closed: Desk) -> None:
+def test_pipeline_paused_destination_stores_message_narrowed_to_route(closed: Harness) -> None:
     sent = body([contact(2), contact(3)], read_at=77)
     outcome = closed.ingest(QueuedMessage("m1", sent))
     assert outcome.waiting == {}
@@ -97,13 +97,13 @@ def test_pipeline_paused_destination_stores_message_narrowed_to_route(closed: De
     assert len(closed.requests) == 1
 
 
-def test_pipeline_duplicate_delivery_to_paused_destination_waits_once(closed: Desk) -> None:
+def test_pipeline_duplicate_delivery_to_paused_destination_waits_once(closed: Harness) -> None:
     for receives in (1, 2):
         closed.ingest(QueuedMessage("m1", body([contact(2)], read_at=77), receives))
     assert waiting_records.keys(closed.table) == ["1", "2"]
 
 
-def test_pipeline_paused_object_waits_and_other_routes_are_sent(closed: Desk) -> None:
+def test_pipeline_paused_object_waits_and_other_routes_are_sent(closed: Harness) -> None:
     closed.route("cars", target="customobjects/car_c", mapping={"vin": "to_string(id)"}, dedupe_fields=("vin",))
     closed.rule = lambda document: None
     closed.ingest(QueuedMessage("m1", body([contact(2)], read_at=77)))
@@ -111,13 +111,13 @@ def test_pipeline_paused_object_waits_and_other_routes_are_sent(closed: Desk) ->
     assert [entry.route for entry in waiting_records.entries(closed.table)] == ["people", "people"]
 
 
-def test_pipeline_live_and_bulk_records_wait_in_separate_lists(closed: Desk) -> None:
+def test_pipeline_live_and_bulk_records_wait_in_separate_lists(closed: Harness) -> None:
     closed.ingest(QueuedMessage("m1", body([contact(2)], "people", origin=record_messages.BACKFILL)), bulk=True)
     kinds = [head.waiting.kind for head in waiting_lists.heads(closed.table, DESTINATION)]
     assert kinds == [waiting_lists.BULK, waiting_lists.LIVE]
 
 
-def test_waiting_records_mebibyte_message_is_split_and_sent_whole(closed: Desk, time: Any) -> None:
+def test_waiting_records_mebibyte_message_is_split_and_sent_whole(closed: Harness, time: Any) -> None:
     """Given the largest record, then it is cut into parts that fit into items, and sent unchanged."""
     noise = random.Random(1)
     text = "".join(chr(noise.randrange(0x4E00, 0x9FFF)) for _ in range(340_000))
@@ -139,7 +139,7 @@ def test_waiting_records_mebibyte_message_is_split_and_sent_whole(closed: Desk, 
     assert not any("m1" in key[1] for key in closed.cloud.items)
 
 
-def test_waiting_records_entry_of_several_parts_is_replaced_completely(desk: Desk) -> None:
+def test_waiting_records_entry_of_several_parts_is_replaced_completely(harness: Harness) -> None:
     """Given an entry of three parts, when fewer of its records must wait, then no part of the longer entry is left."""
     noise = random.Random(1)
     each = ["".join(chr(noise.randrange(0x4E00, 0x9FFF)) for _ in range(150_000)) for _ in range(2)]
@@ -148,9 +148,9 @@ def test_waiting_records_entry_of_several_parts_is_replaced_completely(desk: Des
     message = record_mapping.read_message("m1", record_messages.encode(fields))
     for some in (message.records, message.records[:1]):
         held = waiting_entries.HeldRecords(LIVE, message, "people", some, 1)
-        waiting_entries.put(desk.table, held)
-        ((entry,), cursor) = waiting_entries.read(desk.table, LIVE, limit=1)
-        assert waiting_entries.read(desk.table, LIVE, limit=1, cursor=cursor) == ([], None)
+        waiting_entries.put(harness.table, held)
+        ((entry,), cursor) = waiting_entries.read(harness.table, LIVE, limit=1)
+        assert waiting_entries.read(harness.table, LIVE, limit=1, cursor=cursor) == ([], None)
         assert json.loads(entry.body)["records"] == some
     assert len(entry.sort_keys) < 3
 
@@ -158,7 +158,7 @@ def test_waiting_records_entry_of_several_parts_is_replaced_completely(desk: Des
 # ------------------------------------------------------------------------------------------------------- order of records
 
 
-def test_release_sends_records_of_each_source_in_order_of_arrival(closed: Desk, time: Any) -> None:
+def test_release_sends_records_of_each_source_in_order_of_arrival(closed: Harness, time: Any) -> None:
     for number in (5, 3, 4, 2):
         closed.ingest(QueuedMessage(f"m{number}", version(number, of=number)))
     assert [entry.order for entry in waiting_records.entries(closed.table)] == [1, 2, 3, 4, 5]
@@ -169,7 +169,7 @@ def test_release_sends_records_of_each_source_in_order_of_arrival(closed: Desk, 
     assert closed.state()["person3@example.com"]["lastName"] == "6"
 
 
-def test_release_running_appends_new_records_behind_waiting_ones(closed: Desk, time: Any) -> None:
+def test_release_running_appends_new_records_behind_waiting_ones(closed: Harness, time: Any) -> None:
     """Given a list of which one batch was sent, when a new record arrives, then it is sent after the rest."""
     for number in range(2, 60):
         closed.ingest(QueuedMessage(f"m{number}", version(number, of=number)))
@@ -187,25 +187,25 @@ def test_release_running_appends_new_records_behind_waiting_ones(closed: Desk, t
     assert names(closed)[-1] == "99"
 
 
-def test_pipeline_source_over_its_quota_share_waits_and_other_source_is_sent(desk: Desk, time: Any) -> None:
+def test_pipeline_source_over_its_quota_share_waits_and_other_source_is_sent(harness: Harness, time: Any) -> None:
     """Given a source that has used up its share of a quota, then its records wait, and those of another source are sent."""
     other = "kommo-other-1"
-    desk.connect(other, "kommo")
-    desk.route("other", source=f"connection:{other}", keep_newest="none")
+    harness.connect(other, "kommo")
+    harness.route("other", source=f"connection:{other}", keep_newest="none")
     with patch.object(daily_quota, "DAILY_QUOTA", 100):
-        desk.ingest(QueuedMessage("theirs-too", body([contact(6)], connection=other)))
+        harness.ingest(QueuedMessage("theirs-too", body([contact(6)], connection=other)))
         for number in range(10):
             people = [contact(1_000 * number + each) for each in range(11)]
-            desk.ingest(QueuedMessage(f"mine-{number}", body(people)))
-        assert {entry.waiting.source for entry in waiting_records.entries(desk.table)} == {SOURCE}
-        sent = len(desk.persons)
+            harness.ingest(QueuedMessage(f"mine-{number}", body(people)))
+        assert {entry.waiting.source for entry in waiting_records.entries(harness.table)} == {SOURCE}
+        sent = len(harness.persons)
         mine, theirs = body([contact(7)]), body([contact(8)], connection=other)
-        assert desk.ingest(QueuedMessage("more", mine), QueuedMessage("theirs", theirs)).waiting == {}
-    assert {entry.waiting.source for entry in waiting_records.entries(desk.table)} == {SOURCE}
-    assert [person["email"] for person in desk.persons[sent:]] == ["person8@example.com"]
+        assert harness.ingest(QueuedMessage("more", mine), QueuedMessage("theirs", theirs)).waiting == {}
+    assert {entry.waiting.source for entry in waiting_records.entries(harness.table)} == {SOURCE}
+    assert [person["email"] for person in harness.persons[sent:]] == ["person8@example.com"]
 
 
-def test_release_sends_live_records_before_bulk_records(closed: Desk, time: Any) -> None:
+def test_release_sends_live_records_before_bulk_records(closed: Harness, time: Any) -> None:
     closed.ingest(
         QueuedMessage("b", body([contact(8)], "people", origin=record_messages.BACKFILL, read_at=1)), bulk=True
     )
@@ -218,7 +218,7 @@ def test_release_sends_live_records_before_bulk_records(closed: Desk, time: Any)
 # --------------------------------------------------------------------------------------------------------- paused or not
 
 
-def test_release_destination_still_refusing_gets_one_request_per_attempt(closed: Desk, time: Any) -> None:
+def test_release_destination_still_refusing_gets_one_request_per_attempt(closed: Harness, time: Any) -> None:
     for number in range(2, 200):
         closed.ingest(QueuedMessage(f"m{number}", version(number, of=number)))
     for _ in range(5):
@@ -229,40 +229,40 @@ def test_release_destination_still_refusing_gets_one_request_per_attempt(closed:
     assert closed.release() == ["swept"]
 
 
-def test_release_failing_record_waits_and_others_are_sent(desk: Desk, time: Any) -> None:
+def test_release_failing_record_waits_and_others_are_sent(harness: Harness, time: Any) -> None:
     """A 500 may be caused by the record: it waits alone, and later records are sent."""
-    desk.rule = lambda document: refusal("5000801") if document["persons"][0]["lastName"] == "1" else None
-    desk.ingest(QueuedMessage("bad", version(1, of=1)))
-    desk.ingest(QueuedMessage("good", version(2, of=2)))
-    assert names(desk) == ["2"]
-    assert desk.waits == {"bad": 300}
+    harness.rule = lambda document: refusal("5000801") if document["persons"][0]["lastName"] == "1" else None
+    harness.ingest(QueuedMessage("bad", version(1, of=1)))
+    harness.ingest(QueuedMessage("good", version(2, of=2)))
+    assert names(harness) == ["2"]
+    assert harness.waits == {"bad": 300}
 
 
-def test_release_after_try_now_ends_pauses_and_sends_records(closed: Desk, time: Any) -> None:
+def test_release_after_try_now_ends_pauses_and_sends_records(closed: Harness, time: Any) -> None:
     backlogs.try_now(closed.table, DESTINATION)
     closed.rule = lambda document: None
     closed.release()
     assert len(closed.persons) == 1
 
 
-def test_release_deleted_destination_turns_waiting_records_into_dead_letters(desk: Desk, time: Any) -> None:
+def test_release_deleted_destination_turns_waiting_records_into_dead_letters(harness: Harness, time: Any) -> None:
     target = {"destination": DESTINATION, "object": "persons", "priority": "normal", "options": {}}
     (front,) = record_messages.pack(
         [Record("a@example.com", 1, {"email": "a@example.com"})], connection="pi-7", object="persons",
         origin=record_messages.FRONT_DOOR, read_at=5, target=target,
     )  # fmt: skip
-    desk.rule = lambda document: refusal("4290801")
-    desk.ingest(QueuedMessage("event", body([contact(1)])), QueuedMessage("program", front))
-    uninstall.delete(desk.table, desk.cloud.url("uninstalls"), connection_store.get(desk.table, DESTINATION))
-    backlogs.try_now(desk.table, DESTINATION)
-    desk.release()
-    assert waiting_records.entries(desk.table) == []
-    assert sorted((letter["reason"], letter["connection"]) for letter in desk.letters()) == [
+    harness.rule = lambda document: refusal("4290801")
+    harness.ingest(QueuedMessage("event", body([contact(1)])), QueuedMessage("program", front))
+    uninstall.delete(harness.table, harness.cloud.url("uninstalls"), connection_store.get(harness.table, DESTINATION))
+    backlogs.try_now(harness.table, DESTINATION)
+    harness.release()
+    assert waiting_records.entries(harness.table) == []
+    assert sorted((letter["reason"], letter["connection"]) for letter in harness.letters()) == [
         ("connection_removed", SOURCE), ("connection_removed", "pi-7"),
     ]  # fmt: skip
 
 
-def test_release_sweep_reports_count_and_age_of_waiting_records(closed: Desk, time: Any) -> None:
+def test_release_sweep_reports_count_and_age_of_waiting_records(closed: Harness, time: Any) -> None:
     closed.ingest(QueuedMessage("m1", body([contact(2), contact(3)])))
     time["now"] += timedelta(minutes=10)
     settings: Any = closed.cloud.settings(ReleaseRecordsSettings)
@@ -271,8 +271,8 @@ def test_release_sweep_reports_count_and_age_of_waiting_records(closed: Desk, ti
 
 
 @pytest.mark.parametrize("message", ["", "{}", "[]", "null", '{"drain": "nowhere"}', '"sweep"'])
-def test_release_invalid_message_is_ignored(desk: Desk, message: str) -> None:
-    settings: Any = desk.cloud.settings(ReleaseRecordsSettings)
+def test_release_invalid_message_is_ignored(harness: Harness, message: str) -> None:
+    settings: Any = harness.cloud.settings(ReleaseRecordsSettings)
     assert record_release.handle_message(message, settings, lambda: 120.0).state in ("ignored", "swept")
 
 
@@ -307,7 +307,7 @@ class Dying:
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("at", range(1, 9))
 def test_pipeline_worker_killed_at_any_write_of_waiting_records_loses_nothing(
-    closed: Desk, time: Any, at: int, after: bool
+    closed: Harness, time: Any, at: int, after: bool
 ) -> None:
     """Given a message of another source, which needs a new list, so that every write takes part."""
     other = "kommo-other-1"
@@ -332,7 +332,7 @@ def test_pipeline_worker_killed_at_any_write_of_waiting_records_loses_nothing(
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("at", range(1, 13))
 def test_release_worker_killed_at_any_write_is_completed_by_next_worker(
-    closed: Desk, time: Any, at: int, after: bool
+    closed: Harness, time: Any, at: int, after: bool
 ) -> None:
     closed.ingest(QueuedMessage("m1", body([contact(2)], read_at=2)))
     open_again(closed, time)
@@ -354,7 +354,7 @@ def test_release_worker_killed_at_any_write_is_completed_by_next_worker(
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("at", range(1, 5))
-def test_resume_killed_at_any_write_is_completed_by_repeating(closed: Desk, time: Any, at: int, after: bool) -> None:
+def test_resume_killed_at_any_write_is_completed_by_repeating(closed: Harness, time: Any, at: int, after: bool) -> None:
     """Given two pauses, so that the crash can be between them; the destination accepts records again."""
     destination_pause.begin(closed.table, DESTINATION, "", reason=PauseReason.QUOTA, code="", for_s=7_200)
     closed.rule = lambda document: None
@@ -370,7 +370,7 @@ def test_resume_killed_at_any_write_is_completed_by_repeating(closed: Desk, time
     assert waiting_records.entries(closed.table) == []
 
 
-def test_resume_destination_still_refusing_keeps_records_and_pause(closed: Desk, time: Any) -> None:
+def test_resume_destination_still_refusing_keeps_records_and_pause(closed: Harness, time: Any) -> None:
     for _ in range(5):
         destination_states.resume(
             closed.table, closed.cloud.url("waiting_records"), destination_states.find(closed.table, DESTINATION)
@@ -383,7 +383,7 @@ def test_resume_destination_still_refusing_keeps_records_and_pause(closed: Desk,
     assert closed.letters() == []
 
 
-def test_resume_during_drain_keeps_next_try_due(closed: Desk, time: Any) -> None:
+def test_resume_during_drain_keeps_next_try_due(closed: Harness, time: Any) -> None:
     """Given a drain in progress when the pauses end, then its end does not postpone the next try."""
     open_again(closed, time, minutes=0)
     backlog = backlogs.claim(closed.table, DESTINATION)
@@ -395,7 +395,7 @@ def test_resume_during_drain_keeps_next_try_due(closed: Desk, time: Any) -> None
     assert not backlogs.release(closed.table, backlog, arrivals=backlog.arrivals, next_at=far, since=0)
 
 
-def test_release_destination_drained_by_another_worker_is_ignored(closed: Desk, time: Any) -> None:
+def test_release_destination_drained_by_another_worker_is_ignored(closed: Harness, time: Any) -> None:
     open_again(closed, time)
     assert backlogs.claim(closed.table, DESTINATION) is not None
     backlogs.try_now(closed.table, DESTINATION)
@@ -403,7 +403,7 @@ def test_release_destination_drained_by_another_worker_is_ignored(closed: Desk, 
     assert closed.persons == []
 
 
-def test_release_record_stored_while_list_is_closed_is_sent(closed: Desk, time: Any) -> None:
+def test_release_record_stored_while_list_is_closed_is_sent(closed: Harness, time: Any) -> None:
     """Given a drain that found a list empty, when a worker that saw the list open adds an entry, then the entry is found."""
     open_again(closed, time)
     close = waiting_lists.close_list
@@ -422,7 +422,7 @@ def test_release_record_stored_while_list_is_closed_is_sent(closed: Desk, time: 
     assert [person["email"] for person in closed.persons] == ["person1@example.com", "person2@example.com"]
 
 
-def test_release_entry_failing_unexpectedly_becomes_dead_letter_and_rest_is_sent(closed: Desk, time: Any) -> None:
+def test_release_entry_failing_unexpectedly_becomes_dead_letter_and_rest_is_sent(closed: Harness, time: Any) -> None:
     closed.ingest(QueuedMessage("m2", body([contact(2)], read_at=2)))
     open_again(closed, time)
     identity = persons.identity
@@ -442,7 +442,7 @@ def test_release_entry_failing_unexpectedly_becomes_dead_letter_and_rest_is_sent
     assert waiting_records.entries(closed.table) == []
 
 
-def test_release_entry_that_kills_workers_becomes_dead_letter_and_rest_is_sent(closed: Desk, time: Any) -> None:
+def test_release_entry_that_kills_workers_becomes_dead_letter_and_rest_is_sent(closed: Harness, time: Any) -> None:
     for number in (2, 3):
         closed.ingest(QueuedMessage(f"m{number}", body([contact(number)], read_at=number)))
     open_again(closed, time)
@@ -466,7 +466,7 @@ def test_release_entry_that_kills_workers_becomes_dead_letter_and_rest_is_sent(c
     assert letter["records"][0]["key"] == "2"
 
 
-def test_waiting_records_remove_table_throttled_is_retried(closed: Desk, time: Any) -> None:
+def test_waiting_records_remove_table_throttled_is_retried(closed: Harness, time: Any) -> None:
     found = waiting_records.entries(closed.table)
     refusals = iter([True, True])
 
@@ -480,30 +480,30 @@ def test_waiting_records_remove_table_throttled_is_retried(closed: Desk, time: A
     assert waiting_records.entries(closed.table) == []
 
 
-def test_pipeline_waiting_record_write_failure_returns_messages(closed: Desk) -> None:
+def test_pipeline_waiting_record_write_failure_returns_messages(closed: Harness) -> None:
     with patch.object(waiting_entries, "put", side_effect=OSError):
         assert closed.ingest(QueuedMessage("m1", body([contact(2)])), QueuedMessage("m2", body([contact(3)]))).waiting == {
             "m1": None, "m2": None,
         }  # fmt: skip
 
 
-def test_destination_pause_end_keeps_pause_that_began_later(desk: Desk, time: Any) -> None:
+def test_destination_pause_end_keeps_pause_that_began_later(harness: Harness, time: Any) -> None:
     pauses: list[destination_pause.DestinationPause] = []
     for for_s in (60, 600):
-        destination_pause.begin(desk.table, DESTINATION, "persons", reason=PauseReason.BUSY, code="", for_s=for_s)
-        pauses += backlogs.status(desk.table, DESTINATION).pauses
-    destination_pause.end(desk.table, pauses[0])
-    assert backlogs.status(desk.table, DESTINATION).pauses == (pauses[1],)
+        destination_pause.begin(harness.table, DESTINATION, "persons", reason=PauseReason.BUSY, code="", for_s=for_s)
+        pauses += backlogs.status(harness.table, DESTINATION).pauses
+    destination_pause.end(harness.table, pauses[0])
+    assert backlogs.status(harness.table, DESTINATION).pauses == (pauses[1],)
 
 
-def test_pipeline_wait_longer_than_15_seconds_is_stored_in_table(desk: Desk) -> None:
+def test_pipeline_wait_longer_than_15_seconds_is_stored_in_table(harness: Harness) -> None:
     """Only short delays stay in SQS, whatever a destination asks for."""
-    desk.rule = lambda document: refusal("429001", **{"retry-after": "15"})
-    outcome = desk.ingest(QueuedMessage("m1", body([contact(1)])))
+    harness.rule = lambda document: refusal("429001", **{"retry-after": "15"})
+    outcome = harness.ingest(QueuedMessage("m1", body([contact(1)])))
     assert retry_schedule.wait_s(outcome.waiting["m1"], 1) == 15
-    desk.rule = lambda document: refusal("429001", **{"retry-after": "16"})
-    assert desk.ingest(QueuedMessage("m2", body([contact(2)]))).waiting == {}
-    assert desk.waits["m2"] == pytest.approx(16, abs=2)
+    harness.rule = lambda document: refusal("429001", **{"retry-after": "16"})
+    assert harness.ingest(QueuedMessage("m2", body([contact(2)]))).waiting == {}
+    assert harness.waits["m2"] == pytest.approx(16, abs=2)
     assert queues.MAX_HIDDEN_S == 39_600
 
 

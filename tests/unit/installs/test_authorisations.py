@@ -73,7 +73,7 @@ class Provider:
         return 200, {}, json.dumps(ANSWER)
 
 
-class Desk:
+class Harness:
     def __init__(self, stack: Cloud, provider: Provider, time: VirtualClock) -> None:
         self.stack, self.provider, self.time = stack, provider, time
 
@@ -110,7 +110,7 @@ class Desk:
 
 
 @pytest.fixture
-def desk(shared: Cloud) -> Iterator[Desk]:
+def harness(shared: Cloud) -> Iterator[Harness]:
     time = VirtualClock()
     with (
         responses.RequestsMock(assert_all_requests_are_fired=False) as mock,
@@ -122,16 +122,16 @@ def desk(shared: Cloud) -> Iterator[Desk]:
             vault.client_secret_id("oauth2", "erp"), {"client_secret": Secret("canary-client-secret")}, "1" * 32
         )
         connection_store.create(shared.table, CONNECTION)
-        yield Desk(shared, Provider(mock), time)
+        yield Harness(shared, Provider(mock), time)
     shared.receive("heard")
     empty()
 
 
 class TestCallback:
-    def test_exchange_code_oauth2_connects_the_connection_of_its_link(self, desk: Desk) -> None:
-        assert desk.turn(desk.message()).state == "connected"
+    def test_exchange_code_oauth2_connects_the_connection_of_its_link(self, harness: Harness) -> None:
+        assert harness.turn(harness.message()).state == "connected"
 
-        assert desk.provider.calls == [
+        assert harness.provider.calls == [
             {
                 "grant_type": "authorization_code",
                 "code": "canary-code",
@@ -139,9 +139,9 @@ class TestCallback:
                 "code_verifier": "canary-verifier",
             }
         ]
-        proof = base64.b64decode(desk.provider.headers[0]["Authorization"].removeprefix("Basic ")).decode()
+        proof = base64.b64decode(harness.provider.headers[0]["Authorization"].removeprefix("Basic ")).decode()
         assert proof == "client-1:canary-client-secret"
-        connection = desk.connection()
+        connection = harness.connection()
         assert (connection.state, connection.generation, connection.kind) == ("connected", 1, "oauth2")
         assert (connection.allowed_domain, connection.client) == ("api.erp.example.com", "erp")
         assert connection.scopes == "read"
@@ -156,24 +156,24 @@ class TestCallback:
             "scopes": "read",
             "client_id": "client-1",
         }
-        assert desk.events() == [
+        assert harness.events() == [
             (
                 "connection.ready",
                 {"connection": "main", "platform": "oauth2", "client": "erp", "generation": 1, "tags": {}},
             )
         ]
 
-    def test_exchange_code_oauth2_calls_only_the_token_endpoint(self, desk: Desk) -> None:
+    def test_exchange_code_oauth2_calls_only_the_token_endpoint(self, harness: Harness) -> None:
         """No account is read and no webhook is subscribed, because the provider's API is unknown."""
-        desk.turn(desk.message())
-        assert len(desk.provider.calls) == 1
+        harness.turn(harness.message())
+        assert len(harness.provider.calls) == 1
 
-    def test_exchange_code_oauth2_items_and_reprs_hold_no_secret(self, desk: Desk) -> None:
-        desk.turn(desk.message())
-        items = json.dumps(boto3.client("dynamodb").scan(TableName=desk.stack.table.name)["Items"], default=str)
+    def test_exchange_code_oauth2_items_and_reprs_hold_no_secret(self, harness: Harness) -> None:
+        harness.turn(harness.message())
+        items = json.dumps(boto3.client("dynamodb").scan(TableName=harness.stack.table.name)["Items"], default=str)
         assert "login.example.com" in items
         assert "canary" not in items
-        assert "canary" not in repr(read_message(desk.message()))
+        assert "canary" not in repr(read_message(harness.message()))
 
     @pytest.mark.parametrize(
         ("own", "clients", "scopes"),
@@ -185,58 +185,58 @@ class TestCallback:
         ],
     )
     def test_exchange_code_answer_without_scopes_grants_the_requested_scopes(
-        self, desk: Desk, own: str, clients: str, scopes: str
+        self, harness: Harness, own: str, clients: str, scopes: str
     ) -> None:
-        desk.change(fields={"scopes": own})
-        oauth_clients.put(desk.stack.table, CLIENT._replace(scopes=clients), new=False)
-        desk.provider.answers = [(200, {}, json.dumps({"access_token": "canary-access", "expires_in": 60}))]
-        desk.turn(desk.message())
-        assert desk.connection().scopes == scopes
+        harness.change(fields={"scopes": own})
+        oauth_clients.put(harness.stack.table, CLIENT._replace(scopes=clients), new=False)
+        harness.provider.answers = [(200, {}, json.dumps({"access_token": "canary-access", "expires_in": 60}))]
+        harness.turn(harness.message())
+        assert harness.connection().scopes == scopes
 
-    def test_exchange_code_token_without_expiry_is_not_due_for_renewal(self, desk: Desk) -> None:
-        desk.provider.answers = [(200, {}, json.dumps({"access_token": "canary-access"}))]
-        desk.turn(desk.message())
-        item = connection_store.get_item(desk.stack.table, "main")
+    def test_exchange_code_token_without_expiry_is_not_due_for_renewal(self, harness: Harness) -> None:
+        harness.provider.answers = [(200, {}, json.dumps({"access_token": "canary-access"}))]
+        harness.turn(harness.message())
+        item = connection_store.get_item(harness.stack.table, "main")
         assert item["token_ends_at"].startswith("9999-")
         assert item.get("due_at", "9999") > "3000"
 
-    def test_exchange_code_duplicate_delivery_is_one_exchange(self, desk: Desk) -> None:
-        body = desk.message()
-        assert [desk.turn(body).state for _ in range(3)] == ["connected"] * 3
-        assert len(desk.provider.calls) == 1
-        assert len(desk.events()) == 1
+    def test_exchange_code_duplicate_delivery_is_one_exchange(self, harness: Harness) -> None:
+        body = harness.message()
+        assert [harness.turn(body).state for _ in range(3)] == ["connected"] * 3
+        assert len(harness.provider.calls) == 1
+        assert len(harness.events()) == 1
 
-    def test_exchange_code_authorized_again_replaces_grant_and_deletes_old_secret(self, desk: Desk) -> None:
-        desk.turn(desk.message())
-        first = desk.connection()
-        desk.time.advance(5)
-        assert desk.turn(desk.message("canary-other")).state == "connected"
+    def test_exchange_code_authorized_again_replaces_grant_and_deletes_old_secret(self, harness: Harness) -> None:
+        harness.turn(harness.message())
+        first = harness.connection()
+        harness.time.advance(5)
+        assert harness.turn(harness.message("canary-other")).state == "connected"
 
-        second = desk.connection()
+        second = harness.connection()
         assert (second.generation, second.created_at) == (2, first.created_at)
         assert second.secret_id != first.secret_id
         assert Vault(PREFIX).read(first.secret_id) is None
-        assert [kind for kind, _ in desk.events()] == ["connection.ready"] * 2
+        assert [kind for kind, _ in harness.events()] == ["connection.ready"] * 2
 
-    def test_exchange_code_connection_needing_reconnect_recovers(self, desk: Desk) -> None:
-        desk.turn(desk.message())
-        desk.change(state="needs_reconnect", reason="grant_revoked")
-        desk.time.advance(5)
-        desk.turn(desk.message("canary-other"))
+    def test_exchange_code_connection_needing_reconnect_recovers(self, harness: Harness) -> None:
+        harness.turn(harness.message())
+        harness.change(state="needs_reconnect", reason="grant_revoked")
+        harness.time.advance(5)
+        harness.turn(harness.message("canary-other"))
 
-        connection = desk.connection()
+        connection = harness.connection()
         assert (connection.state, connection.reason, connection.generation) == ("connected", "", 2)
-        assert connection_store.get_item(desk.stack.table, "main")["announce"] == "connection.recovered"
+        assert connection_store.get_item(harness.stack.table, "main")["announce"] == "connection.recovered"
 
-    def test_exchange_code_older_consent_exchanged_later_does_not_replace_newer(self, desk: Desk) -> None:
-        early = desk.message("canary-early")
-        desk.time.advance(10)
-        desk.turn(desk.message("canary-late"))
-        standing = desk.connection()
+    def test_exchange_code_older_consent_exchanged_later_does_not_replace_newer(self, harness: Harness) -> None:
+        early = harness.message("canary-early")
+        harness.time.advance(10)
+        harness.turn(harness.message("canary-late"))
+        standing = harness.connection()
 
-        assert desk.turn(early).state == "connected"
-        assert desk.connection() == standing
-        assert desk.grants() == [standing.secret_id]
+        assert harness.turn(early).state == "connected"
+        assert harness.connection() == standing
+        assert harness.grants() == [standing.secret_id]
 
     @pytest.mark.parametrize(
         "changes",
@@ -244,51 +244,51 @@ class TestCallback:
         ids=lambda changes: next(iter(changes)),
     )
     def test_exchange_code_connection_changed_since_link_fails_as_connection_gone(
-        self, desk: Desk, changes: dict[str, str]
+        self, harness: Harness, changes: dict[str, str]
     ) -> None:
-        desk.change(**changes)
-        before = desk.connection()
+        harness.change(**changes)
+        before = harness.connection()
 
-        outcome = desk.turn(desk.message())
+        outcome = harness.turn(harness.message())
 
         assert (outcome.state, outcome.reason) == ("failed", "connection_gone")
-        assert desk.connection() == before
-        assert desk.provider.calls == []
-        [(kind, detail)] = desk.events()
+        assert harness.connection() == before
+        assert harness.provider.calls == []
+        [(kind, detail)] = harness.events()
         assert (kind, detail["reason"]) == ("install.failed", "connection_gone")
         assert detail["reconnect_url"] == "https://api.example.com/live/admin/v1/connections/main/authorizations"
 
-    def test_exchange_code_connection_deleted_fails_as_connection_gone(self, desk: Desk) -> None:
-        desk.stack.table.delete(*connection_store.key("main"))
-        assert desk.turn(desk.message()).reason == "connection_gone"
-        assert connection_store.find(desk.stack.table, "main") is None
+    def test_exchange_code_connection_deleted_fails_as_connection_gone(self, harness: Harness) -> None:
+        harness.stack.table.delete(*connection_store.key("main"))
+        assert harness.turn(harness.message()).reason == "connection_gone"
+        assert connection_store.find(harness.stack.table, "main") is None
 
-    def test_exchange_code_connection_removed_during_exchange_stays_removed(self, desk: Desk) -> None:
+    def test_exchange_code_connection_removed_during_exchange_stays_removed(self, harness: Harness) -> None:
         """Given a connection that is deleted between the worker's read and its write, then the grant is dropped."""
         write = Table.write_all
 
         def late(table: Any, writes: Any) -> None:
-            desk.change(state="removed")
+            harness.change(state="removed")
             write(table, writes)
 
-        body = desk.message()
+        body = harness.message()
         with patch.object(Table, "write_all", late), pytest.raises(Retryable, match="connection_changed"):
-            desk.turn(body)
-        assert desk.turn(body).reason == "connection_gone"
-        assert desk.connection().state == "removed"
-        assert desk.grants() == []
-        assert len(desk.provider.calls) == 1
+            harness.turn(body)
+        assert harness.turn(body).reason == "connection_gone"
+        assert harness.connection().state == "removed"
+        assert harness.grants() == []
+        assert len(harness.provider.calls) == 1
 
-    def test_exchange_code_client_token_url_changed_fails_without_request(self, desk: Desk) -> None:
-        oauth_clients.put(desk.stack.table, CLIENT._replace(token_url="https://evil.example.com/token"), new=False)
-        outcome = desk.turn(desk.message())
+    def test_exchange_code_client_token_url_changed_fails_without_request(self, harness: Harness) -> None:
+        oauth_clients.put(harness.stack.table, CLIENT._replace(token_url="https://evil.example.com/token"), new=False)
+        outcome = harness.turn(harness.message())
         assert (outcome.state, outcome.reason) == ("failed", "client_changed")
-        assert desk.provider.calls == []
+        assert harness.provider.calls == []
 
     @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1", "", "login.example.com.evil.example"])
-    def test_exchange_code_message_with_foreign_host_fails_without_request(self, desk: Desk, host: str) -> None:
-        assert desk.turn(desk.message(account_host=host)).state == "failed"
-        assert desk.provider.calls == []
+    def test_exchange_code_message_with_foreign_host_fails_without_request(self, harness: Harness, host: str) -> None:
+        assert harness.turn(harness.message(account_host=host)).state == "failed"
+        assert harness.provider.calls == []
 
     @pytest.mark.parametrize(
         ("status", "error", "reason"),
@@ -301,63 +301,63 @@ class TestCallback:
         ],
     )
     def test_exchange_code_provider_refusal_fails_with_reason_and_leaves_connection(
-        self, desk: Desk, status: int, error: str, reason: str
+        self, harness: Harness, status: int, error: str, reason: str
     ) -> None:
-        desk.provider.answers = [(status, {}, json.dumps({"error": error, "error_description": "canary-code"}))]
-        outcome = desk.turn(desk.message())
+        harness.provider.answers = [(status, {}, json.dumps({"error": error, "error_description": "canary-code"}))]
+        outcome = harness.turn(harness.message())
         assert (outcome.state, outcome.reason) == ("failed", reason)
         assert "canary" not in outcome.detail
-        assert desk.connection().state == "pending"
+        assert harness.connection().state == "pending"
 
-    def test_exchange_code_lost_answer_fails_install_as_answer_lost(self, desk: Desk) -> None:
-        desk.provider.answers = [requests.exceptions.ReadTimeout("canary")]
-        body = desk.message()
+    def test_exchange_code_lost_answer_fails_install_as_answer_lost(self, harness: Harness) -> None:
+        harness.provider.answers = [requests.exceptions.ReadTimeout("canary")]
+        body = harness.message()
         with pytest.raises(Retryable):
-            desk.turn(body)
-        desk.provider.codes.add("canary-code")
-        outcome = desk.turn(body)
+            harness.turn(body)
+        harness.provider.codes.add("canary-code")
+        outcome = harness.turn(body)
         assert (outcome.state, outcome.reason) == ("failed", "answer_lost")
 
-    def test_exchange_code_provider_unavailable_is_retried_for_ten_minutes(self, desk: Desk) -> None:
-        desk.provider.answers = [(503, {}, "")] * 2
-        body = desk.message()
+    def test_exchange_code_provider_unavailable_is_retried_for_ten_minutes(self, harness: Harness) -> None:
+        harness.provider.answers = [(503, {}, "")] * 2
+        body = harness.message()
         for _ in range(2):
             with pytest.raises(Retryable):
-                desk.turn(body)
-        assert desk.turn(body).state == "connected"
-        assert desk.turn(desk.message("canary-old", received_at=clock.to_iso(clock.now()))).state == "connected"
-        late = desk.message("canary-late")
-        desk.time.advance(601)
-        assert desk.turn(late).reason == "code_expired"
+                harness.turn(body)
+        assert harness.turn(body).state == "connected"
+        assert harness.turn(harness.message("canary-old", received_at=clock.to_iso(clock.now()))).state == "connected"
+        late = harness.message("canary-late")
+        harness.time.advance(601)
+        assert harness.turn(late).reason == "code_expired"
 
-    def test_exchange_code_vault_failure_keeps_grant_and_stores_it_on_retry(self, desk: Desk) -> None:
-        body = desk.message()
+    def test_exchange_code_vault_failure_keeps_grant_and_stores_it_on_retry(self, harness: Harness) -> None:
+        body = harness.message()
         with refusing("CreateSecret"), pytest.raises(Retryable):
-            desk.turn(body)
-        assert desk.connection().state == "pending"
-        desk.time.advance(5)
-        assert desk.turn(body).state == "connected"
-        assert len(desk.provider.calls) == 1
-        credentials = Vault(PREFIX).read(desk.connection().secret_id)
+            harness.turn(body)
+        assert harness.connection().state == "pending"
+        harness.time.advance(5)
+        assert harness.turn(body).state == "connected"
+        assert len(harness.provider.calls) == 1
+        credentials = Vault(PREFIX).read(harness.connection().secret_id)
         assert credentials is not None
         assert credentials["refresh_token"].reveal() == "canary-refresh-1"
 
 
 class TestAuthorizationLink:
     @pytest.fixture
-    def manage(self, desk: Desk) -> Manage:
-        return Manage(desk.stack)
+    def manage(self, harness: Harness) -> Manage:
+        return Manage(harness.stack)
 
-    def begin(self, desk: Desk) -> tuple[str, dict[str, Any]]:
+    def begin(self, harness: Harness) -> tuple[str, dict[str, Any]]:
         """The token of a new link, and its item."""
-        url = Manage(desk.stack).call("POST", "/connections/main/authorizations").content["url"]
+        url = Manage(harness.stack).call("POST", "/connections/main/authorizations").content["url"]
         token = parse_qs(urlsplit(url).query)["link"][0]
-        item = desk.stack.table.get(*install_link_key(install_link_id(token)))
+        item = harness.stack.table.get(*install_link_key(install_link_id(token)))
         assert item is not None
         return token, item
 
     def test_authorize_connection_link_is_on_redirect_uri_host_and_expires_in_15_minutes(
-        self, desk: Desk, manage: Manage
+        self, harness: Harness, manage: Manage
     ) -> None:
         answer = manage.call("POST", "/connections/main/authorizations")
         assert answer.status == 201
@@ -368,9 +368,9 @@ class TestAuthorizationLink:
         assert 895 < left_s <= 900
         assert token not in manage.log.getvalue()
 
-    def test_authorize_connection_stores_only_hash_of_token_with_its_fields(self, desk: Desk) -> None:
-        token, item = self.begin(desk)
-        items = json.dumps(boto3.client("dynamodb").scan(TableName=desk.stack.table.name)["Items"])
+    def test_authorize_connection_stores_only_hash_of_token_with_its_fields(self, harness: Harness) -> None:
+        token, item = self.begin(harness)
+        items = json.dumps(boto3.client("dynamodb").scan(TableName=harness.stack.table.name)["Items"])
         assert token not in items
         assert 890 < int(item["ends_at"]) - time.time() <= 900
         names = ("purpose", "platform", "client", "connection", "account_host", "scopes", "single_use")
@@ -384,17 +384,17 @@ class TestAuthorizationLink:
             "single_use": 1,
         }
 
-    def test_authorize_connection_scopes_of_connection_are_requested(self, desk: Desk) -> None:
-        desk.change(fields={"scopes": "only this"})
-        assert self.begin(desk)[1]["scopes"] == "only this"
+    def test_authorize_connection_scopes_of_connection_are_requested(self, harness: Harness) -> None:
+        harness.change(fields={"scopes": "only this"})
+        assert self.begin(harness)[1]["scopes"] == "only this"
 
-    def test_authorize_connection_repeated_creates_different_links(self, desk: Desk) -> None:
-        assert len({self.begin(desk)[0] for _ in range(5)}) == 5
+    def test_authorize_connection_repeated_creates_different_links(self, harness: Harness) -> None:
+        assert len({self.begin(harness)[0] for _ in range(5)}) == 5
 
     @pytest.mark.parametrize("state", ["pending", "connected", "needs_reconnect"])
-    def test_authorize_connection_not_removed_creates_link(self, desk: Desk, state: str) -> None:
-        desk.change(state=state)
-        assert self.begin(desk)
+    def test_authorize_connection_not_removed_creates_link(self, harness: Harness, state: str) -> None:
+        harness.change(state=state)
+        assert self.begin(harness)
 
     @pytest.mark.parametrize(
         ("changes", "reason"),
@@ -406,46 +406,46 @@ class TestAuthorizationLink:
         ],
     )
     def test_authorize_connection_not_authorizable_is_refused_with_reason(
-        self, desk: Desk, manage: Manage, changes: dict[str, str], reason: str
+        self, harness: Harness, manage: Manage, changes: dict[str, str], reason: str
     ) -> None:
-        desk.change(**changes)
+        harness.change(**changes)
         answer = manage.call("POST", "/connections/main/authorizations")
         assert (answer.status, answer.content["type"].rpartition(":")[2]) == (409, reason)
-        assert self.links(desk) == []
+        assert self.links(harness) == []
 
     def test_authorize_connection_unknown_is_not_found(self, manage: Manage) -> None:
         assert manage.call("POST", "/connections/nobody/authorizations").status == 404
 
-    def test_authorize_connection_client_without_consent_is_refused(self, desk: Desk, manage: Manage) -> None:
-        oauth_clients.put(desk.stack.table, CLIENT._replace(authorize_url="", grant="client_credentials"), new=False)
+    def test_authorize_connection_client_without_consent_is_refused(self, harness: Harness, manage: Manage) -> None:
+        oauth_clients.put(harness.stack.table, CLIENT._replace(authorize_url="", grant="client_credentials"), new=False)
         answer = manage.call("POST", "/connections/main/authorizations")
         assert (answer.status, answer.content["type"]) == (409, "urn:portaria:problem:not_authorisable")
 
     def test_authorize_connection_of_installed_platform_is_for_its_account_only(
-        self, desk: Desk, manage: Manage
+        self, harness: Harness, manage: Manage
     ) -> None:
-        fakes.register(desk.stack)
+        fakes.register(harness.stack)
         connection = Connection(
             "kommo-acme-1", "kommo", "oauth2", "a.kommo.com", "needs_reconnect", 1, "secret", client="acme"
         )
-        connection_store.create(desk.stack.table, replace(connection, account_id="1"))
+        connection_store.create(harness.stack.table, replace(connection, account_id="1"))
         answer = manage.call("POST", "/connections/kommo-acme-1/authorizations")
         assert answer.content["url"].startswith("https://api.example.com/live/install/kommo/acme/start?link=")
-        item = desk.stack.table.get(*install_link_key(answer.content["id"])) or {}
+        item = harness.stack.table.get(*install_link_key(answer.content["id"])) or {}
         assert (item["account_id"], item["connection"], "account_host" in item) == ("1", "kommo-acme-1", False)
 
-    def links(self, desk: Desk) -> list[str]:
-        items = boto3.client("dynamodb").scan(TableName=desk.stack.table.name)["Items"]
+    def links(self, harness: Harness) -> list[str]:
+        items = boto3.client("dynamodb").scan(TableName=harness.stack.table.name)["Items"]
         return [item["pk"]["S"] for item in items if item["pk"]["S"].startswith("INSTALL_LINK#")]
 
 
-def test_exchange_code_refused_code_logs_host_and_reason_without_secret(desk: Desk) -> None:
+def test_exchange_code_refused_code_logs_host_and_reason_without_secret(harness: Harness) -> None:
     """Given a callback that fails, then the function's log has the host and no secret."""
-    handler = functions.load("exchange_code", desk.stack.environment)
+    handler = functions.load("exchange_code", harness.stack.environment)
     log = io.StringIO()
     functions.log_to(log)
-    desk.provider.answers = [(400, {}, '{"error": "invalid_grant", "error_description": "canary-code"}')]
-    handler.handler(functions.sqs_event({"one": desk.message()}, "exchanges"), functions.Context())
+    harness.provider.answers = [(400, {}, '{"error": "invalid_grant", "error_description": "canary-code"}')]
+    handler.handler(functions.sqs_event({"one": harness.message()}, "exchanges"), functions.Context())
     assert "login.example.com" in log.getvalue()
     assert "code_refused" in log.getvalue()
     assert "canary" not in log.getvalue()
@@ -458,15 +458,15 @@ class TestDomains:
         ("registered", "reason"), [("other.example.com", "domain_not_registered"), ("", "api_domains_missing")]
     )
     def test_exchange_code_connection_outside_client_domains_fails_without_request(
-        self, desk: Desk, registered: str, reason: str
+        self, harness: Harness, registered: str, reason: str
     ) -> None:
-        oauth_clients.put(desk.stack.table, CLIENT._replace(api_domains=registered), new=False)
-        outcome = desk.turn(desk.message())
+        oauth_clients.put(harness.stack.table, CLIENT._replace(api_domains=registered), new=False)
+        outcome = harness.turn(harness.message())
         assert (outcome.state, outcome.reason) == ("failed", reason)
-        assert desk.provider.calls == [], "nor does the code leave"
-        assert desk.connection().state == "pending"
+        assert harness.provider.calls == [], "nor does the code leave"
+        assert harness.connection().state == "pending"
 
-    def test_exchange_code_connected_before_client_had_domains_succeeds(self, desk: Desk) -> None:
-        oauth_clients.put(desk.stack.table, CLIENT._replace(api_domains=""), new=False)
-        desk.change(state="needs_reconnect")
-        assert desk.turn(desk.message()).state == "connected"
+    def test_exchange_code_connected_before_client_had_domains_succeeds(self, harness: Harness) -> None:
+        oauth_clients.put(harness.stack.table, CLIENT._replace(api_domains=""), new=False)
+        harness.change(state="needs_reconnect")
+        assert harness.turn(harness.message()).state == "connected"

@@ -35,7 +35,7 @@ TOKEN, ACCOUNT, WEBHOOKS = "/oauth2/access_token", "/api/v4/account", "/api/v4/w
 NGINX = (403, {"Content-Type": "text/html"}, "<html><head><title>403 Forbidden</title></head></html>")
 
 
-class Desk:
+class Harness:
     """One stack and its install worker, which processes one code at a time."""
 
     def __init__(self, stack: Cloud, kommo: Kommo, time: VirtualClock) -> None:
@@ -65,7 +65,7 @@ class Desk:
 
 
 @pytest.fixture
-def desk() -> Iterator[Desk]:
+def harness() -> Iterator[Harness]:
     time = VirtualClock()
     with (
         cloud() as stack,
@@ -73,13 +73,13 @@ def desk() -> Iterator[Desk]:
         time.installed(),
     ):
         fakes.register(stack)
-        yield Desk(stack, Kommo(mock), time)
+        yield Harness(stack, Kommo(mock), time)
 
 
-def test_exchange_code_valid_code_creates_connection(desk: Desk) -> None:
-    assert desk.turn(desk.code("code-1")).state == "connected"
+def test_exchange_code_valid_code_creates_connection(harness: Harness) -> None:
+    assert harness.turn(harness.code("code-1")).state == "connected"
 
-    connection = desk.connection("code-1")
+    connection = harness.connection("code-1")
     account = kommo_fake.account_id("acme")
     assert connection["name"] == f"kommo-acme-{account}"
     assert (connection["kind"], connection["allowed_domain"], connection["label"]) == (
@@ -88,143 +88,143 @@ def test_exchange_code_valid_code_creates_connection(desk: Desk) -> None:
         "Account acme",
     )
     assert (connection["state"], connection["generation"], connection["account_id"]) == ("connected", 1, str(account))
-    assert [kind for kind, _ in fakes.events(desk.stack)] == ["connection.ready"]
+    assert [kind for kind, _ in fakes.events(harness.stack)] == ["connection.ready"]
 
 
-def test_exchange_code_items_hold_no_code_and_no_token(desk: Desk) -> None:
-    desk.turn(desk.code("canary-code"))
-    items = json.dumps(boto3.client("dynamodb").scan(TableName=desk.stack.table.name)["Items"], default=str)
+def test_exchange_code_items_hold_no_code_and_no_token(harness: Harness) -> None:
+    harness.turn(harness.code("canary-code"))
+    items = json.dumps(boto3.client("dynamodb").scan(TableName=harness.stack.table.name)["Items"], default=str)
     assert "acme.kommo.com" in items
     assert "canary" not in items
 
 
-def test_exchange_code_duplicate_delivery_is_one_exchange(desk: Desk) -> None:
-    body = desk.code("code-1")
-    assert [desk.turn(body).state for _ in range(3)] == ["connected"] * 3
-    assert desk.kommo.exchanges["code-1"] == 1
-    assert len(fakes.events(desk.stack)) == 1
+def test_exchange_code_duplicate_delivery_is_one_exchange(harness: Harness) -> None:
+    body = harness.code("code-1")
+    assert [harness.turn(body).state for _ in range(3)] == ["connected"] * 3
+    assert harness.kommo.exchanges["code-1"] == 1
+    assert len(fakes.events(harness.stack)) == 1
 
 
-def test_exchange_code_lease_held_by_another_worker_waits_for_its_end(desk: Desk) -> None:
-    body = desk.code("code-1")
+def test_exchange_code_lease_held_by_another_worker_waits_for_its_end(harness: Harness) -> None:
+    body = harness.code("code-1")
     with patch.object(code_exchange._Exchange, "run", side_effect=KeyboardInterrupt), pytest.raises(KeyboardInterrupt):
-        desk.turn(body)  # crashes while it holds the lease
+        harness.turn(body)  # crashes while it holds the lease
 
     with pytest.raises(Retryable) as held:
-        desk.turn(body)
+        harness.turn(body)
     assert held.value.reason == "in_progress"
     assert held.value.after_s is not None
     assert 1 <= held.value.after_s <= LEASE_S + 2
-    assert not desk.kommo.exchanges
+    assert not harness.kommo.exchanges
 
-    desk.time.advance(held.value.after_s)
-    assert desk.turn(body).state == "connected"
+    harness.time.advance(held.value.after_s)
+    assert harness.turn(body).state == "connected"
 
 
-def test_exchange_code_worker_without_lease_writes_nothing(desk: Desk) -> None:
+def test_exchange_code_worker_without_lease_writes_nothing(harness: Harness) -> None:
     """Given a worker so slow that another one took the lease, when it continues, then its writes are refused."""
-    body = desk.code("code-1")
-    stale = InstallLease(desk.stack.table, read_message(body))
+    body = harness.code("code-1")
+    stale = InstallLease(harness.stack.table, read_message(body))
     stale.claim()
-    desk.time.advance(LEASE_S + 1)
-    desk.turn(body)
-    before = desk.item("code-1")
+    harness.time.advance(LEASE_S + 1)
+    harness.turn(body)
+    before = harness.item("code-1")
 
     with pytest.raises(Conflict):
         stale.update("SET #state = :failed", {":failed": "failed"})
-    assert desk.item("code-1") == before
+    assert harness.item("code-1") == before
 
 
-def test_exchange_code_vault_failure_keeps_sealed_grant_and_stores_it_on_retry(desk: Desk) -> None:
-    body = desk.code("canary-code")
+def test_exchange_code_vault_failure_keeps_sealed_grant_and_stores_it_on_retry(harness: Harness) -> None:
+    body = harness.code("canary-code")
     with refusing("CreateSecret"), pytest.raises(Retryable, match="vault_unavailable"):
-        desk.turn(body)
-    sealed = desk.item("canary-code")["sealed_grant"]
+        harness.turn(body)
+    sealed = harness.item("canary-code")["sealed_grant"]
     assert "canary" not in sealed
 
-    desk.time.advance(5)
-    assert desk.turn(body).state == "connected"
-    assert desk.kommo.exchanges["canary-code"] == 1
-    credentials = Vault(PREFIX).read(desk.connection("canary-code")["secret_id"])
+    harness.time.advance(5)
+    assert harness.turn(body).state == "connected"
+    assert harness.kommo.exchanges["canary-code"] == 1
+    credentials = Vault(PREFIX).read(harness.connection("canary-code")["secret_id"])
     assert credentials is not None
     assert credentials["refresh_token"].reveal() == "canary-refresh-canary-code"
-    assert "sealed_grant" not in desk.item("canary-code")
+    assert "sealed_grant" not in harness.item("canary-code")
 
 
-def test_exchange_code_key_unavailable_or_short_of_time_sends_no_code(desk: Desk) -> None:
-    body = desk.code("code-1")
+def test_exchange_code_key_unavailable_or_short_of_time_sends_no_code(harness: Harness) -> None:
+    body = harness.code("code-1")
     with refusing("GenerateDataKey"), pytest.raises(Retryable, match="vault_unavailable"):
-        desk.turn(body)
+        harness.turn(body)
     with pytest.raises(Retryable, match="short_of_time"):
-        desk.turn(body, time_left_s=TIME_TO_EXCHANGE_S - 1)
-    assert not desk.kommo.calls
-    assert desk.turn(body).state == "connected"
+        harness.turn(body, time_left_s=TIME_TO_EXCHANGE_S - 1)
+    assert not harness.kommo.calls
+    assert harness.turn(body).state == "connected"
 
 
-def test_exchange_code_server_errors_are_retried_with_growing_waits(desk: Desk) -> None:
-    body = desk.code("code-1")
-    desk.kommo.before[TOKEN] = [(500, {}, "")] * 5
+def test_exchange_code_server_errors_are_retried_with_growing_waits(harness: Harness) -> None:
+    body = harness.code("code-1")
+    harness.kommo.before[TOKEN] = [(500, {}, "")] * 5
     waits = []
-    while wait_s := desk.wait(body):
+    while wait_s := harness.wait(body):
         waits.append(wait_s)
-        desk.time.advance(wait_s)
+        harness.time.advance(wait_s)
     assert len(waits) == 5
     assert waits == sorted(waits)
     assert 2 <= waits[0] <= 2.5
     assert sum(waits) < 120
-    assert desk.item("code-1")["state"] == "connected"
+    assert harness.item("code-1")["state"] == "connected"
 
 
-def test_exchange_code_waits_end_with_code_lifetime(desk: Desk) -> None:
-    body = desk.code("code-1")
-    desk.kommo.before[TOKEN] = [(500, {}, "")] * 1000
-    ends, last_sent = desk.time.now() + timedelta(minutes=20), None
-    while desk.item("code-1").get("state") != "failed":
-        sent = len(desk.kommo.calls)
-        wait_s = desk.wait(body)
-        if len(desk.kommo.calls) > sent:
-            last_sent = desk.time.now()
-        desk.time.advance(wait_s)
-    assert desk.item("code-1")["reason"] == "code_expired"
+def test_exchange_code_waits_end_with_code_lifetime(harness: Harness) -> None:
+    body = harness.code("code-1")
+    harness.kommo.before[TOKEN] = [(500, {}, "")] * 1000
+    ends, last_sent = harness.time.now() + timedelta(minutes=20), None
+    while harness.item("code-1").get("state") != "failed":
+        sent = len(harness.kommo.calls)
+        wait_s = harness.wait(body)
+        if len(harness.kommo.calls) > sent:
+            last_sent = harness.time.now()
+        harness.time.advance(wait_s)
+    assert harness.item("code-1")["reason"] == "code_expired"
     assert last_sent is not None
     assert timedelta(0) <= ends - last_sent <= timedelta(seconds=31)
-    assert 20 <= len(desk.kommo.calls) <= 60
+    assert 20 <= len(harness.kommo.calls) <= 60
 
 
 @pytest.mark.parametrize("path", [TOKEN, ACCOUNT, WEBHOOKS])
-def test_exchange_code_html_rate_block_waits_half_a_minute(desk: Desk, path: str) -> None:
-    body = desk.code("code-1")
-    desk.kommo.before[path] = [NGINX]
+def test_exchange_code_html_rate_block_waits_half_a_minute(harness: Harness, path: str) -> None:
+    body = harness.code("code-1")
+    harness.kommo.before[path] = [NGINX]
     with pytest.raises(Retryable, match="rate_blocked") as later:
-        desk.turn(body)
+        harness.turn(body)
     assert later.value.after_s is not None
     assert 30 <= later.value.after_s <= 38
-    assert desk.turn(body).state == "connected"
+    assert harness.turn(body).state == "connected"
 
 
-def test_exchange_code_lost_answer_fails_install_with_reconnect_url(desk: Desk) -> None:
+def test_exchange_code_lost_answer_fails_install_with_reconnect_url(harness: Harness) -> None:
     """Given a platform that accepted the code but whose answer was lost, then the customer is asked to connect again."""
-    body = desk.code("code-1")
-    desk.kommo.grants["code-1"] = 1
-    desk.kommo.before[TOKEN] = [requests.exceptions.ReadTimeout()]
+    body = harness.code("code-1")
+    harness.kommo.grants["code-1"] = 1
+    harness.kommo.before[TOKEN] = [requests.exceptions.ReadTimeout()]
     with pytest.raises(Retryable) as lost:
-        desk.turn(body)
+        harness.turn(body)
     assert lost.value.reason == "no_answer"
 
-    outcome = desk.turn(body)
+    outcome = harness.turn(body)
     assert (outcome.state, outcome.reason) == ("failed", "answer_lost")
-    ((kind, detail),) = fakes.events(desk.stack)
+    ((kind, detail),) = fakes.events(harness.stack)
     assert (kind, detail["reason"]) == ("install.failed", "answer_lost")
     assert detail["reconnect_url"] == "https://api.example.com/live/install/kommo/acme/start"
 
 
-def test_exchange_code_timeout_before_code_was_used_is_retried(desk: Desk) -> None:
-    body = desk.code("code-1")
-    desk.kommo.before[TOKEN] = [requests.exceptions.ReadTimeout(), requests.exceptions.ConnectTimeout()]
+def test_exchange_code_timeout_before_code_was_used_is_retried(harness: Harness) -> None:
+    body = harness.code("code-1")
+    harness.kommo.before[TOKEN] = [requests.exceptions.ReadTimeout(), requests.exceptions.ConnectTimeout()]
     for _ in range(2):
         with pytest.raises(Retryable):
-            desk.turn(body)
-    assert desk.turn(body).state == "connected"
+            harness.turn(body)
+    assert harness.turn(body).state == "connected"
 
 
 @pytest.mark.parametrize(
@@ -239,39 +239,41 @@ def test_exchange_code_timeout_before_code_was_used_is_retried(desk: Desk) -> No
         ("Something that Kommo never said before", "platform_refused"),
     ],
 )
-def test_exchange_code_final_refusal_fails_install_at_once(desk: Desk, hint: str, reason: str) -> None:
-    body = desk.code("code-1")
-    desk.kommo.before[TOKEN] = [(400, kommo_fake.PROBLEM, json.dumps({"hint": hint, "title": "Ошибка", "status": 400}))]
-    assert desk.turn(body).reason == reason
-    item = desk.item("code-1")
+def test_exchange_code_final_refusal_fails_install_at_once(harness: Harness, hint: str, reason: str) -> None:
+    body = harness.code("code-1")
+    harness.kommo.before[TOKEN] = [
+        (400, kommo_fake.PROBLEM, json.dumps({"hint": hint, "title": "Ошибка", "status": 400}))
+    ]
+    assert harness.turn(body).reason == reason
+    item = harness.item("code-1")
     assert (item["state"], item["reason"]) == ("failed", reason)
     assert len(item["detail"]) > 20
-    assert len(desk.kommo.calls) == 1
-    assert desk.turn(body).reason == reason
-    assert len(desk.kommo.calls) == 1
+    assert len(harness.kommo.calls) == 1
+    assert harness.turn(body).reason == reason
+    assert len(harness.kommo.calls) == 1
 
 
-def test_exchange_code_expired_is_not_sent(desk: Desk) -> None:
-    body = desk.code("code-1")
-    desk.time.advance(20 * 60)
-    assert desk.turn(body).reason == "code_expired"
-    assert not desk.kommo.calls
+def test_exchange_code_expired_is_not_sent(harness: Harness) -> None:
+    body = harness.code("code-1")
+    harness.time.advance(20 * 60)
+    assert harness.turn(body).reason == "code_expired"
+    assert not harness.kommo.calls
 
 
-def test_exchange_code_grant_of_another_account_is_refused_and_deleted(desk: Desk) -> None:
-    body = desk.code("code-1", "acme")
-    desk.kommo.codes["code-1"] = "elsewhere"
-    assert desk.turn(body).reason == "account_mismatch"
-    assert "connection" not in desk.item("code-1")
+def test_exchange_code_grant_of_another_account_is_refused_and_deleted(harness: Harness) -> None:
+    body = harness.code("code-1", "acme")
+    harness.kommo.codes["code-1"] = "elsewhere"
+    assert harness.turn(body).reason == "account_mismatch"
+    assert "connection" not in harness.item("code-1")
     assert Vault(PREFIX).read(f"{PREFIX}/grants/{read_message(body).id}") is None
 
 
-def test_exchange_code_reinstall_replaces_grant_under_new_generation(desk: Desk) -> None:
-    desk.turn(desk.code("code-1"))
-    first = desk.connection("code-1")
-    desk.time.advance(3600)
-    desk.turn(desk.code("code-2"))
-    second = desk.connection("code-2")
+def test_exchange_code_reinstall_replaces_grant_under_new_generation(harness: Harness) -> None:
+    harness.turn(harness.code("code-1"))
+    first = harness.connection("code-1")
+    harness.time.advance(3600)
+    harness.turn(harness.code("code-2"))
+    second = harness.connection("code-2")
 
     assert second["name"] == first["name"]
     assert second["created_at"] == first["created_at"]
@@ -281,86 +283,86 @@ def test_exchange_code_reinstall_replaces_grant_under_new_generation(desk: Desk)
     credentials = vault.read(second["secret_id"])
     assert credentials is not None
     assert credentials["access_token"].reveal() == "canary-access-code-2"
-    assert [url.rsplit("/", 1)[1] for url in desk.kommo.webhooks] == [credentials["webhook_key"].reveal()]
-    assert [detail["generation"] for _, detail in fakes.events(desk.stack)] == [1, 2]
+    assert [url.rsplit("/", 1)[1] for url in harness.kommo.webhooks] == [credentials["webhook_key"].reveal()]
+    assert [detail["generation"] for _, detail in fakes.events(harness.stack)] == [1, 2]
     # The new event address is open, and the previous one stays open for events in transit.
-    address = desk.stack.table.get(event_receiver.partition(second["name"]), event_receiver.SK) or {}
+    address = harness.stack.table.get(event_receiver.partition(second["name"]), event_receiver.SK) or {}
     keys = [event_receiver.read_key(text) for text in address["keys"]]
     assert keys[0] == event_receiver.Key(event_receiver.digest(credentials["webhook_key"].reveal()))
     [previous] = keys[1:]
-    assert 3_590 < previous.until - desk.time.now().timestamp() <= 3_600
+    assert 3_590 < previous.until - harness.time.now().timestamp() <= 3_600
     assert len(credentials["webhook_key"].reveal()) == 43
 
 
-def test_exchange_code_older_install_exchanged_later_does_not_replace_newer(desk: Desk) -> None:
-    early = desk.code("code-1")
-    desk.time.advance(10)
-    late = desk.code("code-2")
-    assert desk.turn(late).state == "connected"
-    assert desk.turn(early).state == "connected"
+def test_exchange_code_older_install_exchanged_later_does_not_replace_newer(harness: Harness) -> None:
+    early = harness.code("code-1")
+    harness.time.advance(10)
+    late = harness.code("code-2")
+    assert harness.turn(late).state == "connected"
+    assert harness.turn(early).state == "connected"
 
-    assert desk.connection("code-1") == desk.connection("code-2")
-    assert desk.connection("code-2")["generation"] == 1
-    credentials = Vault(PREFIX).read(desk.connection("code-2")["secret_id"])
+    assert harness.connection("code-1") == harness.connection("code-2")
+    assert harness.connection("code-2")["generation"] == 1
+    credentials = Vault(PREFIX).read(harness.connection("code-2")["secret_id"])
     assert credentials is not None
     assert credentials["access_token"].reveal() == "canary-access-code-2"
     assert Vault(PREFIX).read(f"{PREFIX}/grants/{read_message(early).id}") is None
 
 
-def test_exchange_code_webhook_address_is_stored_before_subscription(desk: Desk) -> None:
+def test_exchange_code_webhook_address_is_stored_before_subscription(harness: Harness) -> None:
     """Given a table that refuses the address, then nothing is subscribed, and the next attempt does both."""
-    body = desk.code("code-1")
+    body = harness.code("code-1")
     with patch.object(webhook_endpoints, "open_address", side_effect=Retryable("x", "y")):
-        assert desk.wait(body) > 0
-    assert desk.kommo.webhooks == set()
-    assert desk.turn(body).state == "connected"
-    assert len(desk.kommo.webhooks) == 1
+        assert harness.wait(body) > 0
+    assert harness.kommo.webhooks == set()
+    assert harness.turn(body).state == "connected"
+    assert len(harness.kommo.webhooks) == 1
 
 
-def test_exchange_code_webhooks_refused_connects_with_note(desk: Desk) -> None:
-    body = desk.code("code-1")
-    desk.kommo.before[WEBHOOKS] = [(402, kommo_fake.PROBLEM, "{}")]
-    assert desk.turn(body).state == "connected"
-    assert desk.connection("code-1")["notes"] == [
+def test_exchange_code_webhooks_refused_connects_with_note(harness: Harness) -> None:
+    body = harness.code("code-1")
+    harness.kommo.before[WEBHOOKS] = [(402, kommo_fake.PROBLEM, "{}")]
+    assert harness.turn(body).state == "connected"
+    assert harness.connection("code-1")["notes"] == [
         "Kommo refused the event webhooks with 402: they need a paid plan and an administrator"
     ]
 
 
-def test_exchange_code_client_deleted_fails_install(desk: Desk) -> None:
-    body = desk.code("code-1")
-    oauth_clients.delete(desk.stack.table, "kommo", "acme")
-    assert desk.turn(body).reason == "unknown_client"
-    assert not desk.kommo.calls
+def test_exchange_code_client_deleted_fails_install(harness: Harness) -> None:
+    body = harness.code("code-1")
+    oauth_clients.delete(harness.stack.table, "kommo", "acme")
+    assert harness.turn(body).reason == "unknown_client"
+    assert not harness.kommo.calls
 
 
-def test_exchange_code_client_secret_is_sent_only_to_token_endpoint(desk: Desk) -> None:
-    desk.turn(desk.code("code-1"))
-    carrying = [call.url for call in desk.kommo.calls if kommo_fake.CLIENT_SECRET in str(call.body)]
+def test_exchange_code_client_secret_is_sent_only_to_token_endpoint(harness: Harness) -> None:
+    harness.turn(harness.code("code-1"))
+    carrying = [call.url for call in harness.kommo.calls if kommo_fake.CLIENT_SECRET in str(call.body)]
     assert carrying == ["https://acme.kommo.com/oauth2/access_token"]
 
 
 @pytest.mark.parametrize(
     "host", ["evil.example", "kommo.com.evil.example", "127.0.0.1", "acme.kommo.com:8443", "a@acme.kommo.com"]
 )
-def test_exchange_code_message_with_foreign_host_sends_nothing(desk: Desk, host: str) -> None:
+def test_exchange_code_message_with_foreign_host_sends_nothing(harness: Harness, host: str) -> None:
     """Given a message that did not come from accept_install, then the worker refuses its host as well."""
-    body = json.dumps(json.loads(desk.code("code-1")) | {"account_host": host})
-    assert desk.turn(body).state == "failed"
-    assert not desk.kommo.calls
+    body = json.dumps(json.loads(harness.code("code-1")) | {"account_host": host})
+    assert harness.turn(body).state == "failed"
+    assert not harness.kommo.calls
 
 
-def test_exchange_code_event_bus_failure_is_retried_without_second_exchange(desk: Desk) -> None:
-    body = desk.code("code-1")
+def test_exchange_code_event_bus_failure_is_retried_without_second_exchange(harness: Harness) -> None:
+    body = harness.code("code-1")
     with refusing("PutEvents"), pytest.raises(Retryable, match="bus_unavailable"):
-        desk.turn(body)
-    assert desk.item("code-1")["state"] == "exchanging"
-    assert desk.turn(body).state == "connected"
-    assert desk.kommo.exchanges["code-1"] == 1
-    assert [kind for kind, _ in fakes.events(desk.stack)] == ["connection.ready"]
+        harness.turn(body)
+    assert harness.item("code-1")["state"] == "exchanging"
+    assert harness.turn(body).state == "connected"
+    assert harness.kommo.exchanges["code-1"] == 1
+    assert [kind for kind, _ in fakes.events(harness.stack)] == ["connection.ready"]
 
 
-def test_read_message_repr_holds_no_secret(desk: Desk) -> None:
-    install = read_message(desk.code("canary-code"))
+def test_read_message_repr_holds_no_secret(harness: Harness) -> None:
+    install = read_message(harness.code("canary-code"))
     assert "canary" not in repr(install)
     assert install.code.reveal() == "canary-code"
     assert str(Secret("canary")) == "***"

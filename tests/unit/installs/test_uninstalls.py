@@ -25,17 +25,17 @@ from tests.fakes.aws import functions
 from tests.fakes.aws.errors import refusing
 from tests.fakes.aws.moto_cloud import Cloud, cloud
 from tests.fakes.connections import installs as fakes
-from tests.fakes.connections.tokens import NAME, Desk
+from tests.fakes.connections.tokens import NAME, Harness
 from tests.fakes.platforms import kommo as kommo_fake
 from tests.fakes.virtual_time import VirtualClock
 
 WEBHOOK = f"https://api.example.com/live/events/kommo/{NAME}/canary-webhook-key"
 
 
-class Office(Desk):
+class UninstallHarness(Harness):
     def __init__(self, stack: Cloud, mock: responses.RequestsMock, time: VirtualClock) -> None:
         super().__init__(stack, mock, time)
-        self.door = functions.load("accept_uninstall", stack.environment)
+        self.accept_uninstall = functions.load("accept_uninstall", stack.environment)
         self.worker = functions.load("remove_connections", stack.environment)
         self.kommo.webhooks.add(WEBHOOK)
 
@@ -47,7 +47,7 @@ class Office(Desk):
         event["multiValueQueryStringParameters"] = {
             name: value if isinstance(value, list) else [value] for name, value in given.items() if value is not None
         }
-        answer: dict[str, Any] = self.door.handler(event, functions.Context(20))
+        answer: dict[str, Any] = self.accept_uninstall.handler(event, functions.Context(20))
         return answer
 
     def work(self) -> set[str]:
@@ -84,27 +84,27 @@ def sign(account_id: str, secret: str = kommo_fake.CLIENT_SECRET) -> str:
 
 
 @pytest.fixture
-def office() -> Iterator[Office]:
+def harness() -> Iterator[UninstallHarness]:
     time = VirtualClock()
     with (
         cloud() as stack,
         responses.RequestsMock(assert_all_requests_are_fired=False) as mock,
         time.installed(),
     ):
-        yield Office(stack, mock, time)
+        yield UninstallHarness(stack, mock, time)
 
 
-def test_remove_connections_account_without_access_is_removed(office: Office) -> None:
-    office.time.passed_s += 3600
-    office.kommo.revoked.add("acme")
-    assert office.hook()["statusCode"] == 200
-    assert office.work() == set()
-    assert (office.connection_now.state, office.connection_now.reason) == ("removed", "uninstalled")
-    assert office.vault.read(office.connection.secret_id) is None
-    assert [(kind, detail["connection"], detail["why"]) for kind, detail in fakes.events(office.stack)] == [
+def test_remove_connections_account_without_access_is_removed(harness: UninstallHarness) -> None:
+    harness.time.passed_s += 3600
+    harness.kommo.revoked.add("acme")
+    assert harness.hook()["statusCode"] == 200
+    assert harness.work() == set()
+    assert (harness.connection_now.state, harness.connection_now.reason) == ("removed", "uninstalled")
+    assert harness.vault.read(harness.connection.secret_id) is None
+    assert [(kind, detail["connection"], detail["why"]) for kind, detail in fakes.events(harness.stack)] == [
         ("connection.removed", NAME, "uninstalled")
     ]
-    assert not {"due_at", "due_pk", "announce"} & office.item.keys()
+    assert not {"due_at", "due_pk", "announce"} & harness.item.keys()
 
 
 @pytest.mark.parametrize(
@@ -124,196 +124,202 @@ def test_remove_connections_account_without_access_is_removed(office: Office) ->
     ],
 )
 def test_accept_uninstall_unsigned_hook_is_refused_and_not_queued(
-    office: Office, wrong: dict[str, Any], status: int
+    harness: UninstallHarness, wrong: dict[str, Any], status: int
 ) -> None:
-    answer = office.hook(**wrong)
+    answer = harness.hook(**wrong)
     assert answer["statusCode"] == status
     assert "canary" not in json.dumps(answer)
-    assert office.stack.receive("uninstalls") == []
+    assert harness.stack.receive("uninstalls") == []
 
 
-def forge(office: Office, number: int) -> int:
+def forge(harness: UninstallHarness, number: int) -> int:
     """Send a well-formed webhook without the secret; most have the right client id. Returns the status."""
     client = ("acme", "acme", "unknown", f"client-{number}")[number % 4]
     client_uuid = kommo_fake.CLIENT_ID if number % 3 else f"client-id-{number}"
     return int(
-        office.hook(client, account_id=str(number), client_uuid=client_uuid, signature=f"{number:064x}")["statusCode"]
+        harness.hook(client, account_id=str(number), client_uuid=client_uuid, signature=f"{number:064x}")["statusCode"]
     )
 
 
-def test_accept_uninstall_1000_forged_hooks_read_one_secret(office: Office) -> None:
+def test_accept_uninstall_1000_forged_hooks_read_one_secret(harness: UninstallHarness) -> None:
     """Given webhooks for many accounts and clients within a minute, then each secret is read once."""
     with patch.object(vault, "_call", wraps=vault._call) as calls:
         statuses = []
         for number in range(1_000):
-            statuses.append(forge(office, number))
-            office.time.passed_s += 0.009
+            statuses.append(forge(harness, number))
+            harness.time.passed_s += 0.009
     assert set(statuses) == {403, 404}
     assert [(call.args, call.kwargs["SecretId"]) for call in calls.call_args_list] == [
         (("get_secret_value",), "portaria/oauth-clients/kommo/acme")
     ]
-    assert office.stack.receive("uninstalls") == []
+    assert harness.stack.receive("uninstalls") == []
 
 
-def test_accept_uninstall_forged_hooks_for_an_hour_read_secret_six_times_a_minute(office: Office) -> None:
+def test_accept_uninstall_forged_hooks_for_an_hour_read_secret_six_times_a_minute(harness: UninstallHarness) -> None:
     with patch.object(vault, "_call", wraps=vault._call) as calls:
         for number in range(3_600):
-            office.hook(signature=f"{number:064x}")
-            office.time.passed_s += 1
+            harness.hook(signature=f"{number:064x}")
+            harness.time.passed_s += 1
     assert 1 <= calls.call_count <= 360
 
 
-def test_accept_uninstall_after_forged_hooks_signed_hook_is_accepted(office: Office) -> None:
+def test_accept_uninstall_after_forged_hooks_signed_hook_is_accepted(harness: UninstallHarness) -> None:
     for number in range(20):
-        forge(office, number)
-    assert office.hook()["statusCode"] == 200
-    assert len(office.stack.receive("uninstalls")) == 1
+        forge(harness, number)
+    assert harness.hook()["statusCode"] == 200
+    assert len(harness.stack.receive("uninstalls")) == 1
 
 
-def test_accept_uninstall_hook_signed_with_replaced_secret_is_accepted_after_recheck(office: Office) -> None:
+def test_accept_uninstall_hook_signed_with_replaced_secret_is_accepted_after_recheck(harness: UninstallHarness) -> None:
     """Given a process that has cached a client's old secret, when the new one signs, then the secret is read again."""
-    assert office.hook()["statusCode"] == 200
-    office.vault.replace(office.vault.client_secret_id("kommo", "acme"), {"client_secret": Secret("canary-new-secret")})
-    office.time.passed_s += disconnect_hooks.RECHECK_S
-    assert office.hook(signature=sign("1", "canary-new-secret"))["statusCode"] == 200
-    assert office.hook(signature=sign("1"))["statusCode"] == 403
-
-
-def test_accept_uninstall_newly_registered_client_is_found_after_recheck(office: Office) -> None:
-    assert office.hook("newer")["statusCode"] == 404
-    client = oauth_clients.get(office.table, "kommo", "acme")._replace(name="newer")
-    oauth_clients.put(office.table, client, new=True)
-    office.vault.create(
-        office.vault.client_secret_id("kommo", "newer"), {"client_secret": Secret(kommo_fake.CLIENT_SECRET)}
+    assert harness.hook()["statusCode"] == 200
+    harness.vault.replace(
+        harness.vault.client_secret_id("kommo", "acme"), {"client_secret": Secret("canary-new-secret")}
     )
-    office.time.passed_s += disconnect_hooks.RECHECK_S
-    assert office.hook("newer")["statusCode"] == 200
+    harness.time.passed_s += disconnect_hooks.RECHECK_S
+    assert harness.hook(signature=sign("1", "canary-new-secret"))["statusCode"] == 200
+    assert harness.hook(signature=sign("1"))["statusCode"] == 403
 
 
-def test_remove_connections_account_still_connected_is_checked_three_times_and_kept(office: Office) -> None:
-    office.hook()
-    delays = [delay for _ in range(3) for delay in office.work_on()]
+def test_accept_uninstall_newly_registered_client_is_found_after_recheck(harness: UninstallHarness) -> None:
+    assert harness.hook("newer")["statusCode"] == 404
+    client = oauth_clients.get(harness.table, "kommo", "acme")._replace(name="newer")
+    oauth_clients.put(harness.table, client, new=True)
+    harness.vault.create(
+        harness.vault.client_secret_id("kommo", "newer"), {"client_secret": Secret(kommo_fake.CLIENT_SECRET)}
+    )
+    harness.time.passed_s += disconnect_hooks.RECHECK_S
+    assert harness.hook("newer")["statusCode"] == 200
+
+
+def test_remove_connections_account_still_connected_is_checked_three_times_and_kept(harness: UninstallHarness) -> None:
+    harness.hook()
+    delays = [delay for _ in range(3) for delay in harness.work_on()]
     assert delays == [60, 600], "the platform is asked three times"
-    assert office.stack.receive("uninstalls") == []
-    assert office.connection_now.state == "connected"
-    assert office.vault.read(office.connection.secret_id) is not None
-    assert fakes.events(office.stack) == []
+    assert harness.stack.receive("uninstalls") == []
+    assert harness.connection_now.state == "connected"
+    assert harness.vault.read(harness.connection.secret_id) is not None
+    assert fakes.events(harness.stack) == []
 
 
-def test_remove_connections_account_disconnected_between_checks_is_removed(office: Office) -> None:
-    office.hook()
-    office.work_on()
-    office.time.passed_s += 3600
-    office.kommo.revoked.add("acme")
-    office.work_on()
-    assert office.connection_now.state == "removed"
+def test_remove_connections_account_disconnected_between_checks_is_removed(harness: UninstallHarness) -> None:
+    harness.hook()
+    harness.work_on()
+    harness.time.passed_s += 3600
+    harness.kommo.revoked.add("acme")
+    harness.work_on()
+    assert harness.connection_now.state == "removed"
 
 
-def test_remove_connections_lost_refresh_answer_is_removed_after_three_checks(office: Office) -> None:
+def test_remove_connections_lost_refresh_answer_is_removed_after_three_checks(harness: UninstallHarness) -> None:
     """Given a used token that is refused, then the connection is removed only if no other worker stores a new token."""
-    office.flag_answer_lost()
-    office.hook()
-    delays = [delay for _ in range(3) for delay in office.work_on()]
+    harness.flag_answer_lost()
+    harness.hook()
+    delays = [delay for _ in range(3) for delay in harness.work_on()]
     assert delays == [60, 600]
-    assert office.connection_now.state == "removed"
+    assert harness.connection_now.state == "removed"
 
 
-def test_remove_connections_reconnected_between_checks_is_kept(office: Office) -> None:
-    office.flag_answer_lost()
-    office.hook()
-    office.work_on()
-    office.table.update(
+def test_remove_connections_reconnected_between_checks_is_kept(harness: UninstallHarness) -> None:
+    harness.flag_answer_lost()
+    harness.hook()
+    harness.work_on()
+    harness.table.update(
         *connection_store.key(NAME),
         "SET #state = :connected, #reason = :none",
         names={"#state": "state", "#reason": "reason"},
         values={":connected": "connected", ":none": ""},
     )
     for _ in range(2):
-        office.work_on()
-    assert office.connection_now.state == "connected"
+        harness.work_on()
+    assert harness.connection_now.state == "connected"
 
 
 @pytest.mark.parametrize("status", [500, 429, 403])
-def test_remove_connections_platform_failure_is_retried_and_keeps_connection(office: Office, status: int) -> None:
-    office.kommo.before["/api/v4/account"] = [(status, {"Content-Type": "text/html"}, "<html>")]
-    office.hook()
-    assert len(office.work()) == 1
-    assert office.connection_now.state == "connected"
+def test_remove_connections_platform_failure_is_retried_and_keeps_connection(
+    harness: UninstallHarness, status: int
+) -> None:
+    harness.kommo.before["/api/v4/account"] = [(status, {"Content-Type": "text/html"}, "<html>")]
+    harness.hook()
+    assert len(harness.work()) == 1
+    assert harness.connection_now.state == "connected"
 
 
-def test_remove_connections_reinstalled_during_check_is_kept(office: Office) -> None:
-    office.time.passed_s += 3600
-    office.kommo.revoked.add("acme")
-    office.hook()
-    with patch.object(uninstall._Removal, "_still_connected", reinstalling(office)):
-        assert len(office.work()) == 1
-    assert office.connection_now.state == "connected"
-    assert office.connection_now.generation == 2
+def test_remove_connections_reinstalled_during_check_is_kept(harness: UninstallHarness) -> None:
+    harness.time.passed_s += 3600
+    harness.kommo.revoked.add("acme")
+    harness.hook()
+    with patch.object(uninstall._Removal, "_still_connected", reinstalling(harness)):
+        assert len(harness.work()) == 1
+    assert harness.connection_now.state == "connected"
+    assert harness.connection_now.generation == 2
 
 
-def reinstalling(office: Office) -> Any:
+def reinstalling(harness: UninstallHarness) -> Any:
     def still_connected(removal: Any, connection: Connection) -> bool:
-        office.table.update(*connection_store.key(NAME), "SET generation = :two", values={":two": 2})
+        harness.table.update(*connection_store.key(NAME), "SET generation = :two", values={":two": 2})
         return False
 
     return still_connected
 
 
-def test_remove_connections_unknown_account_is_consumed(office: Office) -> None:
-    office.hook(account_id="99")
-    assert office.work() == set()
+def test_remove_connections_unknown_account_is_consumed(harness: UninstallHarness) -> None:
+    harness.hook(account_id="99")
+    assert harness.work() == set()
 
 
-def test_remove_connections_vault_failure_is_completed_by_redelivery(office: Office) -> None:
-    office.time.passed_s += 3600
-    office.kommo.revoked.add("acme")
-    office.hook()
-    (body,) = office.stack.receive("uninstalls")
-    queues.send(office.stack.environment["UNINSTALLS_QUEUE_URL"], [body])
+def test_remove_connections_vault_failure_is_completed_by_redelivery(harness: UninstallHarness) -> None:
+    harness.time.passed_s += 3600
+    harness.kommo.revoked.add("acme")
+    harness.hook()
+    (body,) = harness.stack.receive("uninstalls")
+    queues.send(harness.stack.environment["UNINSTALLS_QUEUE_URL"], [body])
     with refusing("DeleteSecret"):
-        assert office.work() == {body}
-    assert office.connection_now.state == "removed"
-    queues.send(office.stack.environment["UNINSTALLS_QUEUE_URL"], [body])
-    assert office.work() == set()
-    assert office.vault.read(office.connection.secret_id) is None
-    assert len(fakes.events(office.stack)) == 1
+        assert harness.work() == {body}
+    assert harness.connection_now.state == "removed"
+    queues.send(harness.stack.environment["UNINSTALLS_QUEUE_URL"], [body])
+    assert harness.work() == set()
+    assert harness.vault.read(harness.connection.secret_id) is None
+    assert len(fakes.events(harness.stack)) == 1
 
 
 @pytest.mark.parametrize("why", ["uninstalled", "deleted"])
-def test_remove_connections_closes_event_address_and_keeps_that_of_later_grant(office: Office, why: str) -> None:
+def test_remove_connections_closes_event_address_and_keeps_that_of_later_grant(
+    harness: UninstallHarness, why: str
+) -> None:
     pk, sk = event_receiver.partition(NAME), event_receiver.SK
-    webhook_endpoints.open_address(office.table, office.connection_now, Secret("canary-webhook-key"))
+    webhook_endpoints.open_address(harness.table, harness.connection_now, Secret("canary-webhook-key"))
     if why == "deleted":
-        uninstall.delete(office.table, office.stack.url("uninstalls"), office.connection_now)
+        uninstall.delete(harness.table, harness.stack.url("uninstalls"), harness.connection_now)
     else:
-        office.kommo.revoked.add("acme")
-        office.hook()
+        harness.kommo.revoked.add("acme")
+        harness.hook()
     # A reinstall opens its own event address just before the removal.
-    removed = office.connection_now
+    removed = harness.connection_now
     later = with_changes(removed, granted_at="2999-01-01T00:00:00.000Z")
-    assert office.work() == set()
-    assert (office.table.get(pk, sk) or {})["keys"] == []
-    webhook_endpoints.open_address(office.table, later, Secret("canary-later-key"))
-    webhook_endpoints.close_address(office.table, removed)
-    assert len((office.table.get(pk, sk) or {})["keys"]) == 1
+    assert harness.work() == set()
+    assert (harness.table.get(pk, sk) or {})["keys"] == []
+    webhook_endpoints.open_address(harness.table, later, Secret("canary-later-key"))
+    webhook_endpoints.close_address(harness.table, removed)
+    assert len((harness.table.get(pk, sk) or {})["keys"]) == 1
 
 
-def test_remove_connections_deleted_connection_unsubscribes_webhooks(office: Office) -> None:
-    uninstall.delete(office.table, office.stack.environment["UNINSTALLS_QUEUE_URL"], office.connection)
-    assert office.connection_now.state == "removed"
-    assert office.work() == set()
-    assert office.kommo.webhooks == set()
-    assert office.vault.read(office.connection.secret_id) is None
-    assert [detail["why"] for _, detail in fakes.events(office.stack)] == ["deleted"]
+def test_remove_connections_deleted_connection_unsubscribes_webhooks(harness: UninstallHarness) -> None:
+    uninstall.delete(harness.table, harness.stack.environment["UNINSTALLS_QUEUE_URL"], harness.connection)
+    assert harness.connection_now.state == "removed"
+    assert harness.work() == set()
+    assert harness.kommo.webhooks == set()
+    assert harness.vault.read(harness.connection.secret_id) is None
+    assert [detail["why"] for _, detail in fakes.events(harness.stack)] == ["deleted"]
 
 
-def test_remove_connections_name_reused_keeps_new_credentials(office: Office) -> None:
-    uninstall.delete(office.table, office.stack.environment["UNINSTALLS_QUEUE_URL"], office.connection)
-    again = office.add(
+def test_remove_connections_name_reused_keeps_new_credentials(harness: UninstallHarness) -> None:
+    uninstall.delete(harness.table, harness.stack.environment["UNINSTALLS_QUEUE_URL"], harness.connection)
+    again = harness.add(
         Connection(NAME, "kommo", "oauth2", "acme.kommo.com", "connected", 1, "portaria/grants/again", client="acme"),
-        office.stored(),
+        harness.stored(),
     )
-    office.work()
-    assert office.connection_now.state == "connected"
-    assert office.vault.read(again.secret_id) is not None
-    assert office.vault.read(office.connection.secret_id) is None
+    harness.work()
+    assert harness.connection_now.state == "connected"
+    assert harness.vault.read(again.secret_id) is not None
+    assert harness.vault.read(harness.connection.secret_id) is None

@@ -64,7 +64,7 @@ def adobe() -> Iterator[responses.RequestsMock]:
         yield mock
 
 
-class Door:
+class Harness:
     """The registered endpoint."""
 
     def __init__(self, cloud: Cloud, client_id: str = CLIENT_ID) -> None:
@@ -90,36 +90,38 @@ class Door:
 
 
 @pytest.fixture
-def door(stack: Cloud) -> Door:
+def harness(stack: Cloud) -> Harness:
     receipts.open_receipt(
         stack.table, RECEIPT, destination="marketo-main", object="persons", routes=["people"], count=10, size=100,
         keys=["kommo-acme/1"], requests=[],
     )  # fmt: skip
     receipts.accept(stack.table, RECEIPT, "r-1")
-    return Door(stack)
+    return Harness(stack)
 
 
 class TestRegistration:
-    def challenge(self, door: Door, **query: list[str]) -> tuple[int, str]:
-        return door.call("GET", None, {}, multiValueQueryStringParameters=query or None)
+    def challenge(self, harness: Harness, **query: list[str]) -> tuple[int, str]:
+        return harness.call("GET", None, {}, multiValueQueryStringParameters=query or None)
 
-    def test_track_receipts_challenge_is_echoed(self, door: Door) -> None:
-        assert self.challenge(door, challenge=["8ec8d794-e0ab-42df-9017-e3dada8e84f7"]) == (
+    def test_track_receipts_challenge_is_echoed(self, harness: Harness) -> None:
+        assert self.challenge(harness, challenge=["8ec8d794-e0ab-42df-9017-e3dada8e84f7"]) == (
             200,
             "8ec8d794-e0ab-42df-9017-e3dada8e84f7",
         )
 
     @pytest.mark.parametrize("challenge", [[], [""], ["a", "b"], ["<script>"], ["a b"], ["x" * 201], ["a\nb"]])
-    def test_track_receipts_invalid_challenge_is_refused_and_not_echoed(self, door: Door, challenge: list[str]) -> None:
-        status, text = self.challenge(door, challenge=challenge)
+    def test_track_receipts_invalid_challenge_is_refused_and_not_echoed(
+        self, harness: Harness, challenge: list[str]
+    ) -> None:
+        status, text = self.challenge(harness, challenge=challenge)
         assert status == 400
         assert "<" not in text
 
     def test_track_receipts_validation_url_is_called_without_signature(
-        self, door: Door, adobe: responses.RequestsMock
+        self, harness: Harness, adobe: responses.RequestsMock
     ) -> None:
         adobe.get(VALIDATE, json={"ok": True})
-        assert door.deliver({"validationUrl": VALIDATE}, {})[0] == 200
+        assert harness.deliver({"validationUrl": VALIDATE}, {})[0] == 200
         assert [call.request.url for call in adobe.calls] == [VALIDATE]
 
     @pytest.mark.parametrize(
@@ -139,56 +141,62 @@ class TestRegistration:
         ],
     )
     def test_track_receipts_foreign_validation_url_is_refused_without_request(
-        self, door: Door, adobe: responses.RequestsMock, url: Any
+        self, harness: Harness, adobe: responses.RequestsMock, url: Any
     ) -> None:
-        assert door.deliver({"validationUrl": url}, {})[0] == 400
+        assert harness.deliver({"validationUrl": url}, {})[0] == 400
         assert len(adobe.calls) == 0
 
     def test_track_receipts_unsigned_validations_do_not_block_key_fetches(
-        self, door: Door, adobe: responses.RequestsMock
+        self, harness: Harness, adobe: responses.RequestsMock
     ) -> None:
         adobe.get("https://csm.adobe.io/csm/registrations/validate")
         validations = [
-            door.deliver({"validationUrl": VALIDATE}, {})[0] for _ in range(delivery_reports.MAX_FETCHES + 1)
+            harness.deliver({"validationUrl": VALIDATE}, {})[0] for _ in range(delivery_reports.MAX_FETCHES + 1)
         ]
         assert validations[-1] == 503
-        assert door.deliver([results("e-1", request())])[0] == 200
+        assert harness.deliver([results("e-1", request())])[0] == 200
 
-    def test_track_receipts_failed_validation_call_answers_503(self, door: Door, adobe: responses.RequestsMock) -> None:
+    def test_track_receipts_failed_validation_call_answers_503(
+        self, harness: Harness, adobe: responses.RequestsMock
+    ) -> None:
         adobe.get(VALIDATE, status=500)
-        assert door.deliver({"validationUrl": VALIDATE}, {})[0] == 503
+        assert harness.deliver({"validationUrl": VALIDATE}, {})[0] == 503
 
-    def test_track_receipts_validation_calls_are_rate_limited(self, door: Door, adobe: responses.RequestsMock) -> None:
+    def test_track_receipts_validation_calls_are_rate_limited(
+        self, harness: Harness, adobe: responses.RequestsMock
+    ) -> None:
         adobe.get(VALIDATE)
-        statuses = [door.deliver({"validationUrl": VALIDATE}, {})[0] for _ in range(delivery_reports.MAX_FETCHES + 5)]
+        statuses = [
+            harness.deliver({"validationUrl": VALIDATE}, {})[0] for _ in range(delivery_reports.MAX_FETCHES + 5)
+        ]
         assert statuses.count(200) == len(adobe.calls) == delivery_reports.MAX_FETCHES
         assert statuses[-5:] == [503] * 5
 
 
 class TestUnconfiguredClient:
     def test_track_receipts_without_client_id_is_not_found(self, stack: Cloud, adobe: responses.RequestsMock) -> None:
-        door = Door(stack, delivery_reports.NONE_SET)
-        assert door.deliver(results())[0] == 404
-        assert door.deliver(results(recipientclientid=delivery_reports.NONE_SET))[0] == 404
-        assert door.deliver({"validationUrl": VALIDATE}, {})[0] == 404
+        harness = Harness(stack, delivery_reports.NONE_SET)
+        assert harness.deliver(results())[0] == 404
+        assert harness.deliver(results(recipientclientid=delivery_reports.NONE_SET))[0] == 404
+        assert harness.deliver({"validationUrl": VALIDATE}, {})[0] == 404
         query = {"multiValueQueryStringParameters": {"challenge": ["x"]}}
-        assert door.call("GET", None, {}, **query)[0] == 404
+        assert harness.call("GET", None, {}, **query)[0] == 404
         assert len(adobe.calls) == 0
 
     @pytest.mark.parametrize("platform", ["kommo", "nobody", "../marketo", ""])
-    def test_track_receipts_other_platform_is_not_found(self, door: Door, platform: str) -> None:
-        assert door.deliver(results(), pathParameters={"platform": platform})[0] == 404
+    def test_track_receipts_other_platform_is_not_found(self, harness: Harness, platform: str) -> None:
+        assert harness.deliver(results(), pathParameters={"platform": platform})[0] == 404
 
 
 class TestSignatures:
     def test_track_receipts_one_of_two_valid_signatures_is_accepted(
-        self, door: Door, adobe: responses.RequestsMock
+        self, harness: Harness, adobe: responses.RequestsMock
     ) -> None:
         body = json.dumps(results())
         forged = signed(body, 1, by=private_key(2))
-        assert door.deliver(body, {**forged, **signed(body, 2)})[0] == 200
-        assert door.deliver(body, signed(body, 2))[0] == 200
-        assert door.deliver(body, {**signed(body, 1), **signed(body, 2, by=private_key(2))})[0] == 200
+        assert harness.deliver(body, {**forged, **signed(body, 2)})[0] == 200
+        assert harness.deliver(body, signed(body, 2))[0] == 200
+        assert harness.deliver(body, {**signed(body, 1), **signed(body, 2, by=private_key(2))})[0] == 200
 
     @pytest.mark.parametrize(
         "path",
@@ -208,36 +216,36 @@ class TestSignatures:
         ],
     )
     def test_track_receipts_forged_key_path_is_refused_without_request(
-        self, door: Door, adobe: responses.RequestsMock, path: str
+        self, harness: Harness, adobe: responses.RequestsMock, path: str
     ) -> None:
         adobe.get("https://static.adobeioevents.com.evil.example/x", body=pem(private_key(2)))
         body = json.dumps(results())
-        assert door.deliver(body, signed(body, path=path, by=private_key(2)))[0] == 401
+        assert harness.deliver(body, signed(body, path=path, by=private_key(2)))[0] == 401
         assert len(adobe.calls) == 0
-        assert door.state()[0] == "accepted"
+        assert harness.state()[0] == "accepted"
 
     def test_track_receipts_changed_body_or_signature_is_refused(
-        self, door: Door, adobe: responses.RequestsMock
+        self, harness: Harness, adobe: responses.RequestsMock
     ) -> None:
         body = json.dumps(results())
-        assert door.deliver(body + " ", signed(body))[0] == 401
-        assert door.deliver(body, {})[0] == 401
-        assert door.deliver(body, {**signed(body), "x-adobe-digital-signature-1": "no base64!"})[0] == 401
-        assert door.state()[0] == "accepted"
+        assert harness.deliver(body + " ", signed(body))[0] == 401
+        assert harness.deliver(body, {})[0] == 401
+        assert harness.deliver(body, {**signed(body), "x-adobe-digital-signature-1": "no base64!"})[0] == 401
+        assert harness.state()[0] == "accepted"
 
     def test_track_receipts_repeated_signature_header_is_refused(
-        self, door: Door, adobe: responses.RequestsMock
+        self, harness: Harness, adobe: responses.RequestsMock
     ) -> None:
         body = json.dumps(results())
         headers = {name: [value, value] for name, value in signed(body).items()}
-        assert door.deliver(body, {}, multiValueHeaders=headers)[0] == 401
+        assert harness.deliver(body, {}, multiValueHeaders=headers)[0] == 401
 
     def test_track_receipts_signature_covers_bytes_of_base64_body(
-        self, door: Door, adobe: responses.RequestsMock
+        self, harness: Harness, adobe: responses.RequestsMock
     ) -> None:
         body = json.dumps(results("e-ção"), ensure_ascii=False, indent=1)
         encoded = base64.b64encode(body.encode()).decode()
-        assert door.deliver(encoded, signed(body), isBase64Encoded=True)[0] == 200
+        assert harness.deliver(encoded, signed(body), isBase64Encoded=True)[0] == 200
 
     @pytest.mark.parametrize(
         ("answer", "status"),
@@ -253,73 +261,75 @@ class TestSignatures:
         ],
     )
     def test_track_receipts_key_unavailable_is_retryable_or_refused(
-        self, door: Door, answer: dict[str, Any], status: int
+        self, harness: Harness, answer: dict[str, Any], status: int
     ) -> None:
         """The endpoint asks for another delivery of what may succeed later: any other answer would lose the event."""
         with responses.RequestsMock() as mock:
             mock.get(KEYS + KEY_PATH, **answer)
-            assert door.deliver(results())[0] == status
-        assert door.state()[0] == "accepted"
+            assert harness.deliver(results())[0] == status
+        assert harness.state()[0] == "accepted"
 
-    def test_track_receipts_short_key_is_refused(self, door: Door) -> None:
+    def test_track_receipts_short_key_is_refused(self, harness: Harness) -> None:
         short = private_key(3, 1024)
         body = json.dumps(results())
         with responses.RequestsMock() as mock:
             mock.get(KEYS + KEY_PATH, body=pem(short))
-            assert door.deliver(body, signed(body, by=short))[0] == 401
+            assert harness.deliver(body, signed(body, by=short))[0] == 401
 
     def test_track_receipts_key_is_fetched_once_a_day(
-        self, door: Door, adobe: responses.RequestsMock, monkeypatch: pytest.MonkeyPatch
+        self, harness: Harness, adobe: responses.RequestsMock, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         for number in range(3):
-            assert door.deliver(results(f"e-{number}"))[0] == 200
+            assert harness.deliver(results(f"e-{number}"))[0] == 200
         assert len(adobe.calls) == 1
         later = clock.now() + timedelta(hours=24, seconds=1)
         monkeypatch.setattr(clock, "now", lambda: later)
-        assert door.deliver(results("e-9"))[0] == 200
+        assert harness.deliver(results("e-9"))[0] == 200
         assert len(adobe.calls) == 2
 
     def test_track_receipts_withdrawn_key_is_refused_after_a_day(
-        self, door: Door, adobe: responses.RequestsMock, monkeypatch: pytest.MonkeyPatch
+        self, harness: Harness, adobe: responses.RequestsMock, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        assert door.deliver(results())[0] == 200
+        assert harness.deliver(results())[0] == 200
         adobe.replace(responses.GET, KEYS + KEY_PATH, status=404)
-        assert door.deliver(results("e-2"))[0] == 200
+        assert harness.deliver(results("e-2"))[0] == 200
         later = clock.now() + timedelta(hours=24, seconds=1)
         monkeypatch.setattr(clock, "now", lambda: later)
-        assert door.deliver(results("e-3"))[0] == 401
+        assert harness.deliver(results("e-3"))[0] == 401
 
-    def test_track_receipts_key_cache_is_limited(self, door: Door, adobe: responses.RequestsMock) -> None:
+    def test_track_receipts_key_cache_is_limited(self, harness: Harness, adobe: responses.RequestsMock) -> None:
         for number in range(delivery_reports.MAX_KEYS + 3):
             path = f"/prod/keys/pub-key-{number}.pem"
             adobe.get(KEYS + path, body=pem(private_key()))
             body = json.dumps(results(f"e-{number}"))
-            assert door.deliver(body, signed(body, path=path))[0] == 200
+            assert harness.deliver(body, signed(body, path=path))[0] == 200
         assert len(delivery_reports._keys) == delivery_reports.MAX_KEYS
 
 
 class TestRecipient:
     @pytest.mark.parametrize("shape", [lambda event: event, wrapped])
     def test_track_receipts_event_of_another_client_is_refused_without_key_fetch(
-        self, door: Door, adobe: responses.RequestsMock, shape: Any
+        self, harness: Harness, adobe: responses.RequestsMock, shape: Any
     ) -> None:
-        assert door.deliver([shape(results()), shape(results("e-2", recipientclientid="another"))])[0] == 403
+        assert harness.deliver([shape(results()), shape(results("e-2", recipientclientid="another"))])[0] == 403
         assert len(adobe.calls) == 0
-        assert door.state()[0] == "accepted"
+        assert harness.state()[0] == "accepted"
 
-    def test_track_receipts_event_without_client_id_is_refused(self, door: Door, adobe: responses.RequestsMock) -> None:
+    def test_track_receipts_event_without_client_id_is_refused(
+        self, harness: Harness, adobe: responses.RequestsMock
+    ) -> None:
         """The header is not signed: otherwise an event that was signed for another recipient would pass for ours."""
         event = results()
         del event["recipientclientid"]
         body = json.dumps(event)
-        assert door.deliver(body, {**signed(body), "recipientclientid": CLIENT_ID})[0] == 403
+        assert harness.deliver(body, {**signed(body), "recipientclientid": CLIENT_ID})[0] == 403
 
     def test_track_receipts_client_id_header_that_differs_is_refused(
-        self, door: Door, adobe: responses.RequestsMock
+        self, harness: Harness, adobe: responses.RequestsMock
     ) -> None:
         body = json.dumps(results())
-        assert door.deliver(body, {**signed(body), "RecipientClientId": "another"})[0] == 403
-        assert door.deliver(body, {**signed(body), "RecipientClientId": CLIENT_ID})[0] == 200
+        assert harness.deliver(body, {**signed(body), "RecipientClientId": "another"})[0] == 403
+        assert harness.deliver(body, {**signed(body), "RecipientClientId": CLIENT_ID})[0] == 200
 
 
 @pytest.mark.usefixtures("adobe")
@@ -327,56 +337,58 @@ class TestResults:
     @pytest.mark.parametrize(
         "shape", [lambda event: event, lambda event: [event], wrapped, lambda event: [wrapped(event)]]
     )
-    def test_track_receipts_both_event_forms_are_applied(self, door: Door, shape: Any) -> None:
-        assert door.deliver(shape(results())) == (200, "stored\n")
-        assert door.state() == ("applied", 10, {})
+    def test_track_receipts_both_event_forms_are_applied(self, harness: Harness, shape: Any) -> None:
+        assert harness.deliver(shape(results())) == (200, "stored\n")
+        assert harness.state() == ("applied", 10, {})
 
-    def test_track_receipts_duplicate_event_is_counted_once(self, door: Door) -> None:
+    def test_track_receipts_duplicate_event_is_counted_once(self, harness: Harness) -> None:
         event = results("e-1", request(created=5))
-        assert door.deliver([event, wrapped(event), event])[0] == 200
-        assert door.deliver(event)[0] == 200
-        assert door.state() == ("accepted", 5, {})
+        assert harness.deliver([event, wrapped(event), event])[0] == 200
+        assert harness.deliver(event)[0] == 200
+        assert harness.state() == ("accepted", 5, {})
 
-    def test_track_receipts_unordered_events_of_one_request_are_added(self, door: Door) -> None:
-        assert door.deliver([results("e-2", request(created=4, failed={"503": 1}))])[0] == 200
+    def test_track_receipts_unordered_events_of_one_request_are_added(self, harness: Harness) -> None:
+        assert harness.deliver([results("e-2", request(created=4, failed={"503": 1}))])[0] == 200
         assert (
-            door.deliver([results("e-1", request(created=3)), results("e-3", request(created=1, failed={"404": 1}))])[0]
+            harness.deliver(
+                [results("e-1", request(created=3)), results("e-3", request(created=1, failed={"404": 1}))]
+            )[0]
             == 200
         )
-        assert door.state() == ("failed", 8, {"404": 1, "503": 1})
+        assert harness.state() == ("failed", 8, {"404": 1, "503": 1})
 
-    def test_track_receipts_request_named_twice_in_one_event_is_added(self, door: Door) -> None:
+    def test_track_receipts_request_named_twice_in_one_event_is_added(self, harness: Harness) -> None:
         parts = [request(created=4, failed={"503": 1}), request(created=3, failed={"503": 1, "7": 1})]
-        assert door.deliver(results("e-1", *parts))[0] == 200
-        assert door.state() == ("failed", 7, {"503": 2, "7": 1})
+        assert harness.deliver(results("e-1", *parts))[0] == 200
+        assert harness.state() == ("failed", 7, {"503": 2, "7": 1})
 
-    def test_track_receipts_updated_records_count_as_applied(self, door: Door) -> None:
+    def test_track_receipts_updated_records_count_as_applied(self, harness: Harness) -> None:
         records = {"received": 10, "created": 4, "updated": 6}
-        assert door.deliver(results("e-1", request(records=records)))[0] == 200
-        assert door.state() == ("applied", 10, {})
+        assert harness.deliver(results("e-1", request(records=records)))[0] == 200
+        assert harness.state() == ("applied", 10, {})
 
     def test_track_receipts_event_of_another_subscription_is_not_stored(
-        self, door: Door, capsys: pytest.CaptureFixture[str]
+        self, harness: Harness, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        assert door.deliver([results(munchkin="999-XYZ-999"), results("e-2", munchkin="123-abc-456")])[0] == 200
-        assert door.state() == ("applied", 10, {})
+        assert harness.deliver([results(munchkin="999-XYZ-999"), results("e-2", munchkin="123-abc-456")])[0] == 200
+        assert harness.state() == ("applied", 10, {})
         printed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
         assert {line["RequestsReported"][0] for line in printed if "RequestsReported" in line} == {1.0}
-        assert not list(door.table.query_all("REPORT#999-XYZ-999#r-1"))
+        assert not list(harness.table.query_all("REPORT#999-XYZ-999#r-1"))
 
     def test_track_receipts_status_and_metrics_events_emit_metrics_only(
-        self, door: Door, capsys: pytest.CaptureFixture[str]
+        self, harness: Harness, capsys: pytest.CaptureFixture[str]
     ) -> None:
         status = results("e-1", type=f"{TYPE}status", data={"munchkinId": MUNCHKIN, "quota": 9_000_000})
         lower = results("e-2", type=f"{TYPE}status", data={"munchkinId": MUNCHKIN, "quota": 8_000_000})
         foreign = results("e-3", type=f"{TYPE}status", data={"munchkinId": "999-XYZ-999", "quota": 1})
         metrics = results("e-4", type=f"{TYPE}metrics", data={"munchkinId": MUNCHKIN, "requests": {"received": 1}})
-        assert door.deliver([status, lower, foreign, metrics])[0] == 200
-        assert door.state()[0] == "accepted"
+        assert harness.deliver([status, lower, foreign, metrics])[0] == 200
+        assert harness.state()[0] == "accepted"
         printed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
         assert [line["QuotaRemaining"] for line in printed if "QuotaRemaining" in line] == [[8_000_000.0]]
 
-    def test_track_receipts_unreadable_events_do_not_block_others(self, door: Door) -> None:
+    def test_track_receipts_unreadable_events_do_not_block_others(self, harness: Harness) -> None:
         odd: list[Any] = [
             None, 7, {"requestId": 7}, {"requestId": "x y", "records": {}}, {"requestId": "r-2"},
             request("r-3", created=-5, failed=[1]), request("r-4", created="many", failed={"a b": 1, "c" * 99: 2}),
@@ -387,27 +399,27 @@ class TestResults:
             results("e-7", data={"munchkinId": MUNCHKIN, "requests": 9}),
             results("e-8", time=17),
         ]  # fmt: skip
-        assert door.deliver([*strange, results("e-1", *odd, request())])[0] == 200
-        assert door.state()[0] in ("applied", "failed")
-        (other,) = door.table.query_all(f"REPORT#{MUNCHKIN}#r-4")
+        assert harness.deliver([*strange, results("e-1", *odd, request())])[0] == 200
+        assert harness.state()[0] in ("applied", "failed")
+        (other,) = harness.table.query_all(f"REPORT#{MUNCHKIN}#r-4")
         assert other["failed#other"] == 3
 
-    def test_track_receipts_large_delivery_is_stored_completely(self, door: Door) -> None:
-        assert door.deliver(results("e-1", *(request(f"r-{number}") for number in range(60))))[0] == 200
+    def test_track_receipts_large_delivery_is_stored_completely(self, harness: Harness) -> None:
+        assert harness.deliver(results("e-1", *(request(f"r-{number}") for number in range(60))))[0] == 200
         for number in range(60):
-            assert list(door.table.query_all(f"REPORT#{MUNCHKIN}#r-{number}"))
+            assert list(harness.table.query_all(f"REPORT#{MUNCHKIN}#r-{number}"))
 
     @pytest.mark.parametrize("content", ["", "{", "7", "[]", "[7]", "null", "[" * 100_000, [results()] * 101])
-    def test_track_receipts_invalid_delivery_is_refused(self, door: Door, content: Any) -> None:
-        assert door.deliver(content)[0] == 400
+    def test_track_receipts_invalid_delivery_is_refused(self, harness: Harness, content: Any) -> None:
+        assert harness.deliver(content)[0] == 400
 
-    def test_track_receipts_body_over_2_megabytes_is_refused(self, door: Door) -> None:
+    def test_track_receipts_body_over_2_megabytes_is_refused(self, harness: Harness) -> None:
         event = json.dumps(results())
-        assert door.deliver(event + " " * (2_000_000 - len(event)))[0] == 200
-        assert door.deliver(event + " " * (2_000_001 - len(event)))[0] == 413
+        assert harness.deliver(event + " " * (2_000_000 - len(event)))[0] == 200
+        assert harness.deliver(event + " " * (2_000_001 - len(event)))[0] == 413
 
     def test_track_receipts_storage_failure_is_completed_by_redelivery_and_counted_once(
-        self, door: Door, monkeypatch: pytest.MonkeyPatch
+        self, harness: Harness, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Given a half stored delivery when storage fails, then the next delivery completes it, and nothing counts twice."""
         update, left = Table.update, [1]
@@ -420,11 +432,11 @@ class TestResults:
 
         events = [results("e-1", request(created=4)), results("e-2", request(created=6))]
         monkeypatch.setattr(Table, "update", failing)
-        assert door.deliver(events)[0] == 503
+        assert harness.deliver(events)[0] == 503
         monkeypatch.undo()
-        assert door.state()[:2] == ("accepted", 4)
-        assert door.deliver(events)[0] == 200
-        assert door.state()[:2] == ("applied", 10)
+        assert harness.state()[:2] == ("accepted", 4)
+        assert harness.deliver(events)[0] == 200
+        assert harness.state()[:2] == ("applied", 10)
 
 
 @pytest.mark.parametrize("name", ["challenge", "validation", "batch"])
@@ -432,7 +444,7 @@ def test_track_receipts_sample_event_is_answered(stack: Cloud, adobe: responses.
     adobe.get("https://csm.adobe.io/csm/registrations/validate")
     event = functions.sample("track_receipts", name)
     expected = {"challenge": 200, "validation": 200, "batch": 401}[name]
-    module = Door(stack).module
+    module = Harness(stack).module
     assert module.handler(event, functions.Context())["statusCode"] == expected
 
 

@@ -21,7 +21,7 @@ from tests.fakes.aws.moto_cloud import Cloud, cloud
 from tests.fakes.records.contacts import ROUTE, SOURCE, Listing, contact, set_up
 
 
-class Desk:
+class Harness:
     def __init__(self, stack: Cloud, mock: responses.RequestsMock) -> None:
         self.stack = stack
         self.listing = Listing(mock, [contact(number) for number in range(1, 6)], page_size=2)
@@ -45,23 +45,23 @@ class Desk:
 
 
 @pytest.fixture
-def desk() -> Iterator[Desk]:
+def harness() -> Iterator[Harness]:
     cache.PROCESS_CACHE.clear()
     with (
         cloud() as stack,
         responses.RequestsMock(assert_all_requests_are_fired=False) as mock,
         patch.object(RateLimiter, "wait"),
     ):
-        yield Desk(stack, mock)
+        yield Harness(stack, mock)
 
 
 def test_backfill_records_sample_events_start_and_finish_a_backfill(
-    desk: Desk, capsys: pytest.CaptureFixture[str]
+    harness: Harness, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert desk.handle(functions.sample("backfill_records", "connection_ready")) == set()
-    assert len(desk.stack.receive("backfills")) == 1
-    assert desk.handle(functions.sample("backfill_records", "next_pages")) == set()
-    assert (desk.stack.table.get(*backfill.key(SOURCE, ROUTE, 1)) or {})["state"] == "done"
+    assert harness.handle(functions.sample("backfill_records", "connection_ready")) == set()
+    assert len(harness.stack.receive("backfills")) == 1
+    assert harness.handle(functions.sample("backfill_records", "next_pages")) == set()
+    assert (harness.stack.table.get(*backfill.key(SOURCE, ROUTE, 1)) or {})["state"] == "done"
     metrics = capsys.readouterr().out
     assert '"BackfillsStarted":[1.0]' in metrics
     assert '"RecordsQueued":[5.0]' in metrics
@@ -69,53 +69,55 @@ def test_backfill_records_sample_events_start_and_finish_a_backfill(
 
 
 def test_backfill_records_sample_events_start_and_finish_a_reconciliation(
-    desk: Desk, capsys: pytest.CaptureFixture[str]
+    harness: Harness, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    desk.handle(functions.sample("backfill_records", "connection_ready"))
-    for contact_of in desk.listing.contacts[:2]:
+    harness.handle(functions.sample("backfill_records", "connection_ready"))
+    for contact_of in harness.listing.contacts[:2]:
         contact_of["updated_at"] = int(time.time())
-    desk.stack.table.update(
+    harness.stack.table.update(
         *reconciliation.key(SOURCE, "contacts"),
         "SET due_at = :long_ago",
         values={":long_ago": "2020-01-01T00:00:00.000Z"},
     )
-    desk.stack.receive("backfills")
-    assert desk.handle(functions.sample("backfill_records", "reconcile_due")) == set()
-    assert len(desk.stack.receive("backfills")) == 1
-    assert desk.handle(functions.sample("backfill_records", "reconcile_contacts")) == set()
+    harness.stack.receive("backfills")
+    assert harness.handle(functions.sample("backfill_records", "reconcile_due")) == set()
+    assert len(harness.stack.receive("backfills")) == 1
+    assert harness.handle(functions.sample("backfill_records", "reconcile_contacts")) == set()
     metrics = capsys.readouterr().out
     assert '"ReconciliationsStarted":[1.0]' in metrics
     assert '"ReconciliationsDone":[1.0]' in metrics
     assert '"RecordsQueued":[2.0]' in metrics
 
 
-def test_backfill_records_provider_failure_is_reported_and_delayed(desk: Desk) -> None:
-    desk.handle(functions.sample("backfill_records", "connection_ready"))
+def test_backfill_records_provider_failure_is_reported_and_delayed(harness: Harness) -> None:
+    harness.handle(functions.sample("backfill_records", "connection_ready"))
     event = functions.sample("backfill_records", "next_pages")
-    desk.listing.before = [(500, {}, ""), (429, {"Retry-After": "60"}, "")]
-    assert desk.handle(event, receives=3) == {event["Records"][0]["messageId"]}
-    assert desk.waits == [20]
-    assert desk.handle(event, receives=4) == {event["Records"][0]["messageId"]}
-    assert desk.waits == [60]
-    assert desk.handle(event, receives=5) == set()
+    harness.listing.before = [(500, {}, ""), (429, {"Retry-After": "60"}, "")]
+    assert harness.handle(event, receives=3) == {event["Records"][0]["messageId"]}
+    assert harness.waits == [20]
+    assert harness.handle(event, receives=4) == {event["Records"][0]["messageId"]}
+    assert harness.waits == [60]
+    assert harness.handle(event, receives=5) == set()
 
 
-def test_backfill_records_unexpected_error_is_reported_and_logged_without_its_text(desk: Desk) -> None:
+def test_backfill_records_unexpected_error_is_reported_and_logged_without_its_text(harness: Harness) -> None:
     event = functions.sample("backfill_records", "connection_ready")
     with patch.object(routes, "for_connection", side_effect=ZeroDivisionError("person1@example.com")):
-        assert len(desk.handle(event)) == 1
-    assert desk.waits == [5]
-    assert "ZeroDivisionError" in desk.log.getvalue()
-    assert "example.com" not in desk.log.getvalue()
+        assert len(harness.handle(event)) == 1
+    assert harness.waits == [5]
+    assert "ZeroDivisionError" in harness.log.getvalue()
+    assert "example.com" not in harness.log.getvalue()
 
 
-def test_backfill_records_log_holds_no_record_and_no_token(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
-    desk.handle(functions.sample("backfill_records", "connection_ready"))
-    desk.listing.before = [(500, {}, "person1@example.com canary")]
-    desk.handle(functions.sample("backfill_records", "next_pages"))
-    desk.handle(functions.sample("backfill_records", "next_pages"))
+def test_backfill_records_log_holds_no_record_and_no_token(
+    harness: Harness, capsys: pytest.CaptureFixture[str]
+) -> None:
+    harness.handle(functions.sample("backfill_records", "connection_ready"))
+    harness.listing.before = [(500, {}, "person1@example.com canary")]
+    harness.handle(functions.sample("backfill_records", "next_pages"))
+    harness.handle(functions.sample("backfill_records", "next_pages"))
     output = capsys.readouterr()
-    text = desk.log.getvalue() + output.out + output.err
+    text = harness.log.getvalue() + output.out + output.err
     assert "backfill_completed" in text
     for secret in ("example.com", "canary", "Person", "+1555"):
         assert secret not in text

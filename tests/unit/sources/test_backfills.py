@@ -36,7 +36,7 @@ PROBLEM = {"Content-Type": "application/problem+json"}
 NGINX = (403, {"Content-Type": "text/html"}, "<html>403 Forbidden</html>")
 
 
-class Desk:
+class Harness:
     """The backfills of one stack. `slept` has the pauses of its workers between requests."""
 
     def __init__(self, stack: Cloud, mock: responses.RequestsMock) -> None:
@@ -76,35 +76,35 @@ class Desk:
 
 
 @pytest.fixture
-def desk() -> Iterator[Desk]:
+def harness() -> Iterator[Harness]:
     cache.PROCESS_CACHE.clear()
     with (
         cloud() as stack,
         responses.RequestsMock(assert_all_requests_are_fired=False) as mock,
         patch.object(RateLimiter, "wait"),
     ):
-        yield Desk(stack, mock)
+        yield Harness(stack, mock)
 
 
 ALL = [str(number) for number in range(1, 11)]
 
 
-def test_backfill_start_reconnected_source_clears_destination_pause(desk: Desk) -> None:
-    destination_pause.begin(desk.stack.table, SOURCE, "", reason=PauseReason.STOPPED, code="401", for_s=1_800)
-    assert desk.take(desk.ready(2)).state == "started"
-    assert backlogs.status(desk.stack.table, SOURCE).pauses == ()
+def test_backfill_start_reconnected_source_clears_destination_pause(harness: Harness) -> None:
+    destination_pause.begin(harness.stack.table, SOURCE, "", reason=PauseReason.STOPPED, code="401", for_s=1_800)
+    assert harness.take(harness.ready(2)).state == "started"
+    assert backlogs.status(harness.stack.table, SOURCE).pauses == ()
 
 
-def test_backfill_connection_ready_queues_all_contacts(desk: Desk) -> None:
-    desk.listing.contacts[4] = contact(5, company=7)
+def test_backfill_connection_ready_queues_all_contacts(harness: Harness) -> None:
+    harness.listing.contacts[4] = contact(5, company=7)
     started_ms = int(time.time() * 1000)
-    outcome = desk.take(desk.start())
+    outcome = harness.take(harness.start())
     assert (outcome.state, outcome.pages, outcome.records) == ("done", 4, 10)
-    item = desk.item()
+    item = harness.item()
     assert (item["state"], item["pages"], item["records"]) == ("done", 4, 10)
     assert item["finished_at"] >= item["started_at"]
     assert "next_page" not in item
-    bodies = desk.stack.receive("bulk_records")
+    bodies = harness.stack.receive("bulk_records")
     messages = [json.loads(body) for body in bodies]
     assert {message["route"] for message in messages} == {ROUTE}
     assert {message["connection"] for message in messages} == {SOURCE}
@@ -116,33 +116,33 @@ def test_backfill_connection_ready_queues_all_contacts(desk: Desk) -> None:
     assert found["5"]["_embedded"]["companies"] == [{"id": 7, "name": "Padaria Exemplo"}]
 
 
-def test_backfill_account_without_contacts_is_done_with_no_records(desk: Desk) -> None:
-    desk.listing.contacts = []
-    assert desk.take(desk.start()).state == "done"
-    assert desk.queued() == []
+def test_backfill_account_without_contacts_is_done_with_no_records(harness: Harness) -> None:
+    harness.listing.contacts = []
+    assert harness.take(harness.start()).state == "done"
+    assert harness.queued() == []
 
 
-def test_backfill_connection_ready_starts_each_route_with_listable_object(desk: Desk) -> None:
+def test_backfill_connection_ready_starts_each_route_with_listable_object(harness: Harness) -> None:
     for name, object_name in (("own", "contacts"), ("odd", "tokens"), ("unknown", "leads")):
-        routes.put(desk.stack.table, Route(name, f"connection:{SOURCE}", object_name, DESTINATION), new=True)
-    routes.put(desk.stack.table, Route("other", "connection:kommo-acme-9", "contacts", DESTINATION), new=True)
-    assert desk.take(desk.ready()).started == 2
-    started = {json.loads(body)["route"] for body in desk.stack.receive("backfills")}
+        routes.put(harness.stack.table, Route(name, f"connection:{SOURCE}", object_name, DESTINATION), new=True)
+    routes.put(harness.stack.table, Route("other", "connection:kommo-acme-9", "contacts", DESTINATION), new=True)
+    assert harness.take(harness.ready()).started == 2
+    started = {json.loads(body)["route"] for body in harness.stack.receive("backfills")}
     assert started == {ROUTE, "own"}
 
 
-def test_backfill_duplicate_event_starts_one_backfill(desk: Desk) -> None:
+def test_backfill_duplicate_event_starts_one_backfill(harness: Harness) -> None:
     # Given a running backfill, then its message is sent again, as the first may have been lost
-    first = desk.start()
-    assert desk.start() == first
+    first = harness.start()
+    assert harness.start() == first
     # Given a completed backfill, then nothing is sent
-    desk.take(first)
-    assert desk.take(desk.ready()).started == 0
-    assert desk.stack.receive("backfills") == []
+    harness.take(first)
+    assert harness.take(harness.ready()).started == 0
+    assert harness.stack.receive("backfills") == []
     # And a duplicate of its message reads nothing
-    desk.queued()
-    assert desk.take(first).state == "ignored"
-    assert desk.queued() == []
+    harness.queued()
+    assert harness.take(first).state == "ignored"
+    assert harness.queued() == []
 
 
 @pytest.mark.parametrize(
@@ -158,30 +158,30 @@ def test_backfill_duplicate_event_starts_one_backfill(desk: Desk) -> None:
         '{"version":1,"connection":"c","route":"r","generation":1}',
     ],
 )
-def test_backfill_message_invalid_or_unknown_is_ignored(desk: Desk, body: str) -> None:
-    assert desk.take(body).state == "ignored"
-    assert desk.stack.receive("backfills") == []
+def test_backfill_message_invalid_or_unknown_is_ignored(harness: Harness, body: str) -> None:
+    assert harness.take(body).state == "ignored"
+    assert harness.stack.receive("backfills") == []
 
 
-def test_backfill_time_runs_out_continues_at_same_page_by_new_message(desk: Desk) -> None:
+def test_backfill_time_runs_out_continues_at_same_page_by_new_message(harness: Harness) -> None:
     # Given time for two pages
-    body = desk.start()
-    outcome = desk.take(body, lambda: 60.0 if len(desk.listing.pages) < 2 else 14.0)
+    body = harness.start()
+    outcome = harness.take(body, lambda: 60.0 if len(harness.listing.pages) < 2 else 14.0)
     assert (outcome.state, outcome.pages) == ("running", 2)
-    assert desk.item()["next_page"] == 3
+    assert harness.item()["next_page"] == 3
     # Then a new message continues with the rest
-    (following,) = desk.stack.receive("backfills")
+    (following,) = harness.stack.receive("backfills")
     assert following == body
-    assert desk.take(following).state == "done"
-    assert desk.listing.pages == [1, 2, 3, 4]
-    assert desk.queued() == ALL
+    assert harness.take(following).state == "done"
+    assert harness.listing.pages == [1, 2, 3, 4]
+    assert harness.queued() == ALL
 
 
-def test_backfill_delivery_without_time_is_retried(desk: Desk) -> None:
-    body = desk.start()
+def test_backfill_delivery_without_time_is_retried(harness: Harness) -> None:
+    body = harness.start()
     with pytest.raises(Retryable, match="short_of_time"):
-        desk.take(body, 14.0)
-    assert desk.stack.receive("backfills") == []
+        harness.take(body, 14.0)
+    assert harness.stack.receive("backfills") == []
 
 
 @pytest.mark.parametrize(
@@ -195,36 +195,38 @@ def test_backfill_delivery_without_time_is_retried(desk: Desk) -> None:
         (requests.exceptions.ReadTimeout(), None),
     ],
 )
-def test_backfill_page_read_failure_is_retried_at_same_page(desk: Desk, answer: Any, after_s: float | None) -> None:
-    body = desk.start()
-    desk.listing.before = [answer]
+def test_backfill_page_read_failure_is_retried_at_same_page(
+    harness: Harness, answer: Any, after_s: float | None
+) -> None:
+    body = harness.start()
+    harness.listing.before = [answer]
     with pytest.raises(Retryable) as later:
-        desk.take(body)
+        harness.take(body)
     assert later.value.after_s == after_s
-    assert desk.item()["next_page"] == 1
-    assert desk.take(body).state == "done"
-    assert desk.queued() == ALL
+    assert harness.item()["next_page"] == 1
+    assert harness.take(body).state == "done"
+    assert harness.queued() == ALL
 
 
-def test_backfill_failure_after_progress_continues_by_delayed_message(desk: Desk) -> None:
-    body = desk.start()
+def test_backfill_failure_after_progress_continues_by_delayed_message(harness: Harness) -> None:
+    body = harness.start()
     seen: list[float] = []
     send = queues.send
 
     def watching(queue_url: str, bodies: list[str], *, delay_s: float = 0, tenant: str = "") -> None:
-        if queue_url == desk.settings.backfills_queue_url:
+        if queue_url == harness.settings.backfills_queue_url:
             seen.append(delay_s)
             delay_s = 0
         send(queue_url, bodies, delay_s=delay_s, tenant=tenant)
 
-    desk.listing.before = [None, (429, {"Retry-After": "9"}, ""), None, (500, {}, "")]
+    harness.listing.before = [None, (429, {"Retry-After": "9"}, ""), None, (500, {}, "")]
     with patch.object(queues, "send", watching):
         for _ in range(2):
-            assert desk.take(body).state == "running"
-            (body,) = desk.stack.receive("backfills")
-        assert desk.take(body).state == "done"
+            assert harness.take(body).state == "running"
+            (body,) = harness.stack.receive("backfills")
+        assert harness.take(body).state == "done"
     assert seen == [9, page_reader.PAUSE_S]
-    assert desk.queued() == ALL
+    assert harness.queued() == ALL
 
 
 def test_sqs_batch_wait_s_doubles_from_five_seconds_to_five_minutes() -> None:
@@ -233,48 +235,48 @@ def test_sqs_batch_wait_s_doubles_from_five_seconds_to_five_minutes() -> None:
     assert sqs_batch.wait_s(1, 3) == 20
 
 
-def test_backfill_worker_killed_at_any_call_completes_on_redelivery(desk: Desk) -> None:
+def test_backfill_worker_killed_at_any_call_completes_on_redelivery(harness: Harness) -> None:
     """Before and after each call, found by counting. At worst one page is queued twice, and counted once."""
     cases = 0
     for generation in range(1, 200):
-        if not _dies_at_call(desk, generation):
+        if not _dies_at_call(harness, generation):
             break
         cases += 1
     assert cases >= 2 * (4 * 3 + 3)
 
 
-def _dies_at_call(desk: Desk, generation: int) -> bool:
+def _dies_at_call(harness: Harness, generation: int) -> bool:
     """Run a backfill in which the process crashes before or after call `generation // 2`."""
     cache.PROCESS_CACHE.clear()
-    desk.listing.tokens.add(f"canary-access-{generation}")
-    connect_kommo(desk.stack, generation)
-    body = desk.start(generation)
+    harness.listing.tokens.add(f"canary-access-{generation}")
+    connect_kommo(harness.stack, generation)
+    body = harness.start(generation)
     number, after = divmod(generation - 1, 2)
     with outgoing(Calls(number + 1, "after" if after else "before")):
         died = True
         with suppress(Died):
-            desk.take(body)
+            harness.take(body)
             died = False
-    state = desk.item(generation)["state"]
+    state = harness.item(generation)["state"]
     assert state in ("running", "done")
-    assert desk.take(body).state == ("done" if state == "running" else "ignored")
-    item = desk.item(generation)
+    assert harness.take(body).state == ("done" if state == "running" else "ignored")
+    item = harness.item(generation)
     assert (item["state"], item["pages"], item["records"]) == ("done", 4, 10)
-    keys = desk.queued()
+    keys = harness.queued()
     assert set(keys) == set(ALL)
     assert len(keys) <= len(ALL) + 3
     return died
 
 
-def test_backfill_concurrent_workers_count_each_page_once(desk: Desk) -> None:
+def test_backfill_concurrent_workers_count_each_page_once(harness: Harness) -> None:
     # Given a worker that has read page 1 while another one advances the backfill
-    body = desk.start()
-    read = desk.listing.pages
+    body = harness.start()
+    read = harness.listing.pages
 
     def overtake(self: Any, item: Any, page: Any, check_off: Any = backfill._BackfillReading._check_off) -> Any:
         if len(read) == 1:
             with patch.object(backfill._BackfillReading, "_check_off", check_off):
-                assert desk.take(body, _seconds(1)).state == "running"
+                assert harness.take(body, _seconds(1)).state == "running"
         return check_off(self, item, page)
 
     # When it marks the page as done, then it leaves the backfill alone for a while
@@ -282,12 +284,12 @@ def test_backfill_concurrent_workers_count_each_page_once(desk: Desk) -> None:
         patch.object(backfill._BackfillReading, "_check_off", overtake),
         pytest.raises(Retryable, match="in_progress") as later,
     ):
-        desk.take(body)
+        harness.take(body)
     assert later.value.after_s == backfill.LEAVE_TO_OTHER_S
-    assert desk.item()["pages"] == 1
-    assert desk.take(body).state == "done"
-    assert desk.item()["records"] == 10
-    assert set(desk.queued()) == set(ALL)
+    assert harness.item()["pages"] == 1
+    assert harness.take(body).state == "done"
+    assert harness.item()["records"] == 10
+    assert set(harness.queued()) == set(ALL)
 
 
 def _seconds(requests_left: int) -> Callable[[], float]:
@@ -295,60 +297,60 @@ def _seconds(requests_left: int) -> Callable[[], float]:
     return lambda: next(times, 0.0)
 
 
-def test_backfill_reinstalled_connection_continues_with_newer_token(desk: Desk) -> None:
-    body = desk.start()
-    desk.take(body, _seconds(2))
+def test_backfill_reinstalled_connection_continues_with_newer_token(harness: Harness) -> None:
+    body = harness.start()
+    harness.take(body, _seconds(2))
     # Given a reinstall, after which the old token is refused
-    connect_kommo(desk.stack, 2)
-    desk.listing.tokens = {"canary-access-2"}
-    assert desk.take(body).state == "done"
-    assert desk.queued() == ALL
+    connect_kommo(harness.stack, 2)
+    harness.listing.tokens = {"canary-access-2"}
+    assert harness.take(body).state == "done"
+    assert harness.queued() == ALL
 
 
-def test_backfill_reinstalled_during_a_page_does_not_fail(desk: Desk) -> None:
-    body = desk.start()
+def test_backfill_reinstalled_during_a_page_does_not_fail(harness: Harness) -> None:
+    body = harness.start()
     newer = provider.TokenProvider.refresh_after_401
 
     def reinstall(*given: Any) -> Any:
-        connect_kommo(desk.stack, 2)
+        connect_kommo(harness.stack, 2)
         return newer(*given)
 
-    desk.listing.tokens = {"canary-access-2"}
+    harness.listing.tokens = {"canary-access-2"}
     with patch.object(provider.TokenProvider, "refresh_after_401", reinstall):
-        assert desk.take(body).state == "done"
+        assert harness.take(body).state == "done"
 
 
-def test_backfill_token_refused_fails_until_next_install(desk: Desk) -> None:
-    body = desk.start()
-    desk.listing.tokens = set()
-    assert desk.take(body).state == "failed"
-    item = desk.item()
+def test_backfill_token_refused_fails_until_next_install(harness: Harness) -> None:
+    body = harness.start()
+    harness.listing.tokens = set()
+    assert harness.take(body).state == "failed"
+    item = harness.item()
     assert (item["state"], item["reason"]) == ("failed", "token_refused")
     assert item["finished_at"]
     # And the next install starts a new backfill
-    connect_kommo(desk.stack, 2)
-    desk.listing.tokens = {"canary-access-2"}
-    assert desk.take(desk.start(2)).state == "done"
-    assert desk.queued() == ALL
+    connect_kommo(harness.stack, 2)
+    harness.listing.tokens = {"canary-access-2"}
+    assert harness.take(harness.start(2)).state == "done"
+    assert harness.queued() == ALL
 
 
 @pytest.mark.parametrize(
     ("break_it", "reason"),
     [
-        (lambda desk: desk.stack.table.delete(*connection_store.key(SOURCE)), "unknown_connection"),
-        (lambda desk: routes.delete(desk.stack.table, ROUTE), "unknown_route"),
+        (lambda harness: harness.stack.table.delete(*connection_store.key(SOURCE)), "unknown_connection"),
+        (lambda harness: routes.delete(harness.stack.table, ROUTE), "unknown_route"),
         (
-            lambda desk: desk.stack.table.put(
+            lambda harness: harness.stack.table.put(
                 connection_store.to_item(
-                    replace(connection_store.get(desk.stack.table, SOURCE), state="needs_reconnect")
+                    replace(connection_store.get(harness.stack.table, SOURCE), state="needs_reconnect")
                 )
             ),
             "needs_reconnect",
         ),
         (
-            lambda desk: desk.stack.table.put(
+            lambda harness: harness.stack.table.put(
                 connection_store.to_item(
-                    replace(connection_store.get(desk.stack.table, SOURCE), secret_id="portaria/grants/none")
+                    replace(connection_store.get(harness.stack.table, SOURCE), secret_id="portaria/grants/none")
                 )
             ),
             "no_credentials",
@@ -356,19 +358,19 @@ def test_backfill_token_refused_fails_until_next_install(desk: Desk) -> None:
     ],
 )
 def test_backfill_connection_or_route_unusable_fails_with_reason(
-    desk: Desk, break_it: Callable[[Desk], None], reason: str
+    harness: Harness, break_it: Callable[[Harness], None], reason: str
 ) -> None:
-    body = desk.start()
-    break_it(desk)
-    assert desk.take(body).state == "failed"
-    assert desk.item()["reason"] == reason
-    assert desk.listing.pages == []
+    body = harness.start()
+    break_it(harness)
+    assert harness.take(body).state == "failed"
+    assert harness.item()["reason"] == reason
+    assert harness.listing.pages == []
 
 
-def test_backfill_oversized_contact_is_marked_refused_and_others_are_queued(desk: Desk) -> None:
-    desk.listing.contacts[1]["name"] = "é" * 600_000
-    assert desk.take(desk.start()).records == 10
-    found = [one for body in desk.stack.receive("bulk_records") for one in json.loads(body)["records"]]
+def test_backfill_oversized_contact_is_marked_refused_and_others_are_queued(harness: Harness) -> None:
+    harness.listing.contacts[1]["name"] = "é" * 600_000
+    assert harness.take(harness.start()).records == 10
+    found = [one for body in harness.stack.receive("bulk_records") for one in json.loads(body)["records"]]
     assert [one["key"] for one in found] == ALL
     assert [one["key"] for one in found if "refused" in one] == ["2"]
 
@@ -393,83 +395,83 @@ def test_rate_limiter_wait_spaces_requests_evenly() -> None:
     assert times == [0.0, 0.333, 0.667, 1.167, 1.5]
 
 
-def test_backfill_requests_use_account_host_as_allowed_domain(desk: Desk) -> None:
+def test_backfill_requests_use_account_host_as_allowed_domain(harness: Harness) -> None:
     with patch.object(http_client, "send", wraps=http_client.send) as send:
-        desk.take(desk.start())
+        harness.take(harness.start())
     assert {call.kwargs["allowed_domain"] for call in send.call_args_list} == {HOST}
 
 
-def test_backfill_records_are_queued_with_connection_as_tenant(desk: Desk) -> None:
+def test_backfill_records_are_queued_with_connection_as_tenant(harness: Harness) -> None:
     with patch.object(queues, "send", wraps=queues.send) as send:
-        desk.take(desk.start())
+        harness.take(harness.start())
     tenants = {call.args[0]: call.kwargs.get("tenant", "") for call in send.call_args_list}
-    assert tenants[desk.settings.bulk_records_queue_url] == SOURCE
-    assert desk.stack.receive("records") == []
+    assert tenants[harness.settings.bulk_records_queue_url] == SOURCE
+    assert harness.stack.receive("records") == []
 
 
-def test_backfill_start_creates_reconciliation_from_that_time(desk: Desk) -> None:
+def test_backfill_start_creates_reconciliation_from_that_time(harness: Harness) -> None:
     before = int(time.time())
-    desk.start()
-    (item,) = reconciliation.of_connection(desk.stack.table, SOURCE)
+    harness.start()
+    (item,) = reconciliation.of_connection(harness.stack.table, SOURCE)
     assert (item["object"], item["cursor"]) == ("contacts", "")
     assert before <= item["since"] <= time.time()
 
 
 class TestManualBackfills:
-    def start(self, desk: Desk, route: str | None = None) -> dict[str, str]:
-        connection = connection_store.get(desk.stack.table, SOURCE)
-        return backfill.start(desk.stack.table, desk.settings.backfills_queue_url, connection, route)
+    def start(self, harness: Harness, route: str | None = None) -> dict[str, str]:
+        connection = connection_store.get(harness.stack.table, SOURCE)
+        return backfill.start(harness.stack.table, harness.settings.backfills_queue_url, connection, route)
 
-    def test_backfill_manual_start_when_done_starts_again(self, desk: Desk) -> None:
-        desk.take(desk.start())
-        desk.queued()
-        assert self.start(desk) == {ROUTE: "running"}
-        item = desk.item()
+    def test_backfill_manual_start_when_done_starts_again(self, harness: Harness) -> None:
+        harness.take(harness.start())
+        harness.queued()
+        assert self.start(harness) == {ROUTE: "running"}
+        item = harness.item()
         assert (item["state"], item["next_page"], item["pages"], item["records"]) == ("running", 1, 0, 0)
         assert "finished_at" not in item
-        (body,) = desk.stack.receive("backfills")
-        assert desk.take(body).state == "done"
-        assert desk.queued() == ALL
+        (body,) = harness.stack.receive("backfills")
+        assert harness.take(body).state == "done"
+        assert harness.queued() == ALL
 
-    def test_backfill_manual_start_when_failed_clears_reason(self, desk: Desk) -> None:
-        body = desk.start()
-        desk.listing.tokens = set()
-        assert desk.take(body).state == "failed"
-        desk.listing.tokens = {"canary-access-1"}
-        self.start(desk)
-        assert {"reason", "detail", "finished_at"} & set(desk.item()) == set()
-        (body,) = desk.stack.receive("backfills")
-        assert desk.take(body).state == "done"
+    def test_backfill_manual_start_when_failed_clears_reason(self, harness: Harness) -> None:
+        body = harness.start()
+        harness.listing.tokens = set()
+        assert harness.take(body).state == "failed"
+        harness.listing.tokens = {"canary-access-1"}
+        self.start(harness)
+        assert {"reason", "detail", "finished_at"} & set(harness.item()) == set()
+        (body,) = harness.stack.receive("backfills")
+        assert harness.take(body).state == "done"
 
-    def test_backfill_manual_start_when_running_sends_second_message(self, desk: Desk) -> None:
-        body = desk.start()
-        desk.take(body, _seconds(2))
-        desk.stack.receive("backfills")
-        assert self.start(desk) == {ROUTE: "running"}
-        assert desk.item()["next_page"] == 2
-        assert desk.stack.receive("backfills") == [body]
+    def test_backfill_manual_start_when_running_sends_second_message(self, harness: Harness) -> None:
+        body = harness.start()
+        harness.take(body, _seconds(2))
+        harness.stack.receive("backfills")
+        assert self.start(harness) == {ROUTE: "running"}
+        assert harness.item()["next_page"] == 2
+        assert harness.stack.receive("backfills") == [body]
 
-    def test_backfill_manual_start_of_older_generation_running_continues_it(self, desk: Desk) -> None:
-        body = desk.start()
-        connect_kommo(desk.stack, 4)
-        self.start(desk)
-        assert desk.stack.receive("backfills") == [body]
-        assert desk.item(4) == {}
+    def test_backfill_manual_start_of_older_generation_running_continues_it(self, harness: Harness) -> None:
+        body = harness.start()
+        connect_kommo(harness.stack, 4)
+        self.start(harness)
+        assert harness.stack.receive("backfills") == [body]
+        assert harness.item(4) == {}
 
-    def test_backfill_manual_start_of_route_created_later_reads_only_that_route(self, desk: Desk) -> None:
-        desk.take(desk.start())
-        routes.put(desk.stack.table, Route("late", f"connection:{SOURCE}", "contacts", DESTINATION), new=True)
-        assert self.start(desk, "late") == {"late": "running"}
-        (body,) = desk.stack.receive("backfills")
+    def test_backfill_manual_start_of_route_created_later_reads_only_that_route(self, harness: Harness) -> None:
+        harness.take(harness.start())
+        routes.put(harness.stack.table, Route("late", f"connection:{SOURCE}", "contacts", DESTINATION), new=True)
+        assert self.start(harness, "late") == {"late": "running"}
+        (body,) = harness.stack.receive("backfills")
         assert json.loads(body)["route"] == "late"
-        assert desk.item()["state"] == "done"
+        assert harness.item()["state"] == "done"
 
-    def test_backfill_worker_of_previous_run_does_not_advance_the_new_one(self, desk: Desk) -> None:
+    def test_backfill_worker_of_previous_run_does_not_advance_the_new_one(self, harness: Harness) -> None:
         """Both are at page 1; the older one has read the list before it was restarted."""
-        body = desk.start()
+        body = harness.start()
 
         def begin_anew(self: Any, item: Any, page: Any, check_off: Any = backfill._BackfillReading._check_off) -> Any:
-            desk.stack.table.update(
+            harness.stack.table.update(
                 *backfill.key(SOURCE, ROUTE, 1), "SET started_at = :later", values={":later": "2999-01-01"}
             )
             return check_off(self, item, page)
@@ -478,18 +480,18 @@ class TestManualBackfills:
             patch.object(backfill._BackfillReading, "_check_off", begin_anew),
             pytest.raises(Retryable, match="in_progress"),
         ):
-            desk.take(body)
-        assert desk.item()["next_page"] == 1
+            harness.take(body)
+        assert harness.item()["next_page"] == 1
 
     @pytest.mark.parametrize(
         ("break_it", "route", "reason", "status"),
         [
-            (lambda desk: None, "other", "unknown_route", 404),
-            (lambda desk: routes.delete(desk.stack.table, ROUTE), None, "nothing_to_read", 409),
+            (lambda harness: None, "other", "unknown_route", 404),
+            (lambda harness: routes.delete(harness.stack.table, ROUTE), None, "nothing_to_read", 409),
             (
-                lambda desk: desk.stack.table.put(
+                lambda harness: harness.stack.table.put(
                     connection_store.to_item(
-                        replace(connection_store.get(desk.stack.table, SOURCE), state="needs_reconnect")
+                        replace(connection_store.get(harness.stack.table, SOURCE), state="needs_reconnect")
                     )
                 ),
                 None,
@@ -499,10 +501,10 @@ class TestManualBackfills:
         ],
     )
     def test_backfill_manual_start_not_readable_is_refused_with_reason(
-        self, desk: Desk, break_it: Callable[[Desk], None], route: str | None, reason: str, status: int
+        self, harness: Harness, break_it: Callable[[Harness], None], route: str | None, reason: str, status: int
     ) -> None:
-        break_it(desk)
+        break_it(harness)
         with pytest.raises(Rejected) as refused:
-            self.start(desk, route)
+            self.start(harness, route)
         assert (refused.value.reason, refused.value.status) == (reason, status)
-        assert desk.stack.receive("backfills") == []
+        assert harness.stack.receive("backfills") == []

@@ -39,7 +39,7 @@ START = datetime(2026, 3, 1, 12, tzinfo=UTC)
 PLENTY_S = 60.0
 
 
-class Desk:
+class Harness:
     """The reconciliations of one stack, whose backfill started at `START`, with four contacts a page.
 
     `now` is the time, for the platform as well.
@@ -100,421 +100,421 @@ def stack() -> Iterator[Cloud]:
 
 
 @pytest.fixture
-def desk(stack: Cloud) -> Iterator[Desk]:
+def harness(stack: Cloud) -> Iterator[Harness]:
     cache.PROCESS_CACHE.clear()
     with (
         responses.RequestsMock(assert_all_requests_are_fired=False) as mock,
         patch.object(RateLimiter, "wait"),
         patch.object(pagination, "PAGE_SIZE", 4),
     ):
-        desk = Desk(stack, mock)
-        with patch.object(clock, "now", lambda: desk.now):
-            desk.begin()
-            yield desk
+        harness = Harness(stack, mock)
+        with patch.object(clock, "now", lambda: harness.now):
+            harness.begin()
+            yield harness
     empty()
     for queue in ("backfills", "bulk_records"):
         stack.receive(queue)
 
 
-def test_reconciliation_due_queues_changed_contacts(desk: Desk) -> None:
-    desk.now += timedelta(minutes=10)
-    desk.change(3)
-    desk.change(77)
-    (body,) = desk.due()
-    outcome = desk.take(body)
+def test_reconciliation_due_queues_changed_contacts(harness: Harness) -> None:
+    harness.now += timedelta(minutes=10)
+    harness.change(3)
+    harness.change(77)
+    (body,) = harness.due()
+    outcome = harness.take(body)
     assert (outcome.state, outcome.pages, outcome.records) == ("reconciled", 1, 2)
-    (queued,) = desk.stack.receive("bulk_records")
+    (queued,) = harness.stack.receive("bulk_records")
     message = json.loads(queued)
     assert (message["connection"], message["object"], message["origin"]) == (SOURCE, "contacts", "reconciliation")
     # It uses all routes of the source, whatever route the backfill was for.
     assert message["route"] == ""
-    assert message["read_at"] == int(desk.now.timestamp() * 1000)
+    assert message["read_at"] == int(harness.now.timestamp() * 1000)
     assert {record["key"] for record in message["records"]} == {"3", "77"}
-    assert desk.stack.receive("records") == []
+    assert harness.stack.receive("records") == []
 
 
 # --- an event lacked what a mapping needs
 
 
-def test_reconciliation_sweep_reads_account_with_reread_request(desk: Desk) -> None:
-    desk.reconcile()
-    desk.now += timedelta(minutes=1)
-    desk.change(3)
-    reread_requests.request(desk.stack.table, SOURCE, "contacts", int(desk.now.timestamp()))
-    assert desk.reconcile(timedelta(minutes=1)) == {"3"}
-    assert reread_requests.find(desk.stack.table, SOURCE, "contacts") is None
-    assert desk.due(timedelta(minutes=1)) == []
+def test_reconciliation_sweep_reads_account_with_reread_request(harness: Harness) -> None:
+    harness.reconcile()
+    harness.now += timedelta(minutes=1)
+    harness.change(3)
+    reread_requests.request(harness.stack.table, SOURCE, "contacts", int(harness.now.timestamp()))
+    assert harness.reconcile(timedelta(minutes=1)) == {"3"}
+    assert reread_requests.find(harness.stack.table, SOURCE, "contacts") is None
+    assert harness.due(timedelta(minutes=1)) == []
 
 
-def test_reread_request_during_reading_is_read_by_next_sweep(desk: Desk) -> None:
-    desk.reconcile()
-    reread_requests.request(desk.stack.table, SOURCE, "contacts", int(desk.now.timestamp()))
-    (body,) = desk.due(timedelta(minutes=1))
+def test_reread_request_during_reading_is_read_by_next_sweep(harness: Harness) -> None:
+    harness.reconcile()
+    reread_requests.request(harness.stack.table, SOURCE, "contacts", int(harness.now.timestamp()))
+    (body,) = harness.due(timedelta(minutes=1))
 
     def event_arrives() -> None:
-        desk.now += timedelta(seconds=2)
-        reread_requests.request(desk.stack.table, SOURCE, "contacts", int(desk.now.timestamp()))
+        harness.now += timedelta(seconds=2)
+        reread_requests.request(harness.stack.table, SOURCE, "contacts", int(harness.now.timestamp()))
 
-    desk.listing.meanwhile = event_arrives
-    desk.take(body)
-    desk.listing.meanwhile = lambda: None
-    desk.change(4)
-    assert desk.reconcile(timedelta(minutes=1)) == {"4"}
+    harness.listing.meanwhile = event_arrives
+    harness.take(body)
+    harness.listing.meanwhile = lambda: None
+    harness.change(4)
+    assert harness.reconcile(timedelta(minutes=1)) == {"4"}
 
 
-def test_reread_request_with_message_queued_before_settlement_is_read(desk: Desk) -> None:
-    desk.reconcile()
-    reread_requests.request(desk.stack.table, SOURCE, "contacts", int(desk.now.timestamp()))
-    (body,) = desk.due(timedelta(minutes=1))
+def test_reread_request_with_message_queued_before_settlement_is_read(harness: Harness) -> None:
+    harness.reconcile()
+    reread_requests.request(harness.stack.table, SOURCE, "contacts", int(harness.now.timestamp()))
+    (body,) = harness.due(timedelta(minutes=1))
     # Another worker completes a reading that began before the request.
-    settled = {":settled_at": clock.to_iso(desk.now + timedelta(seconds=5))}
+    settled = {":settled_at": clock.to_iso(harness.now + timedelta(seconds=5))}
     key = reconciliation.key(SOURCE, "contacts")
-    desk.stack.table.update(*key, "SET settled_at = :settled_at", values=settled)
-    desk.change(5)
-    assert desk.take(body).state == "reconciled"
+    harness.stack.table.update(*key, "SET settled_at = :settled_at", values=settled)
+    harness.change(5)
+    assert harness.take(body).state == "reconciled"
 
 
-def test_reread_request_without_backfill_starts_reconciliation(desk: Desk) -> None:
-    desk.stack.table.delete(*reconciliation.key(SOURCE, "contacts"))
-    desk.change(3)
-    changed_at = int(desk.now.timestamp())
-    desk.now += timedelta(hours=2)
-    reread_requests.request(desk.stack.table, SOURCE, "contacts", changed_at)
-    assert desk.reconcile(timedelta(minutes=1)) == {"3"}
-    assert [item["object"] for item in reconciliation.of_connection(desk.stack.table, SOURCE)] == ["contacts"]
+def test_reread_request_without_backfill_starts_reconciliation(harness: Harness) -> None:
+    harness.stack.table.delete(*reconciliation.key(SOURCE, "contacts"))
+    harness.change(3)
+    changed_at = int(harness.now.timestamp())
+    harness.now += timedelta(hours=2)
+    reread_requests.request(harness.stack.table, SOURCE, "contacts", changed_at)
+    assert harness.reconcile(timedelta(minutes=1)) == {"3"}
+    assert [item["object"] for item in reconciliation.of_connection(harness.stack.table, SOURCE)] == ["contacts"]
 
 
-def test_reread_request_of_removed_connection_is_deleted(desk: Desk) -> None:
-    reread_requests.request(desk.stack.table, SOURCE, "contacts", int(desk.now.timestamp()))
-    connection = connection_store.get(desk.stack.table, SOURCE)
-    desk.stack.table.put(connection_store.to_item(replace(connection, state="removed")))
-    for body in desk.due(timedelta(minutes=1)):
-        assert desk.take(body).state == "ended"
-    assert reread_requests.find(desk.stack.table, SOURCE, "contacts") is None
+def test_reread_request_of_removed_connection_is_deleted(harness: Harness) -> None:
+    reread_requests.request(harness.stack.table, SOURCE, "contacts", int(harness.now.timestamp()))
+    connection = connection_store.get(harness.stack.table, SOURCE)
+    harness.stack.table.put(connection_store.to_item(replace(connection, state="removed")))
+    for body in harness.due(timedelta(minutes=1)):
+        assert harness.take(body).state == "ended"
+    assert reread_requests.find(harness.stack.table, SOURCE, "contacts") is None
 
 
-def test_reconciliation_record_version_is_at_most_time_of_reading(desk: Desk) -> None:
-    desk.change(3, seconds=-14_400)
-    (body,) = desk.due(timedelta(hours=1))
-    desk.take(body)
-    (queued,) = desk.stack.receive("bulk_records")
+def test_reconciliation_record_version_is_at_most_time_of_reading(harness: Harness) -> None:
+    harness.change(3, seconds=-14_400)
+    (body,) = harness.due(timedelta(hours=1))
+    harness.take(body)
+    (queued,) = harness.stack.receive("bulk_records")
     message = json.loads(queued)
     assert [record["updated_at"] for record in message["records"]] == [message["read_at"] // 1_000]
 
 
-def test_reconciliation_starts_at_previous_start_minus_overlap(desk: Desk) -> None:
-    desk.now += timedelta(minutes=10)
-    desk.change(3)
-    assert desk.reconcile() == {"3"}
-    assert desk.item["since"] == int(desk.now.timestamp())
+def test_reconciliation_starts_at_previous_start_minus_overlap(harness: Harness) -> None:
+    harness.now += timedelta(minutes=10)
+    harness.change(3)
+    assert harness.reconcile() == {"3"}
+    assert harness.item["since"] == int(harness.now.timestamp())
     # Changes dated earlier that appear in the list only now
-    desk.change(4, seconds=reconciliation.OVERLAP_S - 1)
-    desk.change(5, seconds=reconciliation.OVERLAP_S + 1)
-    assert desk.reconcile() == {"4"}
-    assert desk.reconcile() == set()
+    harness.change(4, seconds=reconciliation.OVERLAP_S - 1)
+    harness.change(5, seconds=reconciliation.OVERLAP_S + 1)
+    assert harness.reconcile() == {"4"}
+    assert harness.reconcile() == set()
 
 
-def test_reconciliation_reads_changes_during_backfill(desk: Desk) -> None:
-    desk.change(1)
-    assert desk.reconcile() == {"1"}
+def test_reconciliation_reads_changes_during_backfill(harness: Harness) -> None:
+    harness.change(1)
+    assert harness.reconcile() == {"1"}
 
 
-def test_reconciliation_reads_all_pages_without_gaps(desk: Desk) -> None:
-    desk.now += timedelta(minutes=10)
+def test_reconciliation_reads_all_pages_without_gaps(harness: Harness) -> None:
+    harness.now += timedelta(minutes=10)
     for number in range(10, 21):
-        desk.change(number, seconds=100 - number // 2)
-    assert desk.reconcile() == {str(number) for number in range(10, 21)}
-    assert (desk.item["cursor"], "asked_at" in desk.item) == ("", False)
+        harness.change(number, seconds=100 - number // 2)
+    assert harness.reconcile() == {str(number) for number in range(10, 21)}
+    assert (harness.item["cursor"], "asked_at" in harness.item) == ("", False)
 
 
 @pytest.mark.parametrize("count", [4, 9])
-def test_reconciliation_second_that_fills_pages_is_read_completely(desk: Desk, count: int) -> None:
+def test_reconciliation_second_that_fills_pages_is_read_completely(harness: Harness, count: int) -> None:
     """An import: all contacts have the same second. There are others before and after it."""
-    desk.now += timedelta(minutes=10)
-    desk.change(50, seconds=60)
+    harness.now += timedelta(minutes=10)
+    harness.change(50, seconds=60)
     for number in range(100, 100 + count):
-        desk.change(number, seconds=40)
-    desk.change(60, seconds=20)
-    assert desk.reconcile() == {"50", "60", *(str(number) for number in range(100, 100 + count))}
+        harness.change(number, seconds=40)
+    harness.change(60, seconds=20)
+    assert harness.reconcile() == {"50", "60", *(str(number) for number in range(100, 100 + count))}
 
 
 @pytest.mark.parametrize(("same_second", "moment"), [(False, 1), (True, 3)])
 def test_reconciliation_record_changed_during_reading_hides_no_other(
-    desk: Desk, moment: int, same_second: bool
+    harness: Harness, moment: int, same_second: bool
 ) -> None:
     """A changed contact moves to the end of the list, and the following ones move up. test_kommo_changes has more cases."""
-    desk.now += timedelta(minutes=10)
+    harness.now += timedelta(minutes=10)
     for number in range(10, 24):
-        desk.change(number, seconds=100 if same_second else 100 - number)
+        harness.change(number, seconds=100 if same_second else 100 - number)
     requests = 0
 
     def meanwhile() -> None:
         nonlocal requests
         requests += 1
         if requests == moment + 1:
-            desk.now += timedelta(seconds=1)
-            desk.change(10)
-            desk.change(12)
+            harness.now += timedelta(seconds=1)
+            harness.change(10)
+            harness.change(12)
 
-    desk.listing.meanwhile = meanwhile
-    found = desk.reconcile()
-    desk.listing.meanwhile = lambda: None
-    assert found | desk.reconcile() >= {str(number) for number in range(10, 24)}
+    harness.listing.meanwhile = meanwhile
+    found = harness.reconcile()
+    harness.listing.meanwhile = lambda: None
+    assert found | harness.reconcile() >= {str(number) for number in range(10, 24)}
     assert found >= {str(number) for number in range(10, 24)} - {"10", "12"}
 
 
-def test_reconciliation_of_constantly_changing_account_ends(desk: Desk) -> None:
+def test_reconciliation_of_constantly_changing_account_ends(harness: Harness) -> None:
     numbers = iter(range(1_000, 9_000))
 
     def meanwhile() -> None:
-        desk.now += timedelta(seconds=1)
+        harness.now += timedelta(seconds=1)
         for _ in range(6):
-            desk.change(next(numbers))
+            harness.change(next(numbers))
 
-    desk.now += timedelta(minutes=10)
-    asked_at = desk.now + timedelta(hours=1)
-    desk.listing.meanwhile = meanwhile
-    assert "1000" in desk.reconcile()
-    assert len(desk.listing.pages) < 10
+    harness.now += timedelta(minutes=10)
+    asked_at = harness.now + timedelta(hours=1)
+    harness.listing.meanwhile = meanwhile
+    assert "1000" in harness.reconcile()
+    assert len(harness.listing.pages) < 10
     # The next reconciliation reads what changed meanwhile.
-    assert desk.item["since"] == int(asked_at.timestamp())
+    assert harness.item["since"] == int(asked_at.timestamp())
 
 
-def test_reconciliation_worker_killed_at_any_call_completes_on_redelivery(desk: Desk) -> None:
+def test_reconciliation_worker_killed_at_any_call_completes_on_redelivery(harness: Harness) -> None:
     """Before and after each call, found by counting: its message is received again."""
     cases = 0
-    while _dies_at_call(desk, cases):
+    while _dies_at_call(harness, cases):
         cases += 1
     assert cases >= 2 * (3 * 3 + 3)
 
 
-def _dies_at_call(desk: Desk, case: int) -> bool:
+def _dies_at_call(harness: Harness, case: int) -> bool:
     cache.PROCESS_CACHE.clear()
-    desk.now += timedelta(hours=1)
+    harness.now += timedelta(hours=1)
     wanted = range(100, 110)
     for number in wanted:
-        desk.change(number, seconds=number)
-    (body,) = desk.due(timedelta(minutes=5))
+        harness.change(number, seconds=number)
+    (body,) = harness.due(timedelta(minutes=5))
     number, after = divmod(case, 2)
     with outgoing(Calls(number + 1, "after" if after else "before")):
         died = True
         with suppress(Died):
-            desk.take(body)
+            harness.take(body)
             died = False
-    assert desk.take(body).state in ("reconciled", "ignored")
-    keys = desk.queued()
+    assert harness.take(body).state in ("reconciled", "ignored")
+    keys = harness.queued()
     assert {str(number) for number in wanted} == set(keys)
     # At most one page twice, and the records that end one page and begin the next.
     assert len(keys) <= len(wanted) + 3 + 4
-    assert desk.item["cursor"] == ""
+    assert harness.item["cursor"] == ""
     return died
 
 
-def test_reconciliation_queue_failure_keeps_start_time(desk: Desk) -> None:
-    since = desk.item["since"]
-    desk.change(3)
-    (body,) = desk.due()
+def test_reconciliation_queue_failure_keeps_start_time(harness: Harness) -> None:
+    since = harness.item["since"]
+    harness.change(3)
+    (body,) = harness.due()
     with patch.object(queues, "send", side_effect=Retryable("queue_unavailable", "no")):
         with pytest.raises(Retryable):
-            desk.take(body)
-        assert desk.item["since"] == since
-    assert desk.take(body).records == 1
+            harness.take(body)
+        assert harness.item["since"] == since
+    assert harness.take(body).records == 1
 
 
-def test_reconciliation_time_runs_out_continues_at_same_place_by_new_message(desk: Desk) -> None:
-    desk.now += timedelta(minutes=10)
+def test_reconciliation_time_runs_out_continues_at_same_place_by_new_message(harness: Harness) -> None:
+    harness.now += timedelta(minutes=10)
     for number in range(10, 20):
-        desk.change(number, seconds=100 - number)
-    (body,) = desk.due()
-    asked_at = int(desk.now.timestamp())
-    assert desk.take(body, lambda: 60.0 if len(desk.listing.pages) < 2 else 14.0).state == "reconciling"
-    assert desk.item["cursor"]
-    (following,) = desk.stack.receive("backfills")
+        harness.change(number, seconds=100 - number)
+    (body,) = harness.due()
+    asked_at = int(harness.now.timestamp())
+    assert harness.take(body, lambda: 60.0 if len(harness.listing.pages) < 2 else 14.0).state == "reconciling"
+    assert harness.item["cursor"]
+    (following,) = harness.stack.receive("backfills")
     assert following == body
-    desk.now += timedelta(minutes=1)
-    assert desk.take(following).state == "reconciled"
-    assert set(desk.queued()) == {str(number) for number in range(10, 20)}
+    harness.now += timedelta(minutes=1)
+    assert harness.take(following).state == "reconciled"
+    assert set(harness.queued()) == {str(number) for number in range(10, 20)}
     # All runs are one reconciliation: the next one reads what changed after the first run began.
-    assert desk.item["since"] == asked_at
+    assert harness.item["since"] == asked_at
 
 
-def test_reconciliation_without_progress_is_retried(desk: Desk) -> None:
-    (body,) = desk.due()
-    desk.listing.before = [(429, {"Retry-After": "30"}, "")]
+def test_reconciliation_without_progress_is_retried(harness: Harness) -> None:
+    (body,) = harness.due()
+    harness.listing.before = [(429, {"Retry-After": "30"}, "")]
     with pytest.raises(Retryable, match="rate_limited") as later:
-        desk.take(body)
+        harness.take(body)
     assert later.value.after_s == 30
     with pytest.raises(Retryable, match="short_of_time"):
-        desk.take(body, 14.0)
-    assert desk.take(body).state == "reconciled"
+        harness.take(body, 14.0)
+    assert harness.take(body).state == "reconciled"
 
 
-def test_reconciliation_concurrent_workers_only_one_advances(desk: Desk) -> None:
-    desk.change(3)
-    (body,) = desk.due()
+def test_reconciliation_concurrent_workers_only_one_advances(harness: Harness) -> None:
+    harness.change(3)
+    (body,) = harness.due()
     move_on = reconciliation._Reconciling._move_on
 
     def overtake(self: Any, *given: Any) -> None:
         with patch.object(reconciliation._Reconciling, "_move_on", move_on):
-            assert desk.take(body).state == "reconciled"
+            assert harness.take(body).state == "reconciled"
         move_on(self, *given)
 
     with patch.object(reconciliation._Reconciling, "_move_on", overtake):
-        assert desk.take(body).state == "ignored"
-    assert desk.queued() == ["3", "3"]
-    assert desk.item["since"] == int(desk.now.timestamp())
+        assert harness.take(body).state == "ignored"
+    assert harness.queued() == ["3", "3"]
+    assert harness.item["since"] == int(harness.now.timestamp())
 
 
-def test_reconciliation_accumulated_messages_are_read_once(desk: Desk) -> None:
+def test_reconciliation_accumulated_messages_are_read_once(harness: Harness) -> None:
     """Given a queue that is full for hours, then sweeps queue what is still due again."""
-    (first,) = desk.due()
-    (second,) = desk.due()
+    (first,) = harness.due()
+    (second,) = harness.due()
     assert first != second
-    assert desk.take(first).state == "reconciled"
-    assert desk.due(timedelta(minutes=10)) == []
+    assert harness.take(first).state == "reconciled"
+    assert harness.due(timedelta(minutes=10)) == []
     # A message that was queued while the other waited requests nothing new.
-    requests = len(desk.listing.pages)
-    assert desk.take(first).state == "ignored"
-    assert desk.take(second).state in ("reconciled", "ignored")
-    assert len(desk.listing.pages) <= requests + 1
+    requests = len(harness.listing.pages)
+    assert harness.take(first).state == "ignored"
+    assert harness.take(second).state in ("reconciled", "ignored")
+    assert len(harness.listing.pages) <= requests + 1
 
 
-def test_reconciliation_sweep_queues_due_ones_in_pages_once(desk: Desk) -> None:
+def test_reconciliation_sweep_queues_due_ones_in_pages_once(harness: Harness) -> None:
     for number in range(2, 7):
-        connection = replace(connection_store.get(desk.stack.table, SOURCE), name=f"kommo-acme-{number}")
-        reconciliation.begin(desk.stack.table, connection, "contacts")
-    assert desk.due(timedelta(minutes=1)) == []
+        connection = replace(connection_store.get(harness.stack.table, SOURCE), name=f"kommo-acme-{number}")
+        reconciliation.begin(harness.stack.table, connection, "contacts")
+    assert harness.due(timedelta(minutes=1)) == []
     with patch.object(due_index, "PAGE_SIZE", 4):
-        first = desk.due()
+        first = harness.due()
         assert len(first) == 5
         (rest,) = [body for body in first if json.loads(body)["reconcile"] == "due"]
-        assert desk.take(rest).started == 2
-        second = desk.stack.receive("backfills")
-        assert desk.due(timedelta(0)) == []
+        assert harness.take(rest).started == 2
+        second = harness.stack.receive("backfills")
+        assert harness.due(timedelta(0)) == []
     wanted = [json.loads(body)["reconcile"] for body in [*first, *second] if body != rest]
     assert len({one["connection"] for one in wanted}) == 6
 
 
-def test_reconciliation_sweep_killed_before_queueing_queues_again_later(desk: Desk) -> None:
-    desk.now += timedelta(hours=1)
+def test_reconciliation_sweep_killed_before_queueing_queues_again_later(harness: Harness) -> None:
+    harness.now += timedelta(hours=1)
     with patch.object(queues, "send", side_effect=Died), pytest.raises(Died):
-        desk.take(DUE)
-    assert desk.due(timedelta(minutes=5)) == []
-    assert len(desk.due(reconciliation.QUEUE_AGAIN)) == 1
+        harness.take(DUE)
+    assert harness.due(timedelta(minutes=5)) == []
+    assert len(harness.due(reconciliation.QUEUE_AGAIN)) == 1
 
 
-def test_reconciliation_due_time_follows_configured_interval(desk: Desk) -> None:
-    desk.reconcile()
-    waits = datetime.fromisoformat(desk.item["due_at"]) - desk.now
+def test_reconciliation_due_time_follows_configured_interval(harness: Harness) -> None:
+    harness.reconcile()
+    waits = datetime.fromisoformat(harness.item["due_at"]) - harness.now
     assert timedelta(minutes=28) < waits < timedelta(minutes=32)
 
 
-def test_reconciliation_token_refused_is_delayed_and_keeps_start_time(desk: Desk) -> None:
-    since = desk.item["since"]
-    desk.change(3)
-    desk.listing.tokens = set()
-    (body,) = desk.due()
-    assert desk.take(body).state == "put_off"
-    assert desk.item["since"] == since
-    assert desk.due(timedelta(minutes=5)) == []
-    desk.listing.tokens = {"canary-access-1"}
-    assert desk.reconcile() == {"3"}
+def test_reconciliation_token_refused_is_delayed_and_keeps_start_time(harness: Harness) -> None:
+    since = harness.item["since"]
+    harness.change(3)
+    harness.listing.tokens = set()
+    (body,) = harness.due()
+    assert harness.take(body).state == "put_off"
+    assert harness.item["since"] == since
+    assert harness.due(timedelta(minutes=5)) == []
+    harness.listing.tokens = {"canary-access-1"}
+    assert harness.reconcile() == {"3"}
 
 
-def test_reconciliation_invalid_cursor_restarts_from_beginning(desk: Desk) -> None:
-    desk.change(3)
-    desk.stack.table.update(
+def test_reconciliation_invalid_cursor_restarts_from_beginning(harness: Harness) -> None:
+    harness.change(3)
+    harness.stack.table.update(
         *reconciliation.key(SOURCE, "contacts"),
         "SET #cursor = :other",
         names={"#cursor": "cursor"},
         values={":other": "an older version's"},
     )
-    assert desk.reconcile() == set()
-    assert desk.reconcile() == {"3"}
+    assert harness.reconcile() == set()
+    assert harness.reconcile() == {"3"}
 
 
-def test_reconciliation_reinstalled_connection_continues_with_newer_token(desk: Desk) -> None:
-    (body,) = desk.due()
-    connect_kommo(desk.stack, 2)
-    desk.listing.tokens = {"canary-access-2"}
-    assert desk.take(body).state == "reconciled"
+def test_reconciliation_reinstalled_connection_continues_with_newer_token(harness: Harness) -> None:
+    (body,) = harness.due()
+    connect_kommo(harness.stack, 2)
+    harness.listing.tokens = {"canary-access-2"}
+    assert harness.take(body).state == "reconciled"
 
 
-def test_reconciliation_connection_needing_reconnect_is_delayed_until_reconnected(desk: Desk) -> None:
-    desk.change(3)
-    healthy = connection_store.get(desk.stack.table, SOURCE)
-    desk.stack.table.put(connection_store.to_item(replace(healthy, state="needs_reconnect")))
-    (body,) = desk.due()
-    assert desk.take(body).state == "put_off"
-    assert desk.listing.pages == []
-    assert desk.due(timedelta(hours=3)) == []
+def test_reconciliation_connection_needing_reconnect_is_delayed_until_reconnected(harness: Harness) -> None:
+    harness.change(3)
+    healthy = connection_store.get(harness.stack.table, SOURCE)
+    harness.stack.table.put(connection_store.to_item(replace(healthy, state="needs_reconnect")))
+    (body,) = harness.due()
+    assert harness.take(body).state == "put_off"
+    assert harness.listing.pages == []
+    assert harness.due(timedelta(hours=3)) == []
     # Connected again: its backfill starts, and the postponed reconciliation continues from where it was.
-    since = desk.item["since"]
-    desk.stack.table.put(connection_store.to_item(healthy))
-    desk.begin()
-    assert desk.item["since"] == since
-    assert desk.reconcile() == {"3"}
+    since = harness.item["since"]
+    harness.stack.table.put(connection_store.to_item(healthy))
+    harness.begin()
+    assert harness.item["since"] == since
+    assert harness.reconcile() == {"3"}
 
 
 @pytest.mark.parametrize(
     "end",
     [
-        lambda desk: desk.stack.table.delete(*connection_store.key(SOURCE)),
-        lambda desk: desk.stack.table.put(
-            connection_store.to_item(replace(connection_store.get(desk.stack.table, SOURCE), state="removed"))
+        lambda harness: harness.stack.table.delete(*connection_store.key(SOURCE)),
+        lambda harness: harness.stack.table.put(
+            connection_store.to_item(replace(connection_store.get(harness.stack.table, SOURCE), state="removed"))
         ),
-        lambda desk: routes.delete(desk.stack.table, ROUTE),
+        lambda harness: routes.delete(harness.stack.table, ROUTE),
     ],
 )
-def test_reconciliation_without_connection_or_route_ends(desk: Desk, end: Callable[[Desk], None]) -> None:
-    (body,) = desk.due()
-    end(desk)
-    assert desk.take(body).state == "ended"
-    assert desk.item == {}
-    assert desk.take(body).state == "ignored"
+def test_reconciliation_without_connection_or_route_ends(harness: Harness, end: Callable[[Harness], None]) -> None:
+    (body,) = harness.due()
+    end(harness)
+    assert harness.take(body).state == "ended"
+    assert harness.item == {}
+    assert harness.take(body).state == "ignored"
 
 
-def test_reconciliation_begun_again_while_ending_is_kept(desk: Desk) -> None:
-    (body,) = desk.due()
-    routes.delete(desk.stack.table, ROUTE)
+def test_reconciliation_begun_again_while_ending_is_kept(harness: Harness) -> None:
+    (body,) = harness.due()
+    routes.delete(harness.stack.table, ROUTE)
     find = routes.for_connection
 
     def begun_meanwhile(*given: Any) -> Any:
         found = find(*given)
-        desk.now += timedelta(seconds=1)
-        desk.begin()
+        harness.now += timedelta(seconds=1)
+        harness.begin()
         return found
 
     with patch.object(routes, "for_connection", begun_meanwhile):
-        desk.take(body)
-    assert desk.item
+        harness.take(body)
+    assert harness.item
 
 
-def test_reconciliation_begin_twice_keeps_start_time(desk: Desk) -> None:
-    item = desk.item
-    desk.now += timedelta(minutes=4)
-    desk.begin()
-    assert desk.item | {"begun_at": ""} == item | {"begun_at": ""}
+def test_reconciliation_begin_twice_keeps_start_time(harness: Harness) -> None:
+    item = harness.item
+    harness.now += timedelta(minutes=4)
+    harness.begin()
+    assert harness.item | {"begun_at": ""} == item | {"begun_at": ""}
 
 
-def test_reconciliation_begin_object_without_changes_is_ignored(desk: Desk) -> None:
-    reconciliation.begin(desk.stack.table, connection_store.get(desk.stack.table, SOURCE), "leads")
-    reconciliation.begin(desk.stack.table, connection_store.get(desk.stack.table, DESTINATION), "contacts")
-    assert len(reconciliation.of_connection(desk.stack.table, SOURCE)) == 1
-    assert reconciliation.of_connection(desk.stack.table, DESTINATION) == []
+def test_reconciliation_begin_object_without_changes_is_ignored(harness: Harness) -> None:
+    reconciliation.begin(harness.stack.table, connection_store.get(harness.stack.table, SOURCE), "leads")
+    reconciliation.begin(harness.stack.table, connection_store.get(harness.stack.table, DESTINATION), "contacts")
+    assert len(reconciliation.of_connection(harness.stack.table, SOURCE)) == 1
+    assert reconciliation.of_connection(harness.stack.table, DESTINATION) == []
 
 
-def test_reconciliation_companies_are_read_separately(desk: Desk) -> None:
-    table = desk.stack.table
+def test_reconciliation_companies_are_read_separately(harness: Harness) -> None:
+    table = harness.stack.table
     routes.put(table, Route("firms", f"connection:{SOURCE}", "companies", DESTINATION), new=True)
     reconciliation.begin(table, connection_store.get(table, SOURCE), "companies")
-    company = {"id": 9, "name": "Padaria", "updated_at": int(desk.now.timestamp()), "custom_fields_values": None}
-    desk.listing.company_list = [company]
-    bodies = desk.due()
+    company = {"id": 9, "name": "Padaria", "updated_at": int(harness.now.timestamp()), "custom_fields_values": None}
+    harness.listing.company_list = [company]
+    bodies = harness.due()
     assert len(bodies) == 2
     for body in bodies:
-        assert desk.take(body).state == "reconciled"
-    (queued,) = desk.stack.receive("bulk_records")
+        assert harness.take(body).state == "reconciled"
+    (queued,) = harness.stack.receive("bulk_records")
     assert json.loads(queued)["object"] == "companies"
     assert json.loads(queued)["records"] == [{"key": "9", "updated_at": company["updated_at"], "data": company}]
 
@@ -523,19 +523,19 @@ def test_reconciliation_companies_are_read_separately(desk: Desk) -> None:
     "body",
     [{"reconcile": {}}, {"reconcile": 7}, {"reconcile": {"connection": "c", "object": "o"}}, {"reconcile": None}],
 )
-def test_reconciliation_message_invalid_is_ignored(desk: Desk, body: dict[str, Any]) -> None:
-    assert desk.take(json.dumps(body)).state == "ignored"
+def test_reconciliation_message_invalid_is_ignored(harness: Harness, body: dict[str, Any]) -> None:
+    assert harness.take(json.dumps(body)).state == "ignored"
 
 
-def test_reconciliation_and_backfill_requests_share_one_rate_limiter(desk: Desk) -> None:
+def test_reconciliation_and_backfill_requests_share_one_rate_limiter(harness: Harness) -> None:
     waits: list[RateLimiter] = []
     with patch.object(RateLimiter, "wait", lambda self: waits.append(self)):  # noqa: PLW0108 - a method
-        (body,) = desk.due()
-        desk.take(body)
-        desk.take(json.dumps({"detail-type": "connection.ready", "detail": {"connection": SOURCE, "generation": 1}}))
-        (body,) = [each for each in desk.stack.receive("backfills") if "route" in each]
-        desk.take(body)
-    assert len(waits) == len(desk.listing.pages) >= 2
+        (body,) = harness.due()
+        harness.take(body)
+        harness.take(json.dumps({"detail-type": "connection.ready", "detail": {"connection": SOURCE, "generation": 1}}))
+        (body,) = [each for each in harness.stack.receive("backfills") if "route" in each]
+        harness.take(body)
+    assert len(waits) == len(harness.listing.pages) >= 2
     assert len(set(waits)) == 1
 
 
@@ -543,9 +543,9 @@ class TestResubscription:
     """Kommo ends a subscription after too many failed deliveries."""
 
     @pytest.fixture(autouse=True)
-    def client(self, desk: Desk) -> None:
+    def client(self, harness: Harness) -> None:
         oauth_clients.put(
-            desk.stack.table,
+            harness.stack.table,
             OAuthClient("kommo", "acme", "client-1", "https://api.example.com/live/install/kommo/acme"),
             new=True,
         )
@@ -553,26 +553,26 @@ class TestResubscription:
         credentials = vault.read(vault.grant_id("install-1")) or {}
         vault.add(vault.grant_id("install-1"), "0" * 32, {**credentials, "webhook_key": Secret("canary" + "k" * 37)})
 
-    def test_reconciliation_subscribes_webhooks_to_current_address(self, desk: Desk) -> None:
-        desk.reconcile()
-        (subscribed,) = desk.listing.webhooks
+    def test_reconciliation_subscribes_webhooks_to_current_address(self, harness: Harness) -> None:
+        harness.reconcile()
+        (subscribed,) = harness.listing.webhooks
         base, _, key = subscribed["destination"].rpartition("/")
         assert base == f"https://api.example.com/live/events/kommo/{SOURCE}"
         assert {"update_contact", "update_company"} <= set(subscribed["settings"])
-        address = desk.stack.table.get(event_receiver.partition(SOURCE), event_receiver.SK) or {}
+        address = harness.stack.table.get(event_receiver.partition(SOURCE), event_receiver.SK) or {}
         assert address["keys"][0].split(":")[0] == event_receiver.digest(key)
 
-    def test_reconciliation_subscribes_webhooks_at_most_once_per_hour(self, desk: Desk) -> None:
+    def test_reconciliation_subscribes_webhooks_at_most_once_per_hour(self, harness: Harness) -> None:
         for _ in range(4):
-            desk.reconcile(timedelta(minutes=35))
-        assert len(desk.listing.webhooks) == 2
+            harness.reconcile(timedelta(minutes=35))
+        assert len(harness.listing.webhooks) == 2
 
-    def test_reconciliation_webhooks_refused_still_reconciles(self, desk: Desk) -> None:
-        desk.change(3)
+    def test_reconciliation_webhooks_refused_still_reconciles(self, harness: Harness) -> None:
+        harness.change(3)
         with patch.object(Listing, "_subscribe", lambda *_: (402, {}, "")):
-            assert desk.reconcile() == {"3"}
+            assert harness.reconcile() == {"3"}
 
 
-def test_reconciliation_connection_without_webhook_key_is_not_subscribed(desk: Desk) -> None:
-    desk.reconcile()
-    assert desk.listing.webhooks == []
+def test_reconciliation_connection_without_webhook_key_is_not_subscribed(harness: Harness) -> None:
+    harness.reconcile()
+    assert harness.listing.webhooks == []

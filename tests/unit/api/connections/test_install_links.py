@@ -29,7 +29,7 @@ SHOP = Connection("shop-main", "oauth2", "oauth2", "api.shop.example.com", "pend
 
 
 @pytest.fixture
-def desk(stack: Cloud) -> Manage:
+def harness(stack: Cloud) -> Manage:
     base = "https://api.example.com/live/install"
     oauth_clients.put(stack.table, OAuthClient("kommo", "acme", "id", f"{base}/kommo/acme"), new=True)
     shop = OAuthClient(
@@ -42,22 +42,22 @@ def desk(stack: Cloud) -> Manage:
     return Manage(stack)
 
 
-def create(desk: Manage, **body: Any) -> Answer:
-    return desk.call("POST", "/install-links", body)
+def create(harness: Manage, **body: Any) -> Answer:
+    return harness.call("POST", "/install-links", body)
 
 
 def reason(answer: Answer) -> str:
     return str(answer.content["type"]).rpartition(":")[2]
 
 
-def links(desk: Manage) -> list[str]:
-    items = boto3.client("dynamodb").scan(TableName=desk.cloud.table.name)["Items"]
+def links(harness: Manage) -> list[str]:
+    items = boto3.client("dynamodb").scan(TableName=harness.cloud.table.name)["Items"]
     return [item["pk"]["S"] for item in items if item["pk"]["S"].startswith("INSTALL_LINK#")]
 
 
 class TestCreation:
-    def test_create_install_link_url_holds_a_token_and_nothing_else(self, desk: Manage) -> None:
-        answer = create(desk, **KOMMO, tags=TAGS, language="pt-BR")
+    def test_create_install_link_url_holds_a_token_and_nothing_else(self, harness: Manage) -> None:
+        answer = create(harness, **KOMMO, tags=TAGS, language="pt-BR")
         assert answer.status == 201, answer.text
         shown = answer.content
         url, _, token = shown.pop("url").partition("?link=")
@@ -70,48 +70,48 @@ class TestCreation:
             "tags": TAGS, "return_url": None, "language": "pt-BR", "single_use": True, "used_at": None,
         }  # fmt: skip
 
-    def test_create_install_link_stores_no_token_and_logs_no_tag(self, desk: Manage) -> None:
-        token = create(desk, **KOMMO, tags=TAGS).content["url"].partition("?link=")[2]
-        items = json.dumps(boto3.client("dynamodb").scan(TableName=desk.cloud.table.name)["Items"])
+    def test_create_install_link_stores_no_token_and_logs_no_tag(self, harness: Manage) -> None:
+        token = create(harness, **KOMMO, tags=TAGS).content["url"].partition("?link=")[2]
+        items = json.dumps(boto3.client("dynamodb").scan(TableName=harness.cloud.table.name)["Items"])
         assert token not in items
         for secret in (token, "c-1", "maria"):
-            assert secret not in desk.log.getvalue()
+            assert secret not in harness.log.getvalue()
 
-    def test_create_install_link_audit_holds_no_tag(self, desk: Manage) -> None:
-        made = create(desk, **KOMMO, tags=TAGS).content
-        [entry] = desk.call("GET", "/audit").content["items"]
+    def test_create_install_link_audit_holds_no_tag(self, harness: Manage) -> None:
+        made = create(harness, **KOMMO, tags=TAGS).content
+        [entry] = harness.call("GET", "/audit").content["items"]
         assert entry["target"] == made["id"]
         assert "maria" not in json.dumps(entry)
 
-    def test_create_install_link_repeated_with_key_returns_same_link(self, desk: Manage) -> None:
+    def test_create_install_link_repeated_with_key_returns_same_link(self, harness: Manage) -> None:
         event = with_headers(proxy_event("POST", "/install-links", KOMMO), **{"Idempotency-Key": "one"})
-        first, second = desk.answer(event), desk.answer(event)
+        first, second = harness.answer(event), harness.answer(event)
         assert (first.status, first.content["url"]) == (201, second.content["url"])
-        assert len(links(desk)) == 1
+        assert len(links(harness)) == 1
 
-    def test_create_reconnect_link_of_provider_asks_for_its_connection(self, desk: Manage) -> None:
-        answer = create(desk, connection="shop-main", tags=TAGS)
+    def test_create_reconnect_link_of_provider_asks_for_its_connection(self, harness: Manage) -> None:
+        answer = create(harness, connection="shop-main", tags=TAGS)
         assert (answer.status, answer.content["purpose"], answer.content["connection"]) == (
             201,
             "reconnect",
             "shop-main",
         )
-        item = desk.cloud.table.get(*install_link_key(answer.content["id"])) or {}
+        item = harness.cloud.table.get(*install_link_key(answer.content["id"])) or {}
         assert (item["account_host"], item["scopes"]) == ("login.example.com", "read")
 
-    def test_create_reconnect_link_of_installed_platform_is_for_its_account(self, desk: Manage) -> None:
-        answer = create(desk, connection="kommo-acme-31", client="acme")
+    def test_create_reconnect_link_of_installed_platform_is_for_its_account(self, harness: Manage) -> None:
+        answer = create(harness, connection="kommo-acme-31", client="acme")
         assert (answer.content["purpose"], answer.content["account_id"]) == ("reconnect", "31")
         assert answer.content["url"].startswith("https://api.example.com/live/install/kommo/acme/start?link=")
 
-    def test_create_claim_link_leads_to_its_own_page(self, desk: Manage) -> None:
-        answer = create(desk, **KOMMO, account_id="31", tags=TAGS)
+    def test_create_claim_link_leads_to_its_own_page(self, harness: Manage) -> None:
+        answer = create(harness, **KOMMO, account_id="31", tags=TAGS)
         assert (answer.status, answer.content["purpose"], answer.content["account_id"]) == (201, "claim", "31")
         assert answer.content["url"].startswith("https://api.example.com/live/install/kommo/acme/claim?link=")
 
     @pytest.mark.parametrize("life_s", [60, 30 * 86_400])
-    def test_create_install_link_life_may_be_a_minute_to_thirty_days(self, desk: Manage, life_s: int) -> None:
-        shown = create(desk, **KOMMO, expires_in_s=life_s).content
+    def test_create_install_link_life_may_be_a_minute_to_thirty_days(self, harness: Manage, life_s: int) -> None:
+        shown = create(harness, **KOMMO, expires_in_s=life_s).content
         left_s = (clock.from_iso(shown["expires_at"]) - clock.from_iso(shown["created_at"])).total_seconds()
         assert life_s - 1 <= left_s <= life_s
 
@@ -146,11 +146,11 @@ class TestCreation:
         ],
     )
     def test_create_install_link_bad_input_is_refused_and_nothing_stored(
-        self, desk: Manage, body: dict[str, Any], status: int, expected: str, field: str
+        self, harness: Manage, body: dict[str, Any], status: int, expected: str, field: str
     ) -> None:
-        answer = create(desk, **body)
+        answer = create(harness, **body)
         assert (answer.status, reason(answer), answer.content["field"]) == (status, expected, field), answer.text
-        assert links(desk) == []
+        assert links(harness) == []
 
     @pytest.mark.parametrize(
         ("changes", "expected"),
@@ -161,78 +161,78 @@ class TestCreation:
         ],
     )
     def test_create_reconnect_link_impossible_is_a_conflict(
-        self, desk: Manage, changes: dict[str, Any], expected: str
+        self, harness: Manage, changes: dict[str, Any], expected: str
     ) -> None:
-        desk.cloud.table.put(connection_store.to_item(with_changes(SHOP, **changes)))
-        answer = create(desk, connection="shop-main")
+        harness.cloud.table.put(connection_store.to_item(with_changes(SHOP, **changes)))
+        answer = create(harness, connection="shop-main")
         assert (answer.status, reason(answer)) == (409, expected)
-        assert links(desk) == []
+        assert links(harness) == []
 
 
 class TestStoredLinks:
-    def test_list_install_links_newest_first_without_urls(self, desk: Manage) -> None:
-        made = [create(desk, **KOMMO, tags={"customer_id": f"c-{number}"}).content["id"] for number in range(3)]
-        first = desk.call("GET", "/install-links?limit=2").content
-        second = desk.call("GET", f"/install-links?limit=2&cursor={first['next_cursor']}").content
+    def test_list_install_links_newest_first_without_urls(self, harness: Manage) -> None:
+        made = [create(harness, **KOMMO, tags={"customer_id": f"c-{number}"}).content["id"] for number in range(3)]
+        first = harness.call("GET", "/install-links?limit=2").content
+        second = harness.call("GET", f"/install-links?limit=2&cursor={first['next_cursor']}").content
         shown = first["items"] + second["items"]
         assert {each["id"] for each in shown} == set(made)
         assert [each["created_at"] for each in shown] == sorted((each["created_at"] for each in shown), reverse=True)
         assert not any("url" in each for each in shown)
 
-    def test_show_and_delete_install_link(self, desk: Manage) -> None:
-        made = create(desk, **KOMMO).content
-        assert desk.call("GET", f"/install-links/{made['id']}").content == {
+    def test_show_and_delete_install_link(self, harness: Manage) -> None:
+        made = create(harness, **KOMMO).content
+        assert harness.call("GET", f"/install-links/{made['id']}").content == {
             name: value for name, value in made.items() if name != "url"
         }
-        assert desk.call("DELETE", f"/install-links/{made['id']}").status == 204
+        assert harness.call("DELETE", f"/install-links/{made['id']}").status == 204
         for method in ("GET", "DELETE"):
-            answer = desk.call(method, f"/install-links/{made['id']}")
+            answer = harness.call(method, f"/install-links/{made['id']}")
             assert (answer.status, reason(answer)) == (404, "unknown_install_link")
 
-    def test_install_links_need_their_scopes(self, desk: Manage) -> None:
-        _, token = desk.create_integration("install-links:create")
-        assert desk.program(token, "POST", "/install-links", KOMMO).status == 201
-        assert desk.program(token, "GET", "/install-links").status == 403
+    def test_install_links_need_their_scopes(self, harness: Manage) -> None:
+        _, token = harness.create_integration("install-links:create")
+        assert harness.program(token, "POST", "/install-links", KOMMO).status == 201
+        assert harness.program(token, "GET", "/install-links").status == 403
 
 
 class TestTags:
-    def replace(self, desk: Manage, tags: Any, *, name: str = "kommo-acme-31", if_match: str = "") -> Answer:
+    def replace(self, harness: Manage, tags: Any, *, name: str = "kommo-acme-31", if_match: str = "") -> Answer:
         event = proxy_event("PUT", f"/connections/{name}/tags", {"tags": tags})
-        return desk.answer(with_headers(event, **({"If-Match": if_match} if if_match else {})))
+        return harness.answer(with_headers(event, **({"If-Match": if_match} if if_match else {})))
 
-    def etag(self, desk: Manage) -> str:
-        return desk.call("GET", "/connections/kommo-acme-31").headers["ETag"]
+    def etag(self, harness: Manage) -> str:
+        return harness.call("GET", "/connections/kommo-acme-31").headers["ETag"]
 
-    def customers(self, desk: Manage, customer_id: str) -> list[str]:
-        answer = desk.call("GET", f"/connections?tag.customer_id={quote(customer_id)}")
+    def customers(self, harness: Manage, customer_id: str) -> list[str]:
+        answer = harness.call("GET", f"/connections?tag.customer_id={quote(customer_id)}")
         assert answer.status == 200, answer.text
         return [each["name"] for each in answer.content["items"]]
 
-    def test_replace_tags_sets_the_whole_and_changes_nothing_else(self, desk: Manage) -> None:
-        before = desk.call("GET", "/connections/kommo-acme-31").content
+    def test_replace_tags_sets_the_whole_and_changes_nothing_else(self, harness: Manage) -> None:
+        before = harness.call("GET", "/connections/kommo-acme-31").content
         assert before["tags"] == {}
-        assert self.replace(desk, TAGS).content == before | {"tags": TAGS}
-        assert self.replace(desk, {"workspace_id": "w"}).content["tags"] == {"workspace_id": "w"}
-        assert self.customers(desk, "c-1") == []
-        assert self.replace(desk, {}).content == before
+        assert self.replace(harness, TAGS).content == before | {"tags": TAGS}
+        assert self.replace(harness, {"workspace_id": "w"}).content["tags"] == {"workspace_id": "w"}
+        assert self.customers(harness, "c-1") == []
+        assert self.replace(harness, {}).content == before
 
-    def test_replace_tags_finds_connection_by_customer(self, desk: Manage) -> None:
-        self.replace(desk, TAGS)
-        self.replace(desk, {"customer_id": "c-1"}, name="shop-main")
-        assert self.customers(desk, "c-1") == ["kommo-acme-31", "shop-main"]
-        assert self.customers(desk, "c-2") == []
-        first = desk.call("GET", "/connections?tag.customer_id=c-1&limit=1").content
+    def test_replace_tags_finds_connection_by_customer(self, harness: Manage) -> None:
+        self.replace(harness, TAGS)
+        self.replace(harness, {"customer_id": "c-1"}, name="shop-main")
+        assert self.customers(harness, "c-1") == ["kommo-acme-31", "shop-main"]
+        assert self.customers(harness, "c-2") == []
+        first = harness.call("GET", "/connections?tag.customer_id=c-1&limit=1").content
         assert first["next_cursor"]
-        second = desk.call("GET", f"/connections?tag.customer_id=c-1&limit=1&cursor={first['next_cursor']}").content
+        second = harness.call("GET", f"/connections?tag.customer_id=c-1&limit=1&cursor={first['next_cursor']}").content
         assert [each["name"] for each in first["items"] + second["items"]] == ["kommo-acme-31", "shop-main"]
 
-    def test_replace_tags_with_old_etag_is_refused(self, desk: Manage) -> None:
-        old = self.etag(desk)
-        assert self.replace(desk, TAGS, if_match=old).status == 200
-        assert self.etag(desk) != old
-        answer = self.replace(desk, {}, if_match=old)
+    def test_replace_tags_with_old_etag_is_refused(self, harness: Manage) -> None:
+        old = self.etag(harness)
+        assert self.replace(harness, TAGS, if_match=old).status == 200
+        assert self.etag(harness) != old
+        answer = self.replace(harness, {}, if_match=old)
         assert (answer.status, reason(answer)) == (412, "changed_meanwhile")
-        assert self.replace(desk, {}, if_match=self.etag(desk)).status == 200
+        assert self.replace(harness, {}, if_match=self.etag(harness)).status == 200
 
     @pytest.mark.parametrize(
         ("state", "why", "status", "expected"),
@@ -242,20 +242,20 @@ class TestTags:
         ],
     )
     def test_replace_tags_of_removed_connection_is_refused(
-        self, desk: Manage, state: str, why: str, status: int, expected: str
+        self, harness: Manage, state: str, why: str, status: int, expected: str
     ) -> None:
-        uninstall._mark(desk.cloud.table, CONNECTED, why)
-        answer = self.replace(desk, TAGS)
+        uninstall._mark(harness.cloud.table, CONNECTED, why)
+        answer = self.replace(harness, TAGS)
         assert (answer.status, reason(answer)) == (status, expected)
 
-    def test_replace_tags_unknown_connection_is_not_found(self, desk: Manage) -> None:
-        assert self.replace(desk, TAGS, name="nobody").status == 404
+    def test_replace_tags_unknown_connection_is_not_found(self, harness: Manage) -> None:
+        assert self.replace(harness, TAGS, name="nobody").status == 404
 
-    def test_replace_tags_bad_tags_change_nothing(self, desk: Manage) -> None:
-        self.replace(desk, TAGS)
+    def test_replace_tags_bad_tags_change_nothing(self, harness: Manage) -> None:
+        self.replace(harness, TAGS)
         for bad in ({"customer_id": ""}, {"Customer": "x"}, {"a": "<i>"}):
-            assert reason(self.replace(desk, bad)) == "bad_tags"
-        assert desk.call("GET", "/connections/kommo-acme-31").content["tags"] == TAGS
+            assert reason(self.replace(harness, bad)) == "bad_tags"
+        assert harness.call("GET", "/connections/kommo-acme-31").content["tags"] == TAGS
 
     @pytest.mark.parametrize(
         ("query", "expected"),
@@ -270,20 +270,20 @@ class TestTags:
         ],
     )
     def test_list_connections_bad_tag_filter_is_refused_with_reason(
-        self, desk: Manage, query: str, expected: str
+        self, harness: Manage, query: str, expected: str
     ) -> None:
-        answer = desk.call("GET", f"/connections?{query}")
+        answer = harness.call("GET", f"/connections?{query}")
         assert (answer.status, reason(answer)) == (400, expected)
 
-    def test_list_other_tag_filter_explains_what_is_indexed(self, desk: Manage) -> None:
+    def test_list_other_tag_filter_explains_what_is_indexed(self, harness: Manage) -> None:
         for listing in ("connections", "installs"):
-            answer = desk.call("GET", f"/{listing}?tag.workspace_id=w")
+            answer = harness.call("GET", f"/{listing}?tag.workspace_id=w")
             assert answer.status == 400
             assert "only customer_id is indexed" in answer.content["detail"]
 
-    def test_list_connections_by_customer_omits_deleted_and_shows_uninstalled(self, desk: Manage) -> None:
-        self.replace(desk, TAGS)
-        self.replace(desk, TAGS, name="shop-main")
+    def test_list_connections_by_customer_omits_deleted_and_shows_uninstalled(self, harness: Manage) -> None:
+        self.replace(harness, TAGS)
+        self.replace(harness, TAGS, name="shop-main")
         for name, why in (("kommo-acme-31", uninstall.UNINSTALLED), ("shop-main", uninstall.DELETED)):
-            uninstall._mark(desk.cloud.table, connection_store.get(desk.cloud.table, name), why)
-        assert self.customers(desk, "c-1") == ["kommo-acme-31"]
+            uninstall._mark(harness.cloud.table, connection_store.get(harness.cloud.table, name), why)
+        assert self.customers(harness, "c-1") == ["kommo-acme-31"]

@@ -76,7 +76,7 @@ class Answer:
         return str(json.loads(self.text)["message"])
 
 
-class Door:
+class Harness:
     """The function `accept_records` of one stack, and a program with a token for it."""
 
     def __init__(self, stack: Cloud) -> None:
@@ -169,8 +169,8 @@ def time() -> Iterator[VirtualClock]:
 
 
 @pytest.fixture
-def door(shared: Cloud, time: VirtualClock) -> Iterator[Door]:
-    yield Door(shared)
+def harness(shared: Cloud, time: VirtualClock) -> Iterator[Harness]:
+    yield Harness(shared)
     empty()
     shared.receive("records")
 
@@ -200,7 +200,7 @@ class TestAdobeCompatibility:
     """A program written for Adobe's endpoint, with another base URL."""
 
     @pytest.fixture
-    def served(self, door: Door) -> Iterator[Door]:
+    def served(self, harness: Harness) -> Iterator[Harness]:
         """Answers `{ApiUrl}/subscriptions/…` with the function, as API Gateway does."""
 
         def serve(request: requests.PreparedRequest) -> tuple[int, dict[str, str], str]:
@@ -209,14 +209,14 @@ class TestAdobeCompatibility:
             subscription, _, rest = path.partition("/")
             body = request.body.decode() if isinstance(request.body, bytes) else str(request.body)
             headers: dict[str, str | list[str]] = dict(request.headers)
-            answer = door.answer(event_of(rest, body, "", headers=headers, subscription=subscription))
+            answer = harness.answer(event_of(rest, body, "", headers=headers, subscription=subscription))
             return answer.status, answer.headers, answer.text
 
         with responses.RequestsMock(target="requests.adapters.HTTPAdapter.send") as mock:
             mock.add_callback("POST", re.compile(rf"{re.escape(API_URL)}/subscriptions/.*"), serve)
-            yield door
+            yield harness
 
-    def test_accept_records_adobe_persons_example_is_queued(self, served: Door) -> None:
+    def test_accept_records_adobe_persons_example_is_queued(self, served: Harness) -> None:
         body = {
             "priority": "high",
             "partitionName": "EMEA",
@@ -262,7 +262,7 @@ class TestAdobeCompatibility:
         assert item["caller"] == {"S": f"private-integration:{served.integration}"}
         assert item["pk"] == {"S": f"REQUEST#{answer.headers['X-Request-Id']}"}
 
-    def test_accept_records_adobe_custom_objects_example_is_queued(self, served: Door) -> None:
+    def test_accept_records_adobe_custom_objects_example_is_queued(self, served: Harness) -> None:
         body = {
             "dedupeBy": "dedupeFields",
             "priority": "high",
@@ -285,7 +285,7 @@ class TestAdobeCompatibility:
         assert [record["data"] for record in message.records] == body["customObjects"]
         assert len({record["key"] for record in message.records}) == 2
 
-    def test_accept_records_request_built_by_marketo_platform_is_queued(self, served: Door) -> None:
+    def test_accept_records_request_built_by_marketo_platform_is_queued(self, served: Harness) -> None:
         target = Target("marketo-main", "persons", "normal", (("field1", "email"),))
         connection = connection_store.get(served.stack.table, "marketo-main")
         start, end = persons.frame(target)
@@ -298,7 +298,7 @@ class TestAdobeCompatibility:
         assert (answer.status_code, answer.text) == (202, "")
         assert served.queued()[0].target == target
 
-    def test_accept_records_errors_are_readable_by_marketo_platform(self, served: Door) -> None:
+    def test_accept_records_errors_are_readable_by_marketo_platform(self, served: Harness) -> None:
         for token, body, code in (("", "{}", "403010"), ("x", "{}", "401013"), (served.token, "{}", "4000801")):
             headers = {"X-Mkto-User-Token": token} if token else {}
             given = requests.post(
@@ -316,22 +316,22 @@ def responses_to(given: requests.Response) -> Any:
 
 class TestRequestBodies:
     @pytest.mark.parametrize("name", SAMPLES)
-    def test_accept_records_sample_event_is_accepted(self, door: Door, name: str) -> None:
+    def test_accept_records_sample_event_is_accepted(self, harness: Harness, name: str) -> None:
         event = sample("accept_records", name)
-        event["multiValueHeaders"]["X-Mkto-User-Token"] = [door.token]
-        assert door.answer(event).status == 202
+        event["multiValueHeaders"]["X-Mkto-User-Token"] = [harness.token]
+        assert harness.answer(event).status == 202
         assert event["resource"].removeprefix("/subscriptions/{subscription}/") in PATHS
-        assert door.queued()
+        assert harness.queued()
 
-    def test_accept_records_program_members_are_grouped_by_program_and_status(self, door: Door) -> None:
+    def test_accept_records_program_members_are_grouped_by_program_and_status(self, harness: Harness) -> None:
         programs = [
             {"programId": 1, "status": "Registered", "members": [{"leadId": 17}, {"leadId": 18}]},
             {"programId": 2, "status": "Registered", "members": [{"leadId": 17}]},
             {"programId": 1, "status": "Attended", "members": [{"leadId": 19}]},
             {"programId": 1, "status": "Registered", "members": [{"leadId": 20}]},
         ]
-        assert door.send("programmembers", {"programs": programs}).status == 202
-        sent = {message.target: [record["data"] for record in message.records] for message in door.queued()}
+        assert harness.send("programmembers", {"programs": programs}).status == 202
+        sent = {message.target: [record["data"] for record in message.records] for message in harness.queued()}
         assert sent == {
             Target("marketo-main", "programmembers", "normal", (("program_id", program), ("status", status))): [
                 {"leadId": lead} for lead in leads
@@ -342,7 +342,7 @@ class TestRequestBodies:
                 ("1", "Attended", (19,)),
             )
         }
-        (item,) = noted(door.stack)
+        (item,) = noted(harness.stack)
         assert item["count"] == {"N": "5"}
 
     @pytest.mark.parametrize(
@@ -395,10 +395,10 @@ class TestRequestBodies:
         ],
     )
     def test_accept_records_body_becomes_records_with_options_and_keys(
-        self, door: Door, path: str, body: dict[str, Any], options: dict[str, str], keys: list[str | None]
+        self, harness: Harness, path: str, body: dict[str, Any], options: dict[str, str], keys: list[str | None]
     ) -> None:
-        assert door.send(path, body).status == 202
-        (message,) = door.queued()
+        assert harness.send(path, body).status == 202
+        (message,) = harness.queued()
         assert message.target == Target("marketo-main", path, "normal", tuple(sorted(options.items())))
         assert message.object == path
         made = [record["key"] for record in message.records]
@@ -406,44 +406,44 @@ class TestRequestBodies:
             # A record without a dedupe value is accepted, with a key of its own, and becomes a dead letter later.
             assert key == expected if expected else re.fullmatch(r"[0-9a-f]{32}", key)
 
-    def test_accept_records_more_than_1000_objects_or_1000000_bytes_are_refused(self, door: Door) -> None:
+    def test_accept_records_more_than_1000_objects_or_1000000_bytes_are_refused(self, harness: Harness) -> None:
         exact = {"persons": [{"email": f"p{number}@example.com", "note": ""} for number in range(1000)]}
         missing = 1_000_000 - len(json.dumps(exact, ensure_ascii=False).encode())
         exact["persons"][0]["note"] = "é" * (missing // 2) + "x" * (missing % 2)
         text = json.dumps(exact, ensure_ascii=False)
         assert len(text.encode()) == 1_000_000
-        assert door.send("persons", text).status == 202
-        sent = [record["data"] for message in door.queued() for record in message.records]
+        assert harness.send("persons", text).status == 202
+        sent = [record["data"] for message in harness.queued() for record in message.records]
         assert sent == exact["persons"]
 
-        refused = door.send("persons", text + " ")
+        refused = harness.send("persons", text + " ")
         assert refused.code == "4000801"
         assert "1,000,000 bytes; this has 1,000,001" in refused.message
-        assert door.send("persons", text.encode() + b" ").code == "4000801"
+        assert harness.send("persons", text.encode() + b" ").code == "4000801"
         many = {"persons": [{"email": f"p{number}@example.com"} for number in range(1001)]}
-        refused = door.send("persons", many)
+        refused = harness.send("persons", many)
         assert refused.code == "4000801"
         assert "1,000 objects in one request; this has 1,001" in refused.message
-        assert door.queued() == []
-        assert len(noted(door.stack)) == 1
+        assert harness.queued() == []
+        assert len(noted(harness.stack)) == 1
 
-    def test_accept_records_single_person_of_1000000_bytes_is_accepted(self, door: Door) -> None:
+    def test_accept_records_single_person_of_1000000_bytes_is_accepted(self, harness: Harness) -> None:
         text = json.dumps({"persons": [{"email": "a@example.com", "note": "x" * 1_000_000}]})
         text = text.replace("x" * (len(text) - 1_000_000), "", 1)
         assert len(text) == 1_000_000
-        assert door.send("persons", text).status == 202
-        (message,) = door.queued()
+        assert harness.send("persons", text).status == 202
+        (message,) = harness.queued()
         assert message.records[0]["data"] == json.loads(text)["persons"][0]
 
-    def test_accept_records_body_that_outgrows_a_message_is_refused(self, door: Door) -> None:
+    def test_accept_records_body_that_outgrows_a_message_is_refused(self, harness: Harness) -> None:
         """Numbers and two characters have several JSON representations of different length."""
         text = '{"customObjects":[{"numbers":[' + ",".join(["1e15"] * 190_000) + "]}]}"
-        refused = door.send("customobjects/car_c", text)
+        refused = harness.send("customobjects/car_c", text)
         assert refused.code == "4000801"
         assert "a message can carry" in refused.message
-        assert door.queued() == []
+        assert harness.queued() == []
 
-    def test_accept_records_members_of_all_programs_count_towards_limit(self, door: Door) -> None:
+    def test_accept_records_members_of_all_programs_count_towards_limit(self, harness: Harness) -> None:
         def programs(*sizes: int) -> dict[str, Any]:
             return {
                 "programs": [
@@ -452,31 +452,32 @@ class TestRequestBodies:
                 ]
             }
 
-        assert door.send("programmembers", programs(500, 500)).status == 202
-        assert sum(len(message.records) for message in door.queued()) == 1000
-        refused = door.send("programmembers", programs(500, 501))
+        assert harness.send("programmembers", programs(500, 500)).status == 202
+        assert sum(len(message.records) for message in harness.queued()) == 1000
+        refused = harness.send("programmembers", programs(500, 501))
         assert refused.code == "4000801"
         assert "1,001" in refused.message
         assert (
-            door.send("lists", {"listId": 1, "input": [{"leadId": lead} for lead in range(1, 1002)]}).code == "4000801"
+            harness.send("lists", {"listId": 1, "input": [{"leadId": lead} for lead in range(1, 1002)]}).code
+            == "4000801"
         )
 
-    def test_accept_records_unicode_and_json_values_are_queued_unchanged(self, door: Door) -> None:
+    def test_accept_records_unicode_and_json_values_are_queued_unchanged(self, harness: Harness) -> None:
         person = {"email": "josé@例え.jp", "note": "\u0000\ufffe\U0001f600", "a": None, "b": True, "c": 0.1, "d": 2**63}
-        assert door.send("persons", {"persons": [person]}).status == 202
-        assert door.send("persons", json.dumps({"persons": [person]}, ensure_ascii=False).encode()).status == 202
-        for message in door.queued():
+        assert harness.send("persons", {"persons": [person]}).status == 202
+        assert harness.send("persons", json.dumps({"persons": [person]}, ensure_ascii=False).encode()).status == 202
+        for message in harness.queued():
             assert message.records[0]["data"] == person
 
-    def test_accept_records_unlisted_dedupe_field_is_accepted_with_warning(self, door: Door) -> None:
-        listed = door.send("persons", PERSONS | {"dedupeFields": {"field1": "sfdcLeadId"}})
+    def test_accept_records_unlisted_dedupe_field_is_accepted_with_warning(self, harness: Harness) -> None:
+        listed = harness.send("persons", PERSONS | {"dedupeFields": {"field1": "sfdcLeadId"}})
         assert (listed.status, listed.headers.get("X-Portaria-Warning")) == (202, None)
         for fields, named in (
             ({"field1": "passport"}, ["field1"]),
             ({"field1": "email", "field2": "passport"}, ["field2"]),
             ({"field1": "licence", "field2": "passport"}, ["field1", "field2"]),
         ):
-            answer = door.send("persons", PERSONS | {"dedupeFields": fields})
+            answer = harness.send("persons", PERSONS | {"dedupeFields": fields})
             assert answer.status == 202
             warning = answer.headers["X-Portaria-Warning"]
             assert re.findall(r"field\d", warning) == named
@@ -592,14 +593,14 @@ BAD: list[tuple[str, Any, str, str]] = [
 class TestInvalidInput:
     @pytest.mark.parametrize(("path", "body", "code", "told"), BAD)
     def test_accept_records_invalid_body_is_refused_with_code_and_message(
-        self, door: Door, path: str, body: Any, code: str, told: str
+        self, harness: Harness, path: str, body: Any, code: str, told: str
     ) -> None:
-        answer = door.send(path, body)
+        answer = harness.send(path, body)
         assert (answer.code, told in answer.message) == (code, True), answer.message
         assert "canary" not in answer.message
-        assert door.queued() == []
-        assert noted(door.stack) == []
-        assert f'"code":"{code}"' in door.metrics.getvalue().replace(" ", "")
+        assert harness.queued() == []
+        assert noted(harness.stack) == []
+        assert f'"code":"{code}"' in harness.metrics.getvalue().replace(" ", "")
 
     @pytest.mark.parametrize(
         ("content_type", "told"),
@@ -616,12 +617,12 @@ class TestInvalidInput:
         ],
     )
     def test_accept_records_content_type_other_than_json_is_refused(
-        self, door: Door, content_type: Any, told: str
+        self, harness: Harness, content_type: Any, told: str
     ) -> None:
-        answer = door.send("persons", PERSONS, headers={"Content-Type": content_type})
+        answer = harness.send("persons", PERSONS, headers={"Content-Type": content_type})
         assert (answer.status, answer.code) == (400, "4000801")
         assert told in answer.message
-        assert door.queued() == []
+        assert harness.queued() == []
 
     @pytest.mark.parametrize(
         "content_type",
@@ -632,8 +633,10 @@ class TestInvalidInput:
             'application/json; charset="utf-8"; v=1',
         ],
     )
-    def test_accept_records_content_type_json_with_parameters_is_accepted(self, door: Door, content_type: str) -> None:
-        assert door.send("persons", PERSONS, headers={"Content-Type": content_type}).status == 202
+    def test_accept_records_content_type_json_with_parameters_is_accepted(
+        self, harness: Harness, content_type: str
+    ) -> None:
+        assert harness.send("persons", PERSONS, headers={"Content-Type": content_type}).status == 202
 
     @pytest.mark.parametrize(
         ("headers", "told"),
@@ -647,38 +650,40 @@ class TestInvalidInput:
             ({"Content-Encoding": "gzip"}, "Content-Encoding"),
         ],
     )
-    def test_accept_records_invalid_header_is_refused(self, door: Door, headers: dict[str, Any], told: str) -> None:
-        answer = door.send("persons", PERSONS, headers=headers)
+    def test_accept_records_invalid_header_is_refused(
+        self, harness: Harness, headers: dict[str, Any], told: str
+    ) -> None:
+        answer = harness.send("persons", PERSONS, headers=headers)
         assert answer.code == "4000801"
         assert told in answer.message
-        assert door.queued() == []
+        assert harness.queued() == []
 
-    def test_accept_records_headers_at_length_limit_are_accepted(self, door: Door) -> None:
+    def test_accept_records_headers_at_length_limit_are_accepted(self, harness: Harness) -> None:
         headers: dict[str, str | list[str]] = {
             "X-Correlation-Id": "é" * 255,
             "x-request-source": "x" * 50,
             "Content-Encoding": "identity",
         }
-        assert door.send("persons", PERSONS, headers=headers).status == 202
-        assert [message.trace for message in door.queued()] == [Trace("é" * 255, "x" * 50)]
-        (item,) = noted(door.stack)
+        assert harness.send("persons", PERSONS, headers=headers).status == 202
+        assert [message.trace for message in harness.queued()] == [Trace("é" * 255, "x" * 50)]
+        (item,) = noted(harness.stack)
         assert item["correlation_id"] == {"S": "é" * 255}
 
-    def test_accept_records_without_tracing_headers_stores_no_trace(self, door: Door) -> None:
-        assert door.send("persons", PERSONS).status == 202
-        (body,) = door.stack.receive("records")
+    def test_accept_records_without_tracing_headers_stores_no_trace(self, harness: Harness) -> None:
+        assert harness.send("persons", PERSONS).status == 202
+        (body,) = harness.stack.receive("records")
         assert "trace" not in json.loads(body)
-        (item,) = noted(door.stack)
+        (item,) = noted(harness.stack)
         assert "list_pk" not in item
 
-    def test_accept_records_invalid_base64_body_is_refused(self, door: Door) -> None:
-        event = event_of("persons", PERSONS, door.token) | {"isBase64Encoded": True}
-        assert door.answer(event).code == "4000801"
+    def test_accept_records_invalid_base64_body_is_refused(self, harness: Harness) -> None:
+        event = event_of("persons", PERSONS, harness.token) | {"isBase64Encoded": True}
+        assert harness.answer(event).code == "4000801"
 
     @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(data=st.data())
     def test_accept_records_arbitrary_body_is_accepted_or_refused_without_internal_error(
-        self, door: Door, data: st.DataObject
+        self, harness: Harness, data: st.DataObject
     ) -> None:
         names = st.sampled_from(
             ["priority", "partitionName", "dedupeFields", "field1", "field2", "persons", "dedupeBy", "customObjects",
@@ -698,142 +703,145 @@ class TestInvalidInput:
         )
         bodies = values.map(json.dumps) | nearly.map(json.dumps) | st.binary(max_size=40) | st.text(max_size=40)
         path = data.draw(st.sampled_from([each.replace("{name}", "car_c") for each in PATHS]))
-        answer = door.send(path, data.draw(bodies))
+        answer = harness.send(path, data.draw(bodies))
         assert answer.status in (202, 400)
-        for message in door.queued():
+        for message in harness.queued():
             assert answer.status == 202
             for record in message.records:
                 record_mapping.read_record(message, record)
 
 
 class TestAuthentication:
-    def test_accept_records_missing_token_is_refused(self, door: Door) -> None:
+    def test_accept_records_missing_token_is_refused(self, harness: Harness) -> None:
         for headers in (
             {},
             {"X-Mkto-User-Token": ""},
             {"X-Mkto-User-Token": " "},
-            {"Authorization": f"Bearer {door.token}"},
+            {"Authorization": f"Bearer {harness.token}"},
         ):
-            answer = door.send("persons", PERSONS, token="", headers=headers)
+            answer = harness.send("persons", PERSONS, token="", headers=headers)
             assert (answer.status, answer.code) == (403, "403010")
         event = event_of("persons", PERSONS, "")
-        event["queryStringParameters"] = {"access_token": door.token}
-        event["multiValueQueryStringParameters"] = {"access_token": [door.token]}
-        assert door.answer(event).code == "403010"
+        event["queryStringParameters"] = {"access_token": harness.token}
+        event["multiValueQueryStringParameters"] = {"access_token": [harness.token]}
+        assert harness.answer(event).code == "403010"
 
     @pytest.mark.parametrize(
         "change", [lambda token: token[:-1], lambda token: token + "x", lambda token: f"Bearer {token}"]
     )
-    def test_accept_records_altered_token_is_refused_and_not_exposed(self, door: Door, change: Any) -> None:
-        answer = door.send("persons", PERSONS, token=change(door.token))
+    def test_accept_records_altered_token_is_refused_and_not_exposed(self, harness: Harness, change: Any) -> None:
+        answer = harness.send("persons", PERSONS, token=change(harness.token))
         assert (answer.status, answer.code) == (401, "401013")
-        assert door.token not in answer.text
-        assert door.token not in door.log.getvalue()
+        assert harness.token not in answer.text
+        assert harness.token not in harness.log.getvalue()
 
-    def test_accept_records_token_issued_by_adobe_is_refused(self, door: Door) -> None:
-        assert door.send("persons", PERSONS, token="11606815-aa7a-405a-80a1-f9683efa528b:ab").code == "401013"
+    def test_accept_records_token_issued_by_adobe_is_refused(self, harness: Harness) -> None:
+        assert harness.send("persons", PERSONS, token="11606815-aa7a-405a-80a1-f9683efa528b:ab").code == "401013"
 
-    def test_accept_records_token_of_deleted_integration_is_refused(self, door: Door) -> None:
-        private_integrations.delete(door.stack.table, door.integration)
-        assert door.send("persons", PERSONS).code == "401013"
+    def test_accept_records_token_of_deleted_integration_is_refused(self, harness: Harness) -> None:
+        private_integrations.delete(harness.stack.table, harness.integration)
+        assert harness.send("persons", PERSONS).code == "401013"
 
     def test_accept_records_rotation_overlap_accepts_both_tokens_until_it_ends(
-        self, door: Door, time: VirtualClock
+        self, harness: Harness, time: VirtualClock
     ) -> None:
-        _, made = private_integrations.rotate(door.stack.table, door.program, expire_now=False)
+        _, made = private_integrations.rotate(harness.stack.table, harness.program, expire_now=False)
         fresh = made.reveal()
-        assert door.send("persons", PERSONS).status == 202
-        assert door.send("persons", PERSONS, token=fresh).status == 202
+        assert harness.send("persons", PERSONS).status == 202
+        assert harness.send("persons", PERSONS, token=fresh).status == 202
         time.advance(timedelta(days=7, seconds=1).total_seconds())
-        answer = door.send("persons", PERSONS)
+        answer = harness.send("persons", PERSONS)
         assert answer.code == "401013"
         assert "replaced by a rotation" in answer.message
-        assert door.send("persons", PERSONS, token=fresh).status == 202
+        assert harness.send("persons", PERSONS, token=fresh).status == 202
 
-    def test_accept_records_token_without_send_scope_is_refused(self, door: Door) -> None:
-        _, token = door.let_in("contacts:upsert", "connections:call@marketo-main")
-        answer = door.send("persons", PERSONS, token=token)
+    def test_accept_records_token_without_send_scope_is_refused(self, harness: Harness) -> None:
+        _, token = harness.let_in("contacts:upsert", "connections:call@marketo-main")
+        answer = harness.send("persons", PERSONS, token=token)
         assert (answer.status, answer.code) == (403, "4030801")
         assert "records:send" in answer.message
-        assert door.send("persons", PERSONS, token=token, subscription="000-ZZZ-000").code == "4030801"
+        assert harness.send("persons", PERSONS, token=token, subscription="000-ZZZ-000").code == "4030801"
 
-    def test_accept_records_scope_for_one_connection_hides_other_subscriptions(self, door: Door) -> None:
-        door.connect("marketo-other", "111-AAA-111")
-        _, token = door.let_in("records:send@marketo-other")
-        assert door.send("persons", PERSONS, token=token, subscription="111-AAA-111").status == 202
-        assert door.queued()[0].target == Target("marketo-other", "persons", "normal", (("field1", "email"),))
+    def test_accept_records_scope_for_one_connection_hides_other_subscriptions(self, harness: Harness) -> None:
+        harness.connect("marketo-other", "111-AAA-111")
+        _, token = harness.let_in("records:send@marketo-other")
+        assert harness.send("persons", PERSONS, token=token, subscription="111-AAA-111").status == 202
+        assert harness.queued()[0].target == Target("marketo-other", "persons", "normal", (("field1", "email"),))
         told = {
-            door.send("persons", PERSONS, token=token, subscription=each).text for each in (SUBSCRIPTION, "000-ZZZ-000")
+            harness.send("persons", PERSONS, token=token, subscription=each).text
+            for each in (SUBSCRIPTION, "000-ZZZ-000")
         }
         assert len(told) == 1
         (text,) = told
         assert "4030801" in text
         assert "check the account in the path" in text
 
-    def test_accept_records_scope_removed_applies_to_next_call(self, door: Door) -> None:
-        assert door.send("persons", PERSONS).status == 202
-        private_integrations.edit(door.stack.table, door.program, scopes=("records:send@nothing",))
-        assert door.send("persons", PERSONS).code == "4030801"
+    def test_accept_records_scope_removed_applies_to_next_call(self, harness: Harness) -> None:
+        assert harness.send("persons", PERSONS).status == 202
+        private_integrations.edit(harness.stack.table, harness.program, scopes=("records:send@nothing",))
+        assert harness.send("persons", PERSONS).code == "4030801"
 
-    def test_accept_records_refused_caller_does_not_learn_body_errors(self, door: Door) -> None:
-        assert door.send("persons", "nonsense", token="x").code == "401013"
-        assert door.send("persons", "nonsense", subscription="000-ZZZ-000").code == "404040"
+    def test_accept_records_refused_caller_does_not_learn_body_errors(self, harness: Harness) -> None:
+        assert harness.send("persons", "nonsense", token="x").code == "401013"
+        assert harness.send("persons", "nonsense", subscription="000-ZZZ-000").code == "404040"
 
-    def test_accept_records_failed_attempts_of_one_address_are_throttled(self, door: Door) -> None:
+    def test_accept_records_failed_attempts_of_one_address_are_throttled(self, harness: Harness) -> None:
         for _ in range(auth_throttle.MOST):
-            assert door.send("persons", PERSONS, token="portaria_guess", source="192.0.2.9").code == "401013"
-        answer = door.send("persons", PERSONS, token="portaria_guess", source="192.0.2.9")
+            assert harness.send("persons", PERSONS, token="portaria_guess", source="192.0.2.9").code == "401013"
+        answer = harness.send("persons", PERSONS, token="portaria_guess", source="192.0.2.9")
         assert (answer.status, answer.code) == (429, "429001")
         assert 1 <= int(answer.headers["Retry-After"]) <= 60
-        assert door.send("persons", PERSONS, source="192.0.2.9").code == "429001"
-        assert door.send("persons", PERSONS, source="192.0.2.10").status == 202
-        assert door.metrics.getvalue().count('"ApiAttemptsFailed":[') == auth_throttle.MOST + 2
+        assert harness.send("persons", PERSONS, source="192.0.2.9").code == "429001"
+        assert harness.send("persons", PERSONS, source="192.0.2.10").status == 202
+        assert harness.metrics.getvalue().count('"ApiAttemptsFailed":[') == auth_throttle.MOST + 2
 
 
 class TestRouting:
     @pytest.mark.parametrize(
         "subscription", ["000-ZZZ-000", "556-RJS-21", "..", "556-RJS-213x", "123-aß-456", "x" * 500]
     )
-    def test_accept_records_unknown_subscription_is_not_found(self, door: Door, subscription: str) -> None:
-        door.connect("marketo-ss", "123-ASS-456")
-        answer = door.send("persons", PERSONS, subscription=subscription)
+    def test_accept_records_unknown_subscription_is_not_found(self, harness: Harness, subscription: str) -> None:
+        harness.connect("marketo-ss", "123-ASS-456")
+        answer = harness.send("persons", PERSONS, subscription=subscription)
         assert (answer.status, answer.code) == (404, "404040")
 
     @pytest.mark.parametrize(
         "path", ["people", "persons/1", "customobjects", "customobjects/a/b", "lists/remove/x", "%2e%2e"]
     )
     @pytest.mark.parametrize("method", ["POST", "GET"])
-    def test_accept_records_unknown_path_is_refused_in_platform_form(self, door: Door, path: str, method: str) -> None:
-        answer = door.send(path, PERSONS, method=method)
+    def test_accept_records_unknown_path_is_refused_in_platform_form(
+        self, harness: Harness, path: str, method: str
+    ) -> None:
+        answer = harness.send(path, PERSONS, method=method)
         assert (answer.status, answer.code) == (404, "404040")
         assert "POST to /subscriptions/{subscription}/persons" in answer.message
-        assert door.queued() == []
+        assert harness.queued() == []
 
     @pytest.mark.parametrize("method", ["GET", "PUT", "PATCH", "DELETE", "OPTIONS"])
     def test_accept_records_known_path_with_other_method_is_refused_in_platform_form(
-        self, door: Door, method: str
+        self, harness: Harness, method: str
     ) -> None:
         """API Gateway matches the greedy resource."""
-        event = event_of("persons", None, door.token, method=method)
+        event = event_of("persons", None, harness.token, method=method)
         event["resource"] = "/subscriptions/{subscription}/{proxy+}"
-        assert door.answer(event).code == "404040"
+        assert harness.answer(event).code == "404040"
 
-    def test_accept_records_subscription_without_path_is_refused_in_platform_form(self, door: Door) -> None:
-        event = event_of("persons", None, door.token, method="GET")
+    def test_accept_records_subscription_without_path_is_refused_in_platform_form(self, harness: Harness) -> None:
+        event = event_of("persons", None, harness.token, method="GET")
         event["resource"] = event["requestContext"]["resourcePath"] = "/subscriptions/{subscription}"
-        assert door.answer(event).code == "404040"
+        assert harness.answer(event).code == "404040"
 
-    def test_accept_records_unknown_path_is_refused_without_aws_call(self, door: Door) -> None:
+    def test_accept_records_unknown_path_is_refused_without_aws_call(self, harness: Harness) -> None:
         with patch.object(BaseClient, "_make_api_call", side_effect=AssertionError):
-            assert door.send("people", PERSONS, token="portaria_guess").code == "404040"
+            assert harness.send("people", PERSONS, token="portaria_guess").code == "404040"
 
-    def test_accept_records_lower_case_subscription_is_accepted(self, door: Door) -> None:
-        assert door.send("persons", PERSONS, subscription="556-rjs-213").status == 202
+    def test_accept_records_lower_case_subscription_is_accepted(self, harness: Harness) -> None:
+        assert harness.send("persons", PERSONS, subscription="556-rjs-213").status == 202
 
-    def test_accept_records_connection_created_by_api_is_found_by_munchkin_id(self, door: Door) -> None:
+    def test_accept_records_connection_created_by_api_is_found_by_munchkin_id(self, harness: Harness) -> None:
         with responses.RequestsMock() as mock:
             mock.post(marketo.TOKEN_URL, json={"access_token": "canary-token", "expires_in": 3599, "scope": "a@b.c"})
-            made = Manage(door.stack).call(
+            made = Manage(harness.stack).call(
                 "POST",
                 "/connections",
                 {
@@ -844,31 +852,31 @@ class TestRouting:
                 },
             )
         assert (made.status, made.content["account_id"]) == (201, marketo.MUNCHKIN)
-        assert door.send("persons", PERSONS, subscription=marketo.MUNCHKIN).status == 202
-        assert door.queued()[0].target == Target("made-by-api", "persons", "normal", (("field1", "email"),))
+        assert harness.send("persons", PERSONS, subscription=marketo.MUNCHKIN).status == 202
+        assert harness.queued()[0].target == Target("made-by-api", "persons", "normal", (("field1", "email"),))
 
-    def test_accept_records_several_connections_uses_first_working_one_in_scope(self, door: Door) -> None:
-        door.connect("marketo-broken", state="needs_reconnect")
-        door.connect("marketo-gone", state="removed")
-        door.connect("marketo-a-second")
+    def test_accept_records_several_connections_uses_first_working_one_in_scope(self, harness: Harness) -> None:
+        harness.connect("marketo-broken", state="needs_reconnect")
+        harness.connect("marketo-gone", state="removed")
+        harness.connect("marketo-a-second")
 
         def used(token: str) -> str:
-            assert door.send("persons", PERSONS, token=token).status == 202
-            (message,) = door.queued()
+            assert harness.send("persons", PERSONS, token=token).status == 202
+            (message,) = harness.queued()
             assert message.target
             return message.target.destination
 
-        assert used(door.token) == "marketo-a-second"
-        _, narrow = door.let_in("records:send@marketo-main", "records:send@marketo-broken")
+        assert used(harness.token) == "marketo-a-second"
+        _, narrow = harness.let_in("records:send@marketo-main", "records:send@marketo-broken")
         assert used(narrow) == "marketo-main"
         # Records wait for a connection that must be connected again; a deleted one accepts none.
-        _, broken = door.let_in("records:send@marketo-broken")
+        _, broken = harness.let_in("records:send@marketo-broken")
         assert used(broken) == "marketo-broken"
-        _, gone = door.let_in("records:send@marketo-gone")
-        assert door.send("persons", PERSONS, token=gone).code == "4030801"
+        _, gone = harness.let_in("records:send@marketo-gone")
+        assert harness.send("persons", PERSONS, token=gone).code == "4030801"
 
     def test_accept_records_resolved_connection_is_cached_until_it_expires(
-        self, door: Door, time: VirtualClock
+        self, harness: Harness, time: VirtualClock
     ) -> None:
         asked: list[str] = []
         call = BaseClient._make_api_call
@@ -877,71 +885,73 @@ class TestRouting:
             asked.append(operation)
             return call(client, operation, parameters)
 
-        door.send("persons", PERSONS)
+        harness.send("persons", PERSONS)
         with patch.object(BaseClient, "_make_api_call", note):
-            assert door.send("persons", PERSONS).status == 202
+            assert harness.send("persons", PERSONS).status == 202
             assert asked == ["GetItem", "PutItem", "SendMessage"]
-            door.stack.table.update(
+            harness.stack.table.update(
                 *connection_store.key("marketo-main"), "SET #state = :removed",
                 names={"#state": "state"}, values={":removed": "removed"},
             )  # fmt: skip
             time.advance(data_ingestion.KNOWN_FOR.total_seconds() + 1)
-            assert door.send("persons", PERSONS).code == "404040"
+            assert harness.send("persons", PERSONS).code == "404040"
         # Absence is not cached: a connection that has just been created is found.
-        door.connect("marketo-new")
-        assert door.send("persons", PERSONS).status == 202
+        harness.connect("marketo-new")
+        assert harness.send("persons", PERSONS).status == 202
 
 
 class TestAwsFailures:
     @pytest.mark.parametrize("operation", ["SendMessage", "PutItem", "Query", "GetItem"])
-    def test_accept_records_aws_failure_answers_500_and_resending_succeeds(self, door: Door, operation: str) -> None:
+    def test_accept_records_aws_failure_answers_500_and_resending_succeeds(
+        self, harness: Harness, operation: str
+    ) -> None:
         with refusing(operation):
-            answer = door.send("persons", PERSONS)
+            answer = harness.send("persons", PERSONS)
         assert (answer.status, answer.code) == (500, "5000801")
         assert "Throttling" not in answer.text
         assert answer.headers["Retry-After"]
-        assert door.queued() == []
-        assert door.send("persons", PERSONS).status == 202
+        assert harness.queued() == []
+        assert harness.send("persons", PERSONS).status == 202
 
-    def test_accept_records_partly_queued_request_is_queued_completely_when_resent(self, door: Door) -> None:
+    def test_accept_records_partly_queued_request_is_queued_completely_when_resent(self, harness: Harness) -> None:
         body = {"persons": [{"email": f"p{number}@example.com", "note": "x" * 900} for number in range(1000)]}
         with one_message_taken():
-            assert door.send("persons", body).code == "5000801"
-        part_of_it = [record["data"] for message in door.queued() for record in message.records]
+            assert harness.send("persons", body).code == "5000801"
+        part_of_it = [record["data"] for message in harness.queued() for record in message.records]
         assert 0 < len(part_of_it) < 1000
-        assert door.send("persons", body).status == 202
-        assert [record["data"] for message in door.queued() for record in message.records] == body["persons"]
+        assert harness.send("persons", body).status == 202
+        assert [record["data"] for message in harness.queued() for record in message.records] == body["persons"]
 
-    def test_accept_records_unexpected_error_is_answered_without_its_text(self, door: Door) -> None:
-        with patch.object(door.module.api, "_take", side_effect=ValueError("canary-value")):
-            answer = door.send("persons", PERSONS)
+    def test_accept_records_unexpected_error_is_answered_without_its_text(self, harness: Harness) -> None:
+        with patch.object(harness.module.api, "_take", side_effect=ValueError("canary-value")):
+            answer = harness.send("persons", PERSONS)
         assert answer.code == "5000801"
-        assert "canary" not in answer.text + door.log.getvalue()
+        assert "canary" not in answer.text + harness.log.getvalue()
 
 
 class TestLogging:
-    def test_accept_records_accepted_request_writes_one_log_line_and_one_metric(self, door: Door) -> None:
+    def test_accept_records_accepted_request_writes_one_log_line_and_one_metric(self, harness: Harness) -> None:
         body = {"persons": [{"email": "canary@example.com"}, {"email": "canary2@example.com"}]}
-        answer = door.send("persons", body, headers={"X-Correlation-Id": "nightly-7", "X-Request-Source": "export"})
-        (line,) = [json.loads(text) for text in door.log.getvalue().splitlines()]
+        answer = harness.send("persons", body, headers={"X-Correlation-Id": "nightly-7", "X-Request-Source": "export"})
+        (line,) = [json.loads(text) for text in harness.log.getvalue().splitlines()]
         assert {
             name: line[name] for name in ("message", "request", "caller", "destination", "object", "count", "bytes")
         } == {
             "message": "records_accepted",
             "request": answer.headers["X-Request-Id"],
-            "caller": f"private-integration:{door.integration}",
+            "caller": f"private-integration:{harness.integration}",
             "destination": "marketo-main",
             "object": "persons",
             "count": 2,
             "bytes": len(json.dumps(body)),
         }
         assert line["headers"] == {"X-Correlation-Id": "nightly-7", "X-Request-Source": "export"}
-        assert "canary" not in door.log.getvalue()
-        (metric,) = [json.loads(text) for text in door.metrics.getvalue().splitlines()]
+        assert "canary" not in harness.log.getvalue()
+        (metric,) = [json.loads(text) for text in harness.metrics.getvalue().splitlines()]
         assert metric["RecordsAccepted"] == [2.0]
         assert metric["service"] == "portaria"
 
-    def test_accept_records_messages_of_one_integration_share_a_message_group(self, door: Door) -> None:
+    def test_accept_records_messages_of_one_integration_share_a_message_group(self, harness: Harness) -> None:
         sent: list[Any] = []
         call = BaseClient._make_api_call
 
@@ -950,5 +960,5 @@ class TestLogging:
             return call(client, operation, parameters)
 
         with patch.object(BaseClient, "_make_api_call", note):
-            door.send("persons", PERSONS)
-        assert sent == [door.integration]
+            harness.send("persons", PERSONS)
+        assert sent == [harness.integration]

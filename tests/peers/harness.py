@@ -39,7 +39,7 @@ from tests.peers.servers import CLIENTS, Client, Server
 _REDIRECTS = (301, 302, 303, 307, 308)
 
 
-class Desk:
+class Harness:
     """One stack and one server. `sent` counts the requests to the token endpoint by grant type."""
 
     def __init__(self, stack: Cloud, server: Server) -> None:
@@ -144,14 +144,14 @@ def _browse(browser: requests.Session, url: str, redirect_uri: str) -> dict[str,
 
 
 @contextmanager
-def beside(stack: Cloud, server: Server) -> Iterator[Desk]:
-    """A desk whose token requests are counted, on an AWS with atomic conditional writes (moto's are not)."""
-    desk, lock = Desk(stack, server), threading.RLock()
+def beside(stack: Cloud, server: Server) -> Iterator[Harness]:
+    """A harness whose token requests are counted, on an AWS with atomic conditional writes (moto's are not)."""
+    harness, lock = Harness(stack, server), threading.RLock()
     send, call = http_client.send, BaseClient._make_api_call
 
     def counting(request: Request, **options: Any) -> Response:
         if request.url == server.url(server.kind.token):
-            desk.sent[parse_qs((request.body or b"").decode())["grant_type"][0]] += 1
+            harness.sent[parse_qs((request.body or b"").decode())["grant_type"][0]] += 1
         return send(request, **options)
 
     def one_by_one(client: Any, *arguments: Any) -> Any:
@@ -159,4 +159,4 @@ def beside(stack: Cloud, server: Server) -> Iterator[Desk]:
             return call(client, *arguments)
 
     with patch.object(http_client, "send", counting), patch.object(BaseClient, "_make_api_call", one_by_one):
-        yield desk
+        yield harness
