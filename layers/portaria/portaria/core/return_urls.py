@@ -32,7 +32,8 @@ _ORIGIN = rf"(?P<origin>https://(?P<host>{_HOST}|localhost){_PORT}|http://(?:loc
 # Without the percent sign: servers differ in what they decode and how often. The application chooses its own paths.
 _SEGMENT = r"[A-Za-z0-9._~!$&'()+,=:@-]"
 _PATH = rf"(?P<path>/(?:{_SEGMENT}+/)*{_SEGMENT}*)"
-# Possessive, so that a long query takes no memory for backtracking. In a query everything but control characters may be percent-encoded. A semicolon would separate parameters for some servers.
+# In a query everything but control characters may be percent-encoded. A semicolon would separate parameters for some servers.
+# The quantifier is possessive, so that a long query takes no memory for backtracking.
 _QUERY = (
     r"(?:\?(?P<query>(?:[A-Za-z0-9._~!$&'()*+,=:@/?-]|%(?:[2-6][0-9A-Fa-f]|7[0-9A-Ea-e]|[89A-Fa-f][0-9A-Fa-f]))++))?"
 )
