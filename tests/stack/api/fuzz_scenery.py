@@ -364,6 +364,9 @@ class Scenery:
             self._note_made(operation.path.split("/")[-1], answer.json())
 
     def _note_made(self, resource: str, made: Body) -> None:
+        if resource == "console-sessions":
+            # A link: there is no session until a browser opens it.
+            return
         if resource == "sso":
             spare = {"ticket": (made["link"] or "").rpartition("/")[2]}
         else:
@@ -379,6 +382,10 @@ class Scenery:
             case "test_webhook" | "redeliver_webhook_delivery" | "redeliver_webhook_deliveries":
                 # A call before this one may have disabled it.
                 self.ask("PUT", f"webhooks/{self.anchors['webhooks', 'id'][0]['id']}", {**WEBHOOK, "enabled": True})
+            case "revoke_console_session":
+                assert self.cloud.web.get(str(self.ask("POST", "console-sessions", {})["url"])).ok
+                session = self.ask("GET", "console-sessions?limit=1")["items"][0]
+                self.spares["console-sessions", "id"].append({"id": str(session["id"])})
             case "delete_oauth_client":
                 self._note_made("oauth-clients", self.ask("POST", "oauth-clients", self._new("kommo", self.clients)))
             case "delete_connection":

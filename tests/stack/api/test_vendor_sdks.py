@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import os
 import re
 import secrets
 import subprocess
@@ -37,7 +38,7 @@ class Sdks:
 
 
 @pytest.fixture(scope="module")
-def sdks() -> Iterator[Sdks]:
+def sdks(stack: LocalCloud) -> Iterator[Sdks]:
     installed = FOLDER / LOCK.name
     if not installed.exists() or installed.read_text() != LOCK.read_text():
         pip = [
@@ -50,8 +51,12 @@ def sdks() -> Iterator[Sdks]:
             "--no-deps",
             "--upgrade",
         ]
+        # The package index is not behind the local cloud's proxy.
+        local = (stack.stack.proxy_url, stack.stack.ca_bundle)
         subprocess.run(
-            [*pip, "--only-binary", ":all:", "--require-hashes", "--target", str(FOLDER), "-r", str(LOCK)], check=True
+            [*pip, "--only-binary", ":all:", "--require-hashes", "--target", str(FOLDER), "-r", str(LOCK)],
+            check=True,
+            env={name: value for name, value in os.environ.items() if value not in local},
         )
         installed.write_text(LOCK.read_text())
     sys.path.append(str(FOLDER))

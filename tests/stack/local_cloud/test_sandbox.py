@@ -39,7 +39,7 @@ def test_sandbox_started_twice_changes_nothing(stack: LocalCloud) -> None:
     assert environment.FILE.stat().st_mode & 0o777 == 0o600
     assert stack.control.kommo()["accounts"] == accounts
     commands = [line.split("#")[0].strip() for line in told.splitlines() if line.startswith("  ") and "#" in line]
-    assert len(commands) == 5
+    assert len(commands) == 6
     assert commands[0] == ". build/sandbox.env"
 
 

@@ -523,11 +523,13 @@ def test_doctor_schedule_disabled_is_a_failure(world: World) -> None:
     assert only("fail")["found"] == "RenewalsSchedule is disabled"
 
 
-def test_doctor_rule_disabled_is_a_failure(world: World) -> None:
+def test_doctor_rules_disabled_are_failures(world: World) -> None:
     world.answers["events:DescribeRule"] = {"State": "DISABLED"}
-    found = only("fail")
-    assert "new connections are not read" in found["found"]
-    assert f"--event-bus-name {STACK}" in found["advice"]
+    found = [finding for finding in examine(1) if finding["state"] != "ok"]
+    assert {finding["state"] for finding in found} == {"fail"}
+    assert len(found) == 2
+    assert "new connections are not read" in found[0]["found"]
+    assert all(f"--event-bus-name {STACK}" in finding["advice"] for finding in found)
 
 
 def test_doctor_alarm_active_is_a_warning_with_runbook(world: World) -> None:

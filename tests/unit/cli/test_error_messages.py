@@ -356,7 +356,8 @@ CALLS: list[tuple[str, str, Any, int, str]] = [
     ("GET", "/routes?limit=1&limit=2", None, 400, "limit was given 2 times: give it once"),
     ("GET", "/routes?cursor=x", None, 400,
      "the cursor is not valid: send the next_cursor of the last response, or none to begin again"),
-    ("GET", "/routes?state=x", None, 400, "state is not a parameter of this operation: it has limit, cursor, source"),
+    ("GET", "/routes?state=x", None, 400,
+     "state is not a parameter of this operation: it has limit, cursor, source, destination"),
     ("GET", "/installs?state=lost", None, 400, "state must be one of received, exchanging, connected, failed"),
     ("GET", "/receipts?request=q&destination=crm", None, 400,
      "give at most one of destination (optionally with record), request and correlation_id, and optionally state; the request "

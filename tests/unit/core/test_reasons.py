@@ -101,7 +101,7 @@ def test_reason_check_comparison_with_member_or_type_is_allowed(source: str) -> 
     assert found_in(source) == []
 
 
-BASES = (errors.TypedRejected, errors.TypedRetryable, errors.PlatformUnavailable)
+BASES = (errors.TypedRejected, errors.TypedRetryable, errors.PlatformUnavailable, errors.AnswerUnusable)
 TYPED = [
     each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, BASES) and each not in BASES
 ]

@@ -299,7 +299,7 @@ def test_pipeline_permanent_refusal_pauses_object_and_emits_one_event(harness: H
     assert harness.release() == ["swept", "waiting"]
     assert len([path for path, _ in harness.requests if path == "customobjects/car_c"]) == 2
     assert [detail for kind, detail in harness.cloud.heard() if kind == "destination.stopped"] == [
-        {"connection": DESTINATION, "object": "customobjects/car_c", "code": code, "detail": ""}
+        {"connection": DESTINATION, "object": "customobjects/car_c", "code": code, "detail": "", "tags": {}}
     ]
     time["now"] = NOON + timedelta(minutes=62)
     harness.rule = lambda document: None

@@ -888,6 +888,7 @@ sys.stderr.write(json.dumps([own, sorted(others), sorted(heavy & set(sys.modules
         "portaria.core.callbacks",
         "portaria.core.clock",
         "portaria.core.error_roots",
+        "portaria.core.http",
         "portaria.core.http.request",
         "portaria.core.item_keys",
         "portaria.core.settings",

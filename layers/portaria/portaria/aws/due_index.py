@@ -33,15 +33,17 @@ def attributes(sweep: str, due_at: datetime) -> Item:
 
 
 def claim_page(
-    table: Table, sweep: str, cursor: str | None, *, again_after: timedelta, limit: int = PAGE_SIZE
+    table: Table, sweep: str, cursor: str | None, *, again_after: timedelta, limit: int | None = None
 ) -> DuePage:
     """Read at most `limit` items that are due now, and postpone each by `again_after` so that no other sweep claims it.
+
+    The limit is `PAGE_SIZE` by default.
 
     The caller queues the claimed items afterwards. If it dies before that, they are due again after `again_after`.
     """
     now = clock.now()
     items, next_cursor = table.query(
-        sweep, index="by_due", sk_until=clock.to_iso(now), limit=limit, cursor=cursor or None
+        sweep, index="by_due", sk_until=clock.to_iso(now), limit=limit or PAGE_SIZE, cursor=cursor or None
     )
     claimed = [item for item in items if table.postpone(item, clock.to_iso(now + again_after))]
     return DuePage(items, claimed, next_cursor)

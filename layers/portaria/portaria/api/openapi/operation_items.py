@@ -43,7 +43,7 @@ def _operation(operation: Operation, found_schemas: Document, problems: Problems
         "tags": [tags.of(operation.path)],
         "summary": operation.summary,
         "description": _description(operation),
-        "security": [{"token": [operation.scope] if operation.scope else []}, {"aws": []}],
+        "security": _security(operation),
         "x-scope": operation.scope or None,
         "x-scope-narrowable": operation.narrowable,
         "parameters": parameters.of(operation),
@@ -130,3 +130,10 @@ def _success(operation: Operation, found_schemas: Document) -> Document:
         "headers": headers.refer(*names),
         "content": {"application/json": {"schema": schema, "example": example}},
     }
+
+
+def _security(operation: Operation) -> list[Document]:
+    """Who may call it: a private integration's token with the scope, or an AWS principal."""
+    aws: Document = {"aws": []}
+    token: Document = {"token": [operation.scope] if operation.scope else []}
+    return [aws] if operation.administrators_only else [token, aws]

@@ -8,7 +8,7 @@ from urllib.parse import quote, urlencode
 
 from portaria.api.operation import Operation
 from portaria.api.validation import Matching
-from portaria.core.errors import Rejected
+from portaria.core.errors import ChangedMeanwhile, Rejected
 from portaria.web.console import forms, pages
 from portaria.web.console.api_calls import Answer, Problem
 from portaria.web.console.forms import Form, FormField, UnreadableForm
@@ -241,7 +241,7 @@ def refused(visit: Visit, problem: Problem, fields: list[FormField]) -> Form:
         else:
             above.append(text)
     above = above or ([] if beside else [problem.detail])
-    if problem.reason == "changed_meanwhile":
+    if problem.reason == ChangedMeanwhile.reason:
         above = [str(pages.translate(visit.frame.language, "form.changed_meanwhile"))]
     return Form(forms.with_sent(fields, visit.sent, beside), above, problem.status)
 
