@@ -8,8 +8,6 @@ from portaria.api import operations
 from portaria.api.operation import ApiContext
 from portaria.api.router import Service
 from portaria.aws import lambda_functions
-from portaria.aws.table import Table
-from portaria.connections.vault import Vault
 from portaria.core.http.request import HttpRequest
 from portaria.core.logs import application_logger
 from portaria.core.settings import ConsoleSettings
@@ -17,17 +15,6 @@ from portaria.web.console.application import Console
 
 logger = application_logger()
 settings = ConsoleSettings.from_env()
-api_context = ApiContext(
-    Table(settings.table_name),
-    Vault(settings.secrets_prefix),
-    sealing_key_id=settings.sealing_key_id,
-    uninstalls_queue_url=settings.uninstalls_queue_url,
-    records_queue_url=settings.records_queue_url,
-    backfills_queue_url=settings.backfills_queue_url,
-    waiting_records_queue_url=settings.waiting_records_queue_url,
-    webhook_deliveries_queue_url=settings.webhook_deliveries_queue_url,
-    managers=settings.private_integration_managers,
-)
 
 
 def invoke(event: dict[str, Any]) -> dict[str, Any]:
@@ -35,7 +22,7 @@ def invoke(event: dict[str, Any]) -> dict[str, Any]:
     return lambda_functions.invoke(settings.call_connection_function, event)
 
 
-console = Console(Service(operations.of("manage"), api_context, logger), invoke, logger)
+console = Console(Service(operations.of("manage"), ApiContext.from_settings(settings), logger), invoke, logger)
 
 
 @logger.inject_lambda_context(clear_state=True)

@@ -7,29 +7,16 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from portaria.api import health, operations
 from portaria.api.operation import ApiContext
 from portaria.api.router import Service
-from portaria.aws.table import Table
-from portaria.connections.vault import Vault
 from portaria.core.http.request import HttpRequest
 from portaria.core.logs import application_logger
 from portaria.core.settings import ManageSettings
 
 logger = application_logger()
 settings = ManageSettings.from_env()
-api_context = ApiContext(
-    Table(settings.table_name),
-    Vault(settings.secrets_prefix),
-    sealing_key_id=settings.sealing_key_id,
-    uninstalls_queue_url=settings.uninstalls_queue_url,
-    records_queue_url=settings.records_queue_url,
-    backfills_queue_url=settings.backfills_queue_url,
-    waiting_records_queue_url=settings.waiting_records_queue_url,
-    webhook_deliveries_queue_url=settings.webhook_deliveries_queue_url,
-    managers=settings.private_integration_managers,
-)
 # Where the API describes itself. Their module takes as long to import as it takes to answer most other requests.
 DESCRIPTIONS = ("/v1/openapi.json", "/v1/reference")
 
-service = Service(operations.of("manage"), api_context, logger)
+service = Service(operations.of("manage"), ApiContext.from_settings(settings), logger)
 
 
 @logger.inject_lambda_context(clear_state=True)

@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from portaria.aws import event_bus
 from portaria.aws.table import Table
 from portaria.connections import connection_store
 from portaria.connections.tokens import cache, provider
 from portaria.connections.vault import Vault
-from portaria.core import clock
+from portaria.core import clock, event_catalogue
 from portaria.core.callbacks import Secret
 from portaria.core.errors import Rejected, Retryable
 from portaria.core.item_keys import tag_partition
@@ -71,12 +70,12 @@ def check_installs(schedule: Schedule) -> int:
         item = schedule.cloud.item(*key)
         state, reason = item.get("state", "missing"), item.get("reason", "")
         if state == "connected":
-            if not any(kind == event_bus.CONNECTION_READY for kind, _ in told):
+            if not any(kind == event_catalogue.CONNECTION_READY for kind, _ in told):
                 raise Violation(f"nobody was told that {code} is connected")
             continue
         if state != "failed":
             raise Violation(f"the install of {code} ended as {state}")
-        if not any(kind == event_bus.INSTALL_FAILED and detail["reason"] == reason for kind, detail in told):
+        if not any(kind == event_catalogue.INSTALL_FAILED and detail["reason"] == reason for kind, detail in told):
             raise Violation(f"nobody was told that {code} failed with {reason}")
         pairs = [pair for pair in schedule.platform.given if pair.parent == code]
         lost = bool(pairs) and all(schedule.lost(pair) for pair in pairs)
@@ -143,9 +142,9 @@ def check_connected(schedule: Schedule, item: dict[str, Any]) -> None:
     flags = [
         kind
         for kind, detail in schedule.cloud.heard()
-        if kind in (event_bus.NEEDS_RECONNECT, event_bus.RECOVERED) and detail["connection"] == name
+        if kind in (event_catalogue.NEEDS_RECONNECT, event_catalogue.RECOVERED) and detail["connection"] == name
     ]
-    if flags and flags[-1] == event_bus.NEEDS_RECONNECT:
+    if flags and flags[-1] == event_catalogue.NEEDS_RECONNECT:
         raise Violation(f"nobody was told that {name} has recovered")
 
 
@@ -228,7 +227,7 @@ def check_flagged(schedule: Schedule, item: dict[str, Any]) -> None:
                 raise Violation(f"{name} was given up, since {pair.refresh} came and was not stored")
         if item["reason"] != ConnectionReason.ANSWER_LOST:
             raise Violation(f"{name} lost an answer, but says {item['reason']}")
-    told = [detail for kind, detail in schedule.cloud.heard() if kind == event_bus.NEEDS_RECONNECT]
+    told = [detail for kind, detail in schedule.cloud.heard() if kind == event_catalogue.NEEDS_RECONNECT]
     if not any(detail["connection"] == name and detail["reason"] == item["reason"] for detail in told):
         raise Violation(f"nobody was told that {name} must be connected again")
 
@@ -237,7 +236,7 @@ def check_removed(schedule: Schedule, item: dict[str, Any]) -> None:
     removed_at = clock.from_iso(item["updated_at"]).timestamp()
     if alive := [token for token in living(schedule, item) if schedule.stored[token] < removed_at]:
         raise Violation(f"{item['name']} was removed, though nobody has left: {alive[-1]} is alive")
-    if not any(kind == event_bus.REMOVED for kind, _ in schedule.cloud.heard()):
+    if not any(kind == event_catalogue.REMOVED for kind, _ in schedule.cloud.heard()):
         raise Violation(f"nobody was told that {item['name']} is removed")
 
 

@@ -148,14 +148,16 @@ def show_delivery(cli: CliContext, webhook: str, delivery: str) -> None:
 @click.argument("delivery", required=False, shell_complete=completion.none)
 @SinceOption
 @click.option("--until", type=Moment(), metavar="TIME", help="Only until this time, with --since.  [default: now]")
-@click.option("--delivered", is_flag=True, help="Those that were delivered, not those that failed, with --since.")
+@click.option(
+    "--delivered", is_flag=True, help="With --since, send the delivered ones again instead of the failed ones."
+)
 @click.pass_obj
 def redeliver(
     cli: CliContext, /, webhook: str, delivery: str | None, since: str | None, until: str | None, delivered: bool
 ) -> None:
-    """Send a delivery again, or those of a time range.
+    """Send one delivery again, or all failed deliveries of a time range.
 
-    With --since, all deliveries of events since then that failed.
+    --since and --until limit the range by the time of the event.
     """
     if bool(delivery) == bool(since) or (delivery and (until or delivered)):
         raise NotDone("give either a DELIVERY, or --since (with --until and --delivered)", exit_code=USAGE)

@@ -11,16 +11,17 @@ import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError
 
 from portaria.aws import boto3_clients, event_bus
+from portaria.core import event_catalogue
 from portaria.core.errors import Retryable
 from portaria.core.event_catalogue import CATALOGUE
 from tests.fakes.aws.moto_cloud import cloud
 
 
 def test_event_bus_put_event_reaches_a_subscriber() -> None:
-    detail = CATALOGUE[event_bus.RECOVERED].example | {"label": "Padaria São João"}
+    detail = CATALOGUE[event_catalogue.RECOVERED].example | {"label": "Padaria São João"}
     del detail["version"]
     with cloud() as stack:
-        event_bus.put("portaria", event_bus.RECOVERED, detail)
+        event_bus.put("portaria", event_catalogue.RECOVERED, detail)
         (heard,) = [json.loads(body) for body in stack.receive("heard")]
         assert boto3.client("events").describe_event_bus(Name="portaria")
     assert (heard["source"], heard["detail-type"], heard["detail"]) == (
@@ -43,7 +44,7 @@ def test_event_bus_put_unavailable_is_retryable(failure: Exception) -> None:
         patch.object(boto3_clients, "client", return_value=client),
         pytest.raises(Retryable, match="bus_unavailable") as later,
     ):
-        event_bus.put("portaria", event_bus.INSTALL_FAILED, {"reason": "canary"})
+        event_bus.put("portaria", event_catalogue.INSTALL_FAILED, {"reason": "canary"})
     assert "install.failed" in later.value.detail
     assert "canary" not in str(later.value)
 
@@ -59,5 +60,5 @@ def test_event_bus_put_failed_entry_is_retryable() -> None:
         patch.object(boto3_clients, "client", return_value=client),
         pytest.raises(Retryable, match="InternalFailure") as later,
     ):
-        event_bus.put("portaria", event_bus.CONNECTION_READY, {})
+        event_bus.put("portaria", event_catalogue.CONNECTION_READY, {})
     assert "canary" not in str(later.value)

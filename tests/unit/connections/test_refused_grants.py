@@ -11,9 +11,8 @@ from unittest.mock import patch
 
 import pytest
 
-from portaria.aws import event_bus
 from portaria.connections import connection_store, oauth_clients, refused_grants, vault
-from portaria.core import clock
+from portaria.core import clock, event_catalogue
 from portaria.core.callbacks import Secret
 from portaria.core.errors import AnswerLost, Rejected, Retryable, Unreachable
 from portaria.core.http.messages import Response
@@ -92,7 +91,7 @@ def test_refused_refresh_of_each_provider_form_ends_connection_within_limit(harn
     harness.provider.answers = [json_answer(*SHAPES[shape])]
     harness.days(30)
     assert harness.connection.state == "needs_reconnect"
-    [ended] = harness.told(event_bus.NEEDS_RECONNECT)
+    [ended] = harness.told(event_catalogue.NEEDS_RECONNECT)
     assert ended["reconnect_url"]
     if shape == WITHOUT_KNOWN_WORDS:
         assert harness.connection.reason == ConnectionReason.REFUSED_TOO_LONG
@@ -100,7 +99,7 @@ def test_refused_refresh_of_each_provider_form_ends_connection_within_limit(harn
     else:
         assert harness.connection.reason == "grant_revoked"
         assert harness.provider.calls["refresh_token"] == 1
-        assert harness.told(event_bus.REFRESH_REFUSED) == []
+        assert harness.told(event_catalogue.REFRESH_REFUSED) == []
 
 
 def test_refused_refreshes_warn_daily_and_end_connection_after_limit(harness: Harness) -> None:
@@ -108,7 +107,7 @@ def test_refused_refreshes_warn_daily_and_end_connection_after_limit(harness: Ha
     harness.days(1)
     assert harness.state == ("connected", "")
     assert harness.connection.refused_since
-    [first] = harness.told(event_bus.REFRESH_REFUSED)
+    [first] = harness.told(event_catalogue.REFRESH_REFUSED)
     assert first["connection"] == NAME
     assert first["refused_since"] == harness.connection.refused_since
     assert first["ends_at"] > clock.to_iso(clock.now())
@@ -117,13 +116,13 @@ def test_refused_refreshes_warn_daily_and_end_connection_after_limit(harness: Ha
 
     harness.days(6)
     assert harness.state == ("connected", "")
-    assert 6 <= len(harness.told(event_bus.REFRESH_REFUSED)) <= 7, "once a day"
+    assert 6 <= len(harness.told(event_catalogue.REFRESH_REFUSED)) <= 7, "once a day"
     harness.days(2)
     assert harness.state == ("needs_reconnect", ConnectionReason.REFUSED_TOO_LONG)
     calls = harness.provider.calls["refresh_token"]
     harness.days(10)
     assert harness.provider.calls["refresh_token"] == calls, "an ended connection is left alone"
-    assert len(harness.told(event_bus.NEEDS_RECONNECT)) == 1
+    assert len(harness.told(event_catalogue.NEEDS_RECONNECT)) == 1
     assert "canary-words" not in json.dumps(harness.told()) + harness.log.getvalue()
 
 
@@ -224,7 +223,7 @@ def test_refused_refresh_by_caller_is_announced_by_next_sweep(harness: Harness) 
     with pytest.raises(Rejected):
         harness.call()
     harness.sweep()
-    assert len(harness.told(event_bus.REFRESH_REFUSED)) == 1
+    assert len(harness.told(event_catalogue.REFRESH_REFUSED)) == 1
     assert harness.provider.calls["refresh_token"] == 1
     assert harness.item["due_at"] == clock.to_iso(connection_store.renewal_at(harness.connection))
 
@@ -282,7 +281,7 @@ def test_resume_after_client_correction_reconnects_ended_connections(harness: Ha
     assert harness.state == ("connected", "")
     assert harness.connection.generation == 2
     harness.sweep()
-    assert [detail["connection"] for detail in harness.told(event_bus.RECOVERED)] == [NAME]
+    assert [detail["connection"] for detail in harness.told(event_catalogue.RECOVERED)] == [NAME]
 
 
 def test_resume_still_refused_ends_connection_again(harness: Harness) -> None:
@@ -293,8 +292,8 @@ def test_resume_still_refused_ends_connection_again(harness: Harness) -> None:
     assert harness.state == ("connected", "")
     harness.days(3)
     assert harness.state == ("needs_reconnect", ConnectionReason.REFUSED_TOO_LONG)
-    assert harness.told(event_bus.RECOVERED) == []
-    assert len(harness.told(event_bus.NEEDS_RECONNECT)) == 2
+    assert harness.told(event_catalogue.RECOVERED) == []
+    assert len(harness.told(event_catalogue.NEEDS_RECONNECT)) == 2
 
 
 def test_resume_leaves_connections_ended_for_other_reasons(harness: Harness) -> None:

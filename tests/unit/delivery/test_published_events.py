@@ -10,7 +10,7 @@ from unittest.mock import patch
 import pytest
 
 from portaria.aws import event_bus
-from portaria.core import clock
+from portaria.core import clock, event_catalogue
 from portaria.core.errors import Retryable
 from portaria.delivery import quota_warnings
 from portaria.delivery.pipeline import QueuedMessage
@@ -46,14 +46,14 @@ def test_destination_that_refuses_is_paused_once_and_resumed(harness: Harness, t
     harness.rule = lambda document: refusal("4030801")
     harness.ingest(QueuedMessage("1", body([contact(1)])))
     harness.ingest(QueuedMessage("2", body([contact(2)])))
-    (paused,) = told(harness, event_bus.DESTINATION_PAUSED)
+    (paused,) = told(harness, event_catalogue.DESTINATION_PAUSED)
     assert (paused["connection"], paused["reason"], paused["code"]) == (DESTINATION, "stopped", "4030801")
     assert clock.from_iso(paused["until"]) == NOON + timedelta(minutes=30)
-    assert told(harness, event_bus.DESTINATION_RESUMED) == []
+    assert told(harness, event_catalogue.DESTINATION_RESUMED) == []
     harness.rule = lambda document: None
     time.advance(minutes=31)
     harness.release()
-    (resumed,) = told(harness, event_bus.DESTINATION_RESUMED)
+    (resumed,) = told(harness, event_catalogue.DESTINATION_RESUMED)
     assert (resumed["connection"], resumed["object"], resumed["reason"]) == (
         DESTINATION,
         paused["object"],
@@ -66,11 +66,11 @@ def test_low_quota_is_told_once_a_day(harness: Harness, time: VirtualClock, monk
     monkeypatch.setattr(daily_quota, "DAILY_QUOTA", 10)
     for number in range(1, 8):
         harness.ingest(QueuedMessage(str(number), body([contact(number)])))
-    assert told(harness, event_bus.QUOTA_LOW) == []
+    assert told(harness, event_catalogue.QUOTA_LOW) == []
     for number in (8, 9, 10):
         harness.ingest(QueuedMessage(str(number), body([contact(number)])))
         time.advance(40)
-    (low,) = told(harness, event_bus.QUOTA_LOW)
+    (low,) = told(harness, event_catalogue.QUOTA_LOW)
     assert (low["day"], low["left_percent"]) == ("2026-01-05", 10)
 
 
@@ -81,7 +81,7 @@ def test_low_quota_bus_failure_is_told_with_the_next_batch(harness: Harness) -> 
     assert table.get(*quota_warnings.key("123-ABC-456", "2026-01-05")) is None
     quota_warnings.publish(table, "portaria", {"123-ABC-456": 3, "other": 20}, "2026-01-05")
     quota_warnings.publish(table, "portaria", {"123-ABC-456": 2}, "2026-01-05")
-    assert [detail["left_percent"] for detail in told(harness, event_bus.QUOTA_LOW)] == [3]
+    assert [detail["left_percent"] for detail in told(harness, event_catalogue.QUOTA_LOW)] == [3]
 
 
 class TestDeadLetters:
@@ -99,7 +99,7 @@ class TestDeadLetters:
         time.advance(60)
         assert dead_letter_counts.publish(harness.table, "portaria") == 1
         assert dead_letter_counts.publish(harness.table, "portaria") == 0
-        (event,) = told(harness, event_bus.RECORD_DEAD_LETTERED)
+        (event,) = told(harness, event_catalogue.RECORD_DEAD_LETTERED)
         (reason,) = {letter["reason"] for letter in harness.letters()}
         assert event == {
             "route": "people",
@@ -121,7 +121,7 @@ class TestDeadLetters:
         self.refuse(harness, 1)
         time.advance(60)
         dead_letter_counts.publish(harness.table, "portaria")
-        (event,) = told(harness, event_bus.RECORD_DEAD_LETTERED)
+        (event,) = told(harness, event_catalogue.RECORD_DEAD_LETTERED)
         assert event["record_count"] == 2
         assert len(harness.letters()) == 1
 
@@ -150,5 +150,5 @@ class TestDeadLetters:
         with patch.object(event_bus, "put", slowly):
             dead_letter_counts.publish(harness.table, "portaria")
         dead_letter_counts.publish(harness.table, "portaria")
-        counts = [event["record_count"] for event in told(harness, event_bus.RECORD_DEAD_LETTERED)]
+        counts = [event["record_count"] for event in told(harness, event_catalogue.RECORD_DEAD_LETTERED)]
         assert counts == [1, 5]

@@ -19,7 +19,7 @@ from datetime import datetime, timedelta
 from portaria.access import api_tokens
 from portaria.aws import due_index, event_bus
 from portaria.aws.table import Conflict, Item, Table
-from portaria.core import clock
+from portaria.core import clock, event_catalogue
 from portaria.core.callbacks import Secret
 from portaria.core.entities import ROTATION_WARNINGS_AT
 from portaria.core.errors import ChangedMeanwhile, Rejected
@@ -236,7 +236,7 @@ def warn_of_age(table: Table, bus_name: str, integration_id: str) -> None:
     passed = sum(age >= limit for limit in ROTATION_WARNINGS_AT)
     if passed > int(item.get("warned", 0)):
         detail = {"private_integration": integration.id, "name": integration.name, "age_days": age.days}
-        event_bus.put(bus_name, event_bus.PRIVATE_INTEGRATION_ROTATION_DUE, detail)
+        event_bus.put(bus_name, event_catalogue.PRIVATE_INTEGRATION_ROTATION_DUE, detail)
     sets, removes = _due(integration, now)
     with suppress(Conflict):
         table.update(

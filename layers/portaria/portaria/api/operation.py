@@ -18,6 +18,7 @@ from portaria.connections.vault import Vault
 from portaria.core.callbacks import Secret
 from portaria.core.errors import ChangedMeanwhile, Rejected
 from portaria.core.http.request import HttpRequest
+from portaria.core.settings import ConsoleSettings, ManageSettings
 
 Content = dict[str, Any]
 # What a listing may be filtered by: the values that a filter may have, or a pattern.
@@ -62,6 +63,21 @@ class ApiContext:
     waiting_records_queue_url: str = ""
     webhook_deliveries_queue_url: str = ""
     managers: str = ADMINISTRATORS
+
+    @classmethod
+    def from_settings(cls, settings: ManageSettings | ConsoleSettings) -> ApiContext:
+        """The context of the function `manage`, and of the console, which carries out the same operations."""
+        return cls(
+            Table(settings.table_name),
+            Vault(settings.secrets_prefix),
+            sealing_key_id=settings.sealing_key_id,
+            uninstalls_queue_url=settings.uninstalls_queue_url,
+            records_queue_url=settings.records_queue_url,
+            backfills_queue_url=settings.backfills_queue_url,
+            waiting_records_queue_url=settings.waiting_records_queue_url,
+            webhook_deliveries_queue_url=settings.webhook_deliveries_queue_url,
+            managers=settings.private_integration_managers,
+        )
 
     @property
     def tokens(self) -> TokenProvider:

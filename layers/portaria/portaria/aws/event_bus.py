@@ -10,29 +10,6 @@ from botocore.exceptions import BotoCoreError, ClientError
 from portaria.aws import boto3_clients
 from portaria.core import event_catalogue
 from portaria.core.errors import Retryable
-from portaria.core.event_catalogue import (
-    CONNECTION_READY,
-    DESTINATION_PAUSED,
-    DESTINATION_RESUMED,
-    DESTINATION_STOPPED,
-    INSTALL_FAILED,
-    NEEDS_RECONNECT,
-    PRIVATE_INTEGRATION_ROTATION_DUE,
-    QUOTA_LOW,
-    RECORD_DEAD_LETTERED,
-    RECOVERED,
-    REFRESH_REFUSED,
-    REMOVED,
-    ROTATION_DUE,
-    TAGGED,
-    WEBHOOK_DISABLED,
-)
-
-__all__ = [
-    "CONNECTION_READY", "DESTINATION_PAUSED", "DESTINATION_RESUMED", "DESTINATION_STOPPED", "INSTALL_FAILED",
-    "NEEDS_RECONNECT", "PRIVATE_INTEGRATION_ROTATION_DUE", "QUOTA_LOW", "RECORD_DEAD_LETTERED", "RECOVERED",
-    "REFRESH_REFUSED", "REMOVED", "ROTATION_DUE", "SOURCE", "TAGGED", "WEBHOOK_DISABLED", "put",
-]  # fmt: skip
 
 SOURCE = "portaria"
 

@@ -1,7 +1,7 @@
 """The index `by_filter`, which lists items by the values of their filters.
 
-An item is in an index once, so a list with a filter of few values (a state) has one partition for each combination of its
-filters' values. A list without that filter is merged from the partitions of all values (`merged_pages`).
+An index holds an item at most once, so a list with a filter of few values (a state) has one partition for each combination of
+its filters' values. A list without that filter is merged from the partitions of all values (`merged_pages`).
 
 `by_filter` projects keys only. A write that changes no filter key costs nothing there, and `read_items` reads the items from
 the table.

@@ -25,7 +25,7 @@ from portaria.aws.table import Conflict, Item, Table
 from portaria.connections import connection_store, oauth_clients
 from portaria.connections.tokens import provider, sealed_credentials
 from portaria.connections.vault import Vault
-from portaria.core import clock
+from portaria.core import clock, event_catalogue
 from portaria.core.entities import ROTATION_WARNINGS_AT, Connection
 from portaria.core.errors import NeedsReconnect, Rejected, Retryable
 from portaria.core.settings import RenewTokensSettings
@@ -188,7 +188,7 @@ class _Visit:
             "generation": connection.generation,
             "tags": connection.tags,
         }
-        if announce == event_bus.NEEDS_RECONNECT:
+        if announce == event_catalogue.NEEDS_RECONNECT:
             detail |= {"reason": connection.reason, "reconnect_url": self._reconnect_url(connection)}
         event_bus.put(self.settings.bus_name, announce, detail)
 
@@ -228,7 +228,7 @@ class _Visit:
             return
         event_bus.put(
             self.settings.bus_name,
-            event_bus.ROTATION_DUE,
+            event_catalogue.ROTATION_DUE,
             {
                 "connection": connection.name,
                 "platform": connection.platform,
@@ -257,7 +257,7 @@ class _Visit:
             return
         event_bus.put(
             self.settings.bus_name,
-            event_bus.REFRESH_REFUSED,
+            event_catalogue.REFRESH_REFUSED,
             {
                 "connection": connection.name,
                 "platform": connection.platform,

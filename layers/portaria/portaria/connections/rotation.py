@@ -21,12 +21,11 @@ from dataclasses import replace as with_changes
 from datetime import timedelta
 
 from portaria import platforms
-from portaria.aws import event_bus
 from portaria.aws.table import Conflict, Item, Table
 from portaria.connections import connection_store
 from portaria.connections.tokens import static_credentials
 from portaria.connections.vault import Credentials, Vault
-from portaria.core import clock
+from portaria.core import clock, event_catalogue
 from portaria.core.entities import Connection
 from portaria.core.errors import ConnectionRemoved, NoCredentials, Rejected, Retryable
 from portaria.outbound import http_client
@@ -272,7 +271,7 @@ def _commit(table: Table, item: Item, fresh: Connection) -> Connection:
         _write(
             table,
             fresh,
-            event_bus.RECOVERED if recovered else item.get(connection_store.ANNOUNCE, ""),
+            event_catalogue.RECOVERED if recovered else item.get(connection_store.ANNOUNCE, ""),
             ("generation", "version_id", "previous_version_id", "previous_until", "granted_at", "scopes", "state",
              "reason", "updated_at"),
             "generation = :old AND fence = :fence AND #state = :before AND secret_id = :secret_id",

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from portaria.aws import event_bus
 from portaria.aws.table import Table
-from portaria.core import clock
+from portaria.core import clock, event_catalogue
 from portaria.core.unexpected_errors import log_unexpected
 
 LOW_PERCENT = 20
@@ -28,7 +28,7 @@ def publish(table: Table, bus_name: str, left: Mapping[str, int], day: str) -> N
             if table.get(pk, sk):
                 continue
             detail = {"subscription": subscription, "day": day, "left_percent": percent}
-            event_bus.put(bus_name, event_bus.QUOTA_LOW, detail)
+            event_bus.put(bus_name, event_catalogue.QUOTA_LOW, detail)
             table.put({"pk": pk, "sk": sk, "expires_at": int((clock.now() + KEPT_FOR).timestamp())})
         except Exception as error:  # noqa: BLE001 - see above
             log_unexpected("quota_warning_not_published", error, subscription=subscription)

@@ -18,7 +18,7 @@ from typing import Any
 from portaria.aws import event_bus
 from portaria.aws.table import Conflict, Item, Table, delete_of, update_of
 from portaria.connections import connection_store
-from portaria.core import clock
+from portaria.core import clock, event_catalogue
 from portaria.core.entities import Connection
 from portaria.core.errors import Retryable
 from portaria.core.item_keys import claim_key
@@ -91,7 +91,7 @@ def publish_tagged(bus_name: str, connection: Connection) -> None:
     """Put the event `connection.tagged` on the bus, for tags that no other event tells of. Raises `Retryable`."""
     event_bus.put(
         bus_name,
-        event_bus.TAGGED,
+        event_catalogue.TAGGED,
         {
             "connection": connection.name,
             "platform": connection.platform,

@@ -15,7 +15,7 @@ from portaria.aws import event_bus
 from portaria.aws.table import Conflict, Table
 from portaria.connections import connection_store, oauth_clients
 from portaria.connections.vault import Vault
-from portaria.core import clock
+from portaria.core import clock, event_catalogue
 from portaria.core.callbacks import OAuthClient
 from portaria.core.entities import Connection
 from portaria.core.errors import Rejected, Retryable
@@ -102,7 +102,7 @@ class _Exchange:
             self._replace_previous(connection, client)
             event_bus.put(
                 self.settings.bus_name,
-                event_bus.CONNECTION_READY,
+                event_catalogue.CONNECTION_READY,
                 {
                     "connection": connection.name,
                     "platform": connection.platform,

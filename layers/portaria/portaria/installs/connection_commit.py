@@ -6,11 +6,10 @@ from dataclasses import replace as with_changes
 from typing import Any
 
 from portaria import platforms
-from portaria.aws import event_bus
 from portaria.aws.table import Conflict, Item, Table, put_of, update_of
 from portaria.connections import connection_store, oauth_clients, tag_index
 from portaria.connections.vault import Credentials
-from portaria.core import clock
+from portaria.core import clock, event_catalogue
 from portaria.core.callbacks import OAuthClient
 from portaria.core.entities import Account, Connection
 from portaria.core.errors import OtherAccount, Rejected, Retryable
@@ -136,7 +135,7 @@ class ConnectionCommit:
         )
         if not old:
             return put_of(connection_store.to_item(connection), "attribute_not_exists(pk)")
-        announce = event_bus.RECOVERED if old.state == "needs_reconnect" else ""
+        announce = event_catalogue.RECOVERED if old.state == "needs_reconnect" else ""
         return put_of(
             connection_store.to_item(connection, announce=announce),
             # The state too, so that one that is removed meanwhile stays removed.

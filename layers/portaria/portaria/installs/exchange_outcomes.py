@@ -8,7 +8,7 @@ from datetime import timedelta
 from portaria.aws import event_bus
 from portaria.aws.table import Conflict, Item, Table
 from portaria.connections import connection_store, oauth_clients, tag_index
-from portaria.core import clock
+from portaria.core import clock, event_catalogue
 from portaria.core.errors import Rejected
 from portaria.core.item_keys import install_key, install_lists, install_places
 from portaria.core.settings import ExchangeCodeSettings
@@ -79,7 +79,7 @@ def publish_failure(
         reconnect_url = ""
     event_bus.put(
         settings.bus_name,
-        event_bus.INSTALL_FAILED,
+        event_catalogue.INSTALL_FAILED,
         {
             "install_id": install.id,
             "platform": install.platform,

@@ -22,7 +22,7 @@ from portaria.aws.table import Conflict, Table, update_of
 from portaria.connections import connection_store, oauth_clients, tag_index, webhook_endpoints
 from portaria.connections.tokens import provider
 from portaria.connections.vault import Vault
-from portaria.core import clock
+from portaria.core import clock, event_catalogue
 from portaria.core.entities import Connection, UninstallNotice
 from portaria.core.errors import (
     ConnectionRemoved,
@@ -115,7 +115,7 @@ class _Removal:
             self.vault.remove(connection.secret_id)
         event_bus.put(
             self.settings.bus_name,
-            event_bus.REMOVED,
+            event_catalogue.REMOVED,
             {
                 "connection": connection.name,
                 "platform": connection.platform,

@@ -12,6 +12,7 @@ from collections import Counter
 
 from portaria.aws import due_index, event_bus
 from portaria.aws.table import Table
+from portaria.core import event_catalogue
 from portaria.core.settings import DeliverWebhooksSettings
 from portaria.core.unexpected_errors import log_unexpected
 from portaria.notifications import deliveries, delivery_messages, endpoint_gate, webhook_urls, webhooks
@@ -83,7 +84,7 @@ def _announce(table: Table, settings: DeliverWebhooksSettings, webhook: Webhook)
         "reason": webhook.disabled_reason,
         "failing_since": gate.failing_since or webhook.disabled_at,
     }
-    event_bus.put(settings.bus_name, event_bus.WEBHOOK_DISABLED, detail)
+    event_bus.put(settings.bus_name, event_catalogue.WEBHOOK_DISABLED, detail)
     webhooks.announced(table, webhook.id)
     logger.error("webhook_disabled", extra={"webhook": webhook.id, "reason": webhook.disabled_reason})
     return Counter({"WebhooksDisabled": 1})

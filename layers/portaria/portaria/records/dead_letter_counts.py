@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 
 from portaria.aws import event_bus
 from portaria.aws.table import Conflict, Table
-from portaria.core import clock
+from portaria.core import clock, event_catalogue
 
 PARTITION = "DEAD_LETTER_COUNTS"
 PUBLISHED_AT_ONCE = 100
@@ -50,7 +50,7 @@ def publish(table: Table, bus_name: str) -> int:
             "record_count": item["records"],
             "minute": item["minute"],
         }
-        event_bus.put(bus_name, event_bus.RECORD_DEAD_LETTERED, detail)
+        event_bus.put(bus_name, event_catalogue.RECORD_DEAD_LETTERED, detail)
         _remove(table, item["sk"], item["records"])
     return len(items)
 

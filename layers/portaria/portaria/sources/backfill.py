@@ -14,10 +14,10 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from portaria import platforms
-from portaria.aws import event_bus, queues
+from portaria.aws import queues
 from portaria.aws.table import Conflict, Item, Table
 from portaria.connections import connection_store
-from portaria.core import clock, record_messages
+from portaria.core import clock, event_catalogue, record_messages
 from portaria.core.callbacks import Secret
 from portaria.core.entities import Connection, Page, Route
 from portaria.core.errors import Rejected, Retryable
@@ -69,7 +69,7 @@ class _BackfillRequest(NamedTuple):
 
 def _read(body: str) -> _ConnectionReady | _BackfillRequest | reconciliation.ReconciliationRequest:
     message = json.loads(body)
-    if message.get("detail-type") == event_bus.CONNECTION_READY:
+    if message.get("detail-type") == event_catalogue.CONNECTION_READY:
         return _ConnectionReady(str(message["detail"]["connection"]), int(message["detail"]["generation"]))
     if "reconcile" in message:
         return reconciliation.read(message)

@@ -10,7 +10,7 @@ Cross-Origin-Opener-Policy is `same-origin-allow-popups` on every page but those
 mode the platform's button opens the consent page in a second window, and that window tells the start page where to go by
 `window.opener.postMessage`: with `same-origin` the opener would be cut off and the install would end in a window that knows
 nothing. `unsafe-none` would keep that working too, but would also leave a handle with any site that opened our page, and
-Kommo's script follows a `{"url": …}` message from whoever sends it (https://developers.kommo.com/docs/button-on-site). With
+Kommo's script acts on a `{"url": …}` message from any sender (https://developers.kommo.com/docs/button-on-site). With
 this value only windows that we opened can talk to us. It is the same on all pages because moving between two values cuts the
 windows off.
 An install that the team's application opened in a popup window ends with a message to that window, so its pages have `unsafe-
@@ -34,7 +34,20 @@ from markupsafe import Markup, escape
 from portaria.web.branding import NO_BRAND, Brand
 from portaria.webhooks.customer_return import CustomerReturn
 
+HERE = Path(__file__).parent
 LANGUAGES = {"pt": "pt-BR", "es": "es", "en": "en"}
+Texts = dict[str, dict[str, str]]
+# Of every page, the console's too. Each page adds its policies.
+PAGE_HEADERS = {
+    "Content-Type": "text/html; charset=utf-8",
+    "Cache-Control": "no-store",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Strict-Transport-Security": "max-age=63072000",
+    "Permissions-Policy": "camera=(), display-capture=(), geolocation=(), microphone=(), payment=(), usb=()",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "X-Robots-Tag": "noindex",
+}
 
 # For each reason: what the customer can do (`next.…`) and, where the operator has something to do, which note
 # (`operator.…`). The reason itself has the text `reason.…`.
@@ -310,24 +323,17 @@ def _page(
     text = partial(_text, language)
     name = Markup("<bdi>{}</bdi>").format(brand.name) if brand.name else text("page.unnamed")
     body = (
-        _environment()
+        environment(HERE / "templates")
         .get_template(template)
         .render(t=text, lang=LANGUAGES[language], nonce=nonce, brand=brand, client=name, **values)
     )
     headers = {
-        "Content-Type": "text/html; charset=utf-8",
+        **PAGE_HEADERS,
         "Content-Language": LANGUAGES[language],
         "Vary": vary,
-        "Cache-Control": "no-store",
         "Content-Security-Policy": "; ".join(f"{name} {value}" for name, value in directives.items()),
         "Referrer-Policy": "no-referrer",  # the URL may hold the authorization code
-        "X-Content-Type-Options": "nosniff",
-        "X-Frame-Options": "DENY",
-        "Strict-Transport-Security": "max-age=63072000",
-        "Permissions-Policy": "camera=(), display-capture=(), geolocation=(), microphone=(), payment=(), usb=()",
         "Cross-Origin-Opener-Policy": "unsafe-none" if in_popup else "same-origin-allow-popups",
-        "Cross-Origin-Resource-Policy": "same-origin",
-        "X-Robots-Tag": "noindex",
     }
     return Page(status, headers, body)
 
@@ -345,15 +351,21 @@ def _text(language: str, key: str, **values: object) -> Markup:
 
 
 @cache
-def _texts() -> dict[str, dict[str, str]]:
-    groups = tomllib.loads((Path(__file__).parent / "texts.toml").read_text("utf-8"))
+def _texts() -> Texts:
+    return read_texts(HERE / "texts.toml")
+
+
+def read_texts(file: Path) -> Texts:
+    """The texts of a file by `group.name`, each by language."""
+    groups = tomllib.loads(file.read_text("utf-8"))
     return {f"{group}.{name}": texts for group, entries in groups.items() for name, texts in entries.items()}
 
 
 @cache
-def _environment() -> Environment:
+def environment(folder: Path) -> Environment:
+    """The templates of a folder. Every value is escaped, and one that is missing is an error."""
     return Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        loader=FileSystemLoader(folder),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

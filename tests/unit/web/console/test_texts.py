@@ -10,7 +10,9 @@ import pytest
 from pydantic import BaseModel
 
 from portaria import platforms
+from portaria.api.operation import Operation
 from portaria.api.validation import Matching
+from portaria.web import render
 from portaria.web.console import forms, pages
 from portaria.web.console.resource_pages import ONCE
 from portaria.web.console.sections import BY_ID, SECTIONS, Section
@@ -36,7 +38,7 @@ def needed(section: Section) -> set[str]:
     fields = {*section.columns, *section.facts, *section.api.filters}
     filtered = section.api.filters.get("state", ())
     words = states(section.api.output) | (set() if isinstance(filtered, Matching) else set(filtered))
-    inputs = [(BY_ID[section.create], section.create_fields)] if section.create else []
+    inputs: list[tuple[Operation, tuple[str, ...]]] = [(BY_ID[section.create], ())] if section.create else []
     if section.create:
         keys |= {f"create.{section.name}", "done.create"}
     for action in (*section.actions, *section.bulk):
@@ -83,6 +85,6 @@ def test_console_templates_name_texts_that_exist() -> None:
 
 def test_console_texts_are_in_three_languages_with_the_same_values() -> None:
     for key, texts in pages.texts().items():
-        assert set(texts) == set(pages.LANGUAGES), key
+        assert set(texts) == set(render.LANGUAGES), key
         assert all(text.strip() for text in texts.values()), key
         assert len({frozenset(re.findall(r"\{(\w+)\}", text)) for text in texts.values()}) == 1, key

@@ -15,14 +15,14 @@ import logging
 from contextlib import suppress
 from dataclasses import replace as with_changes
 
-from portaria.aws import due_index, event_bus
+from portaria.aws import due_index
 from portaria.aws.table import Conflict, Item
 from portaria.connections import connection_store, vault
 from portaria.connections.tokens.refresh_context import RefreshContext
 from portaria.connections.tokens.refresh_lease import RefreshLease
 from portaria.connections.tokens.stored_grant import add_version, read_stored
 from portaria.connections.vault import Credentials, Seal
-from portaria.core import clock
+from portaria.core import clock, event_catalogue
 from portaria.core.entities import Connection
 from portaria.core.stored_reasons import ConnectionReason
 
@@ -120,7 +120,7 @@ class PairStorage:
                         sealed,
                         "#state = :needs_reconnect AND #reason = :lost",
                         {":needs_reconnect": "needs_reconnect", ":lost": ConnectionReason.ANSWER_LOST},
-                        announce=event_bus.RECOVERED,
+                        announce=event_catalogue.RECOVERED,
                     )
             elif sealed:
                 with suppress(Conflict):
@@ -133,7 +133,9 @@ class PairStorage:
 
     def _point_to(self, fresh: Connection, sealed: str, condition: str, values: Item, announce: str = "") -> None:
         before = self.lease.item
-        announce = announce or before.get("announce", "") or (event_bus.RECOVERED if before.get("resumed") else "")
+        announce = (
+            announce or before.get("announce", "") or (event_catalogue.RECOVERED if before.get("resumed") else "")
+        )
         item = connection_store.to_item(fresh, announce=announce)
         if sealed:
             # A sweep moves it into the vault.

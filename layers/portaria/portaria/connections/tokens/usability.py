@@ -5,10 +5,9 @@ from __future__ import annotations
 import logging
 from datetime import timedelta
 
-from portaria.aws import event_bus
 from portaria.aws.table import Table
 from portaria.connections import connection_store
-from portaria.core import clock
+from portaria.core import clock, event_catalogue
 from portaria.core.entities import Connection
 from portaria.core.errors import ConnectionRemoved, NeedsReconnect, NotAuthorized
 from portaria.core.stored_reasons import ConnectionReason
@@ -41,7 +40,7 @@ def end(table: Table, connection: Connection, reason: ConnectionReason, *, fence
 
     Raises `Conflict` if its credentials have changed since, or, with a `fence`, where that lease has been lost.
     """
-    changed = connection_store.due_now(event_bus.NEEDS_RECONNECT)
+    changed = connection_store.due_now(event_catalogue.NEEDS_RECONNECT)
     changed |= connection_store.filter_keys(connection, "needs_reconnect")
     now = clock.to_iso(clock.now())
     values = {f":{name}": value for name, value in changed.items()}

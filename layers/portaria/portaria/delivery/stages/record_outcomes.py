@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 from portaria.aws import event_bus
 from portaria.aws.table import Table
-from portaria.core import clock
+from portaria.core import clock, event_catalogue
 from portaria.core.entities import Answer, Disposition, Target
 from portaria.core.unexpected_errors import log_unexpected
 from portaria.delivery import destination_pause, retry_schedule
@@ -140,7 +140,7 @@ class OutcomeRecorder:
                     "paused_since": pause.since,
                     "tags": destination.connection.tags,
                 }
-                event_bus.put(self._bus_name, event_bus.DESTINATION_RESUMED, detail)
+                event_bus.put(self._bus_name, event_catalogue.DESTINATION_RESUMED, detail)
         except Exception as error:  # noqa: BLE001 - the next success ends it
             log_unexpected("pause_not_ended", error, connection=destination.connection.name)
         destination.pauses = []
@@ -163,7 +163,7 @@ class OutcomeRecorder:
                     "detail": answer.detail,
                     "tags": destination.connection.tags,
                 }
-                event_bus.put(self._bus_name, event_bus.DESTINATION_STOPPED, detail)
+                event_bus.put(self._bus_name, event_catalogue.DESTINATION_STOPPED, detail)
             if is_new:
                 until = clock.epoch_to_iso(clock.now().timestamp() + for_s)
                 detail = {
@@ -174,7 +174,7 @@ class OutcomeRecorder:
                     "until": until,
                     "tags": destination.connection.tags,
                 }
-                event_bus.put(self._bus_name, event_bus.DESTINATION_PAUSED, detail)
+                event_bus.put(self._bus_name, event_catalogue.DESTINATION_PAUSED, detail)
         except Exception as error:  # noqa: BLE001 - the next batch gets the same answer and pauses it
             log_unexpected("pause_not_written", error, connection=name)
 

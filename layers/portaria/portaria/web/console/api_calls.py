@@ -16,6 +16,7 @@ from urllib.parse import quote
 from portaria.api.authentication import ADMIN_PREFIX, Caller
 from portaria.api.operation import Operation
 from portaria.api.router import Service
+from portaria.core.errors import Rejected
 from portaria.core.http.request import HttpRequest
 from portaria.web.console.sections import BY_ID
 
@@ -59,7 +60,7 @@ class ApiCalls:
         """Whether the session may do this, so that a page shows only what works."""
         try:
             self.service.require_scope(BY_ID[operation], self.caller, path or {})
-        except Exception:  # noqa: BLE001 - whatever refuses it
+        except Rejected:
             return False
         return True
 

@@ -170,7 +170,7 @@ class Console:
 
     def _set_language(self, frame: Frame, sent: forms.Sent) -> Answer:
         wanted = sent.get("language", [""])[0]
-        if wanted not in pages.LANGUAGES:
+        if wanted not in render.LANGUAGES:
             raise Rejected("bad_language", "choose pt, es or en", field="language")
         back = sent.get("back", [""])[0]
         below = back.removeprefix(frame.base)
@@ -183,23 +183,15 @@ def _outcome(visit: Visit, outcome: Outcome) -> Answer:
     if outcome.redirect:
         query = f"?{urlencode(outcome.query)}" if outcome.query else ""
         return _redirect(f"{visit.frame.base}/{outcome.redirect}{query}")
-    headers = {name: [value] for name, value in outcome.headers.items()}
-    return _html(outcome.status, outcome.body, headers)
+    return _html(outcome.status, outcome.body)
 
 
 def _html(status: int, body: str, headers: dict[str, list[str]] | None = None) -> Answer:
     standard = {
-        "Content-Type": ["text/html; charset=utf-8"],
-        "Cache-Control": ["no-store"],
+        **{name: [value] for name, value in render.PAGE_HEADERS.items()},
         "Content-Security-Policy": [POLICY],
         "Referrer-Policy": ["same-origin"],
-        "X-Content-Type-Options": ["nosniff"],
-        "X-Frame-Options": ["DENY"],
-        "Strict-Transport-Security": ["max-age=63072000"],
         "Cross-Origin-Opener-Policy": ["same-origin"],
-        "Cross-Origin-Resource-Policy": ["same-origin"],
-        "Permissions-Policy": ["camera=(), display-capture=(), geolocation=(), microphone=(), payment=(), usb=()"],
-        "X-Robots-Tag": ["noindex"],
     }
     return {"statusCode": int(status), "multiValueHeaders": standard | (headers or {}), "body": body}
 
@@ -233,4 +225,4 @@ def _base(path: str) -> str:
 
 def _language(request: HttpRequest) -> str:
     chosen = request.cookie(LANGUAGE_COOKIE)
-    return chosen if chosen in pages.LANGUAGES else render.language_of(request.headers.get("accept-language"))
+    return chosen if chosen in render.LANGUAGES else render.language_of(request.headers.get("accept-language"))

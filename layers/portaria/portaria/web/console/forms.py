@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from dataclasses import replace as with_changes
 from functools import cache
 from typing import Any
 from urllib.parse import parse_qsl
@@ -145,12 +146,7 @@ def with_sent(fields: list[FormField], sent: Sent, errors: dict[str, str] | None
             value = ""
         elif given:
             value = given[0]
-        shown.append(
-            FormField(
-                each.name, each.kind, each.label, each.rule, each.is_required, each.choices, value,
-                (errors or {}).get(each.name, ""), each.is_long,
-            )
-        )  # fmt: skip
+        shown.append(with_changes(each, value=value, error=(errors or {}).get(each.name, "")))
     return shown
 
 

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tomllib
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from portaria.core import clock
+from portaria.web.render import LANGUAGES, Texts, environment, read_texts
 
 HERE = Path(__file__).parent
 TEXTS = ("texts.toml", "link_texts.toml", "record_texts.toml")
-LANGUAGES = {"pt": "pt-BR", "es": "es", "en": "en"}
 ASSETS = {"console.css": "text/css; charset=utf-8", "console.js": "text/javascript; charset=utf-8"}
 # Fields whose value is a state, shown as a coloured badge.
 BADGES = {
@@ -53,7 +51,7 @@ def render(template: str, frame: Frame, **values: Any) -> str:
     text = partial(translate, frame.language)
     language = LANGUAGES[frame.language]
     return (
-        _environment()
+        environment(HERE / "templates")
         .get_template(template)
         .render(
             t=text,
@@ -63,7 +61,6 @@ def render(template: str, frame: Frame, **values: Any) -> str:
             asset=partial(asset_url, frame),
             show=partial(shown, frame),
             badge=BADGES.get,
-            state_fields=STATE_FIELDS,
             **values,
         )
     )
@@ -81,12 +78,8 @@ def has_text(key: str) -> bool:
 
 
 @cache
-def texts() -> dict[str, dict[str, str]]:
-    found: dict[str, dict[str, str]] = {}
-    for file in TEXTS:
-        groups = tomllib.loads((HERE / file).read_text("utf-8"))
-        found |= {f"{group}.{name}": values for group, entries in groups.items() for name, values in entries.items()}
-    return found
+def texts() -> Texts:
+    return {key: values for file in TEXTS for key, values in read_texts(HERE / file).items()}
 
 
 @cache
@@ -94,9 +87,14 @@ def asset(name: str) -> bytes:
     return (HERE / "assets" / name).read_bytes()
 
 
+@cache
+def _asset_version(name: str) -> str:
+    return hashlib.sha256(asset(name)).hexdigest()[:12]
+
+
 def asset_url(frame: Frame, name: str) -> str:
     """The URL of an asset, which changes with its content, so that browsers can keep it."""
-    return f"{frame.base}/assets/{hashlib.sha256(asset(name)).hexdigest()[:12]}-{name}"
+    return f"{frame.base}/assets/{_asset_version(name)}-{name}"
 
 
 def shown(frame: Frame, name: str, value: Any, thing: dict[str, Any] | None = None) -> Markup:
@@ -176,15 +174,3 @@ def _distance(frame: Frame, moment: datetime) -> Markup:
     count = int(seconds // size)
     amount = translate(frame.language, f"time.{unit}" if count != 1 else f"time.{unit[:-1]}", count=count)
     return translate(frame.language, "time.ago" if past else "time.ahead", amount=amount)
-
-
-@cache
-def _environment() -> Environment:
-    return Environment(
-        loader=FileSystemLoader(HERE / "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )

@@ -21,8 +21,6 @@ NEW = "new"
 KEY_FIELD, ETAG_FIELD = "idempotency_key", "etag"
 # Values of an answer that are returned once.
 ONCE = ("token", "url", "key", "secret", "header_value")
-# The field that is the title of a thing, where its id says little.
-TITLES = {"private-integrations": "name", "webhooks": "url", "webhook-deliveries": "event"}
 # Fields whose empty input empties them. Elsewhere an empty input is left out, so that a default applies.
 EMPTIES = ("edit_private_integration", "replace_tags")
 
@@ -178,7 +176,7 @@ def _act(visit: Visit, section: Section, action: Action, names: list[str]) -> Ou
         )
     if operation.method == "DELETE":
         return Outcome(redirect=section.name, query={"done": action.name})
-    return after(visit, section, action.name, outcome, place)
+    return after(visit, section, action.name, outcome, place, shows_answer=action.shows_answer)
 
 
 def current(visit: Visit, section: Section, names: list[str]) -> tuple[Content, str]:
@@ -246,11 +244,12 @@ def refused(visit: Visit, problem: Problem, fields: list[FormField]) -> Form:
     return Form(forms.with_sent(fields, visit.sent, beside), above, problem.status)
 
 
-def after(visit: Visit, section: Section, action: str, answer: Answer, place: str) -> Outcome:
+def after(
+    visit: Visit, section: Section, action: str, answer: Answer, place: str, *, shows_answer: bool = False
+) -> Outcome:
     """What follows: the answer where it holds something that is shown once or was asked for, else the thing's page."""
     once = {name: answer.content[name] for name in ONCE if answer.content.get(name) and name not in section.facts}
-    keeps = {"test", "call", "backfill", "resume", "redrive", "redeliver"}
-    if once or action in keeps:
+    if once or shows_answer:
         body = pages.render(
             "answer.html",
             visit.frame,
@@ -299,8 +298,8 @@ def path_of(operation: Operation, names: list[str]) -> dict[str, str]:
 
 
 def _title(section: Section, shown: Content) -> str:
-    if section.name in TITLES:
-        return str(shown[TITLES[section.name]])
+    if section.title:
+        return str(shown[section.title])
     return "/".join(str(shown[name]) for name in section.id_fields)
 
 

@@ -28,9 +28,12 @@ def _as_shown(shown: Content) -> Content:
 
 @dataclass(frozen=True)
 class Action:
-    """Something that can be done with one thing. `fixed` is the body that is sent; without it the operation's input becomes a
-    something stops working. `available` decides by the thing as the API returned it.
-        `values` makes the form's first values of the thing, and `body` the whole body."""
+    """Something that can be done with one thing.
+
+    The operation's input becomes a form, with `fields` or all of them, whose first values `values` makes of the thing. There is
+    no form if `fixed` is the body, or `body` makes it of the thing. `is_dangerous` says that something stops working.
+    `available` decides by the thing as the API returned it. `shows_answer` says that a person asked for what the API answers.
+    """
 
     name: str
     operation: str
@@ -40,6 +43,7 @@ class Action:
     available: Callable[[Content], bool] = _always
     values: Callable[[Content], Content] = _as_shown
     body: Callable[[Content], Content] | None = None
+    shows_answer: bool = False
 
     @property
     def api(self) -> Operation:
@@ -48,8 +52,7 @@ class Action:
 
 @dataclass(frozen=True)
 class Related:
-    """A listing that stands on a thing's page. `parameters` gives each filter the field whose value it takes; `path` says that
-    the operation's path takes the thing's own id."""
+    """A listing that stands on a thing's page. `parameters` gives each filter the field whose value it takes."""
 
     name: str
     operation: str
@@ -60,7 +63,8 @@ class Related:
 
 @dataclass(frozen=True)
 class Section:
-    """`id_fields` are the fields that name a thing in a URL, in the order of the path. Its page shows `facts`.
+    """`id_fields` are the fields that name a thing in a URL, in the order of the path. Its page shows `facts`, under the value
+    of `title`, or under its id.
 
     A section with a `parent` lists what belongs to one thing of the parent: its URL begins with that thing's id. `bulk` are
     actions on everything that matches a filter, which are tried with `dry_run` first.
@@ -73,10 +77,10 @@ class Section:
     id_fields: tuple[str, ...] = ("name",)
     facts: tuple[str, ...] = ()
     create: str = ""
-    create_fields: tuple[str, ...] = ()
     actions: tuple[Action, ...] = ()
     related: tuple[Related, ...] = ()
     parent: str = ""
+    title: str = ""
     bulk: tuple[Action, ...] = ()
 
     @property
@@ -90,8 +94,12 @@ class Section:
         return "/".join(quote(str(shown[name]), safe="") for name in self.id_fields)
 
 
+def _is_connected(connection: Content) -> bool:
+    return bool(connection["state"] == "connected")
+
+
 def _can_be_rotated(connection: Content) -> bool:
-    return bool(connection["kind"] == "bearer" and connection["state"] == "connected")
+    return bool(connection["kind"] == "bearer") and _is_connected(connection)
 
 
 def _is_not_redriving(letter: Content) -> bool:
@@ -130,10 +138,10 @@ SECTIONS: tuple[Section, ...] = (
             "previous_until", "refused_since", "age_days", "notes",
         ),
         actions=(
-            Action("test", "test_connection"),
-            Action("call", "call_connection", fields=("method", "path", "query", "json")),
+            Action("test", "test_connection", shows_answer=True),
+            Action("call", "call_connection", fields=("method", "path", "query", "json"), shows_answer=True),
             Action("authorize", "create_authorization", available=lambda shown: bool(shown["kind"] == "oauth2")),
-            Action("backfill", "start_backfill", available=lambda shown: bool(shown["state"] == "connected")),
+            Action("backfill", "start_backfill", available=_is_connected, shows_answer=True),
             Action("event_address", "create_event_address"),
             Action("tags", "replace_tags"),
             Action("rotate", "rotate_connection", available=_can_be_rotated),
@@ -187,6 +195,7 @@ SECTIONS: tuple[Section, ...] = (
         "private-integrations",
         "list_private_integrations",
         ("name", "id", "scopes", "age_days", "last_used_at", "previous_until"),
+        title="name",
         show_operation="show_private_integration",
         id_fields=("id",),
         facts=(
@@ -241,7 +250,10 @@ SECTIONS: tuple[Section, ...] = (
             "request", "set_aside_at", "redrive_count", "redriven_at", "content",
         ),
         actions=(
-            Action("redrive", "redrive_dead_letters", body=lambda shown: {"ids": [shown["id"]]}, available=_is_not_redriving),
+            Action(
+                "redrive", "redrive_dead_letters", body=lambda shown: {"ids": [shown["id"]]}, available=_is_not_redriving,
+                shows_answer=True,
+            ),
             Action("delete", "delete_dead_letter", is_dangerous=True),
         ),
         bulk=(
@@ -253,12 +265,13 @@ SECTIONS: tuple[Section, ...] = (
         "destinations",
         "list_destinations",
         ("name", "state", "reason", "since", "next_try_at", "waiting_record_count", "oldest_since"),
-        actions=(Action("resume", "resume_destination"),),
+        actions=(Action("resume", "resume_destination", shows_answer=True),),
     ),
     Section(
         "webhooks",
         "list_webhooks",
         ("url", "state", "events", "failing_since", "last_success_at"),
+        title="url",
         show_operation="show_webhook",
         id_fields=("id",),
         facts=(
@@ -267,11 +280,14 @@ SECTIONS: tuple[Section, ...] = (
         ),
         create="create_webhook",
         actions=(
-            Action("test", "test_webhook", available=_is_enabled),
+            Action("test", "test_webhook", available=_is_enabled, shows_answer=True),
             Action("edit", "replace_webhook", values=lambda shown: {**shown, "enabled": _is_enabled(shown)}),
             Action("rotate", "rotate_webhook_secret", fixed={"expire_now": False}),
             Action("rotate_now", "rotate_webhook_secret", fixed={"expire_now": True}, is_dangerous=True),
-            Action("redeliver", "redeliver_webhook_deliveries", fields=("since", "until", "state"), available=_is_enabled),
+            Action(
+                "redeliver", "redeliver_webhook_deliveries", fields=("since", "until", "state"), available=_is_enabled,
+                shows_answer=True,
+            ),
             Action("delete", "delete_webhook", is_dangerous=True),
         ),
         related=(
@@ -283,6 +299,7 @@ SECTIONS: tuple[Section, ...] = (
         "webhook-deliveries",
         "list_webhook_deliveries",
         ("event_at", "event", "state", "attempt_count", "last_status", "next_attempt_at"),
+        title="event",
         show_operation="show_webhook_delivery",
         id_fields=("webhook", "id"),
         parent="webhooks",
@@ -290,7 +307,7 @@ SECTIONS: tuple[Section, ...] = (
             "id", "event", "event_at", "state", "reason", "attempt_count", "last_status", "next_attempt_at", "ended_at",
             "attempts", "payload",
         ),
-        actions=(Action("redeliver", "redeliver_webhook_delivery"),),
+        actions=(Action("redeliver", "redeliver_webhook_delivery", shows_answer=True),),
     ),
     Section(
         "audit",

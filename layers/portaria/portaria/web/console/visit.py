@@ -1,4 +1,4 @@
-"""One request to the console by somebody who is signed in, and what a page answers."""
+"""One request to the console by a person who is signed in, and what a page answers."""
 
 from __future__ import annotations
 
@@ -39,4 +39,3 @@ class Outcome:
     status: int = HTTPStatus.OK
     redirect: str = ""
     query: dict[str, str] = field(default_factory=dict)
-    headers: dict[str, str] = field(default_factory=dict)
