@@ -52,8 +52,9 @@ def left(cloud: LocalCloud) -> list[str]:
             plain = {name: read(value) for name, value in item.items()}
             if (PREFIX in str(plain) or plain["pk"].startswith("SMOKE")) and not plain["pk"].startswith(KEPT):
                 found.append(plain["pk"])
-    secrets = cloud.secrets.list_secrets(IncludePlannedDeletion=True, MaxResults=100)["SecretList"]
-    return found + [secret["Name"] for secret in secrets if PREFIX in secret["Name"]]
+    for page in cloud.secrets.get_paginator("list_secrets").paginate(IncludePlannedDeletion=True):
+        found += [secret["Name"] for secret in page["SecretList"] if PREFIX in secret["Name"]]
+    return found
 
 
 def messages(cloud: LocalCloud, queue_url: str) -> int:
@@ -114,16 +115,26 @@ def test_smoke_broken_stack_fails_with_finding_and_advice(
     assert set(rows(report)) <= {check, "clean-up", "earlier-runs"}
 
 
+def created(keys: set[str]) -> bool:
+    """Whether the row and the secret of an OAuth client are among the keys."""
+    clients = [key for key in keys if key.startswith(f"CLIENT#kommo#{PREFIX}")]
+    return bool(clients) and any("/oauth-clients/" in key for key in keys)
+
+
 @contextmanager
 def waiting_run(cloud: LocalCloud) -> Iterator[subprocess.Popen[str]]:
-    """A run in a separate process, which has created its OAuth client and waits for an exchange that does not come."""
+    """A run in a separate process, which has created its OAuth client and waits for an exchange that does not come.
+
+    The row and the secret of the client must be new: a test before this one may have left its own.
+    """
+    before = set(left(cloud))
     command = [sys.executable, "-m", "portaria_cli", "--stack-file", str(STACK_FILE), "--json", "smoke"]
     command += ["--only", "forged-code", "--patience", "120"]
     environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'layers' / 'portaria'}:{ROOT / 'cli'}"}
     with breakages.disabled_event_source(cloud):
         process = subprocess.Popen(command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         try:
-            wait_for(lambda: [key for key in left(cloud) if key.startswith(f"CLIENT#kommo#{PREFIX}")], bool)
+            wait_for(lambda: created(set(left(cloud)) - before), bool)
             yield process
         finally:
             process.kill()

@@ -26,7 +26,7 @@ DEPRECATED = [
 @pytest.fixture
 def manage(shared: Cloud) -> Manage:
     made = Manage(shared)
-    vars(made.module)["service"] = Service(DEPRECATED, made.module.api_context, made.module.logger)
+    vars(made.module)["service"] = Service(DEPRECATED, made.module.service.context, made.module.logger)
     return made
 
 
