@@ -22,8 +22,8 @@ from tests.fakes.records.shuffled_events import check_newest_is_left, deliveries
 from tests.simulation.records.runs import Ended, attempt_all
 
 RESULT = Path("build/faults/record_faults.json")
-RUNS, LONG_RUNS = 60, 3_000
-PROCESSES, SEEDS_AT_ONCE = 2, 20
+RUNS, LONG_RUNS = 24, 3_000
+PROCESSES, SEEDS_AT_ONCE = 2, 12
 CASES = 10_000
 
 

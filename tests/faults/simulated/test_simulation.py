@@ -11,7 +11,7 @@ from tests.simulation.runner import Case, Chunk, Failure, Tally, attempt, random
 from tests.simulation.scenarios import SCENARIOS
 from tests.simulation.schedule import simulating
 
-SCHEDULES, LONG_SCHEDULES = 500, 100_000
+SCHEDULES, LONG_SCHEDULES = 250, 100_000
 PROCESSES = 2
 # The scenarios in which every pair of faults is tried, with the modes that make a difference.
 PAIRS = {

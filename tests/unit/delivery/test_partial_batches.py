@@ -40,12 +40,13 @@ def test_partial_batch_combinations_are_1024() -> None:
     assert len(WAYS) == 1_024
 
 
-def test_pipeline_failed_messages_wait_and_others_are_sent_in_all_combinations(harness: Harness) -> None:
+def test_pipeline_failed_messages_wait_and_others_are_sent_in_every_combination(harness: Harness, long: bool) -> None:
+    """The short version tries every fourth one."""
     # Given ten messages, each in a request of its own, some of which are answered with 500
     numbers = {f"part{number}": number for number in TEN}
     for part, number in numbers.items():
         harness.route(f"route{number}", options={"partition": part}, keep_newest="none")
-    for way, failing in enumerate(WAYS):
+    for way, failing in enumerate(WAYS if long else WAYS[::4]):
         harness.accepted.clear()
         harness.rule = lambda document, failing=failing: (  # type: ignore[misc]
             refusal("5000801") if numbers[document["partitionName"]] in failing else None

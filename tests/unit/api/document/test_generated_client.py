@@ -40,6 +40,7 @@ def test_generated_client_every_operation_has_a_module(client: tuple[Path, str])
     assert all(hasattr(modules[operation.id], "sync_detailed") for operation in OPERATIONS)
 
 
+@pytest.mark.long
 def test_generated_client_types_pass_mypy(client: tuple[Path, str]) -> None:
     folder, _ = client
     # Findings in the generator's own template: a redundant `cast`, and `dict` without parameters.
