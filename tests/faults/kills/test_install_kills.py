@@ -23,6 +23,7 @@ PATIENCE_S = 900.0
 
 
 @needs_proc
+@pytest.mark.long
 @pytest.mark.enable_socket
 def test_exchange_code_workers_killed_after_exchange_do_not_exchange_again(stack: LocalCloud) -> None:
     """Given workers that wait for the account's data, when they are killed, then others continue with the stored grants."""

@@ -23,6 +23,7 @@ def run(command: Sequence[str | Path], environment: Mapping[str, str]) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
 
 
+@pytest.mark.long
 def test_build_for_other_processor_has_only_its_modules() -> None:
     parameters = of_this_machine()
     ours = parameters[ARCHITECTURE]
