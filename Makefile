@@ -147,7 +147,7 @@ test-isolated:
 
 openapi: setup ## Write docs/openapi.yaml and docs/events.md anew, from the code
 	@$(RUN) -m portaria.api.openapi > docs/openapi.yaml
-	@$(RUN) -m portaria.api.event_document > docs/events.md
+	@$(RUN) -m portaria.api.openapi.event_document > docs/events.md
 
 audit: setup ## Ask whether a flaw is known in what is pinned; fails where nobody could be asked
 	@$(RUN) -m tests.dependency_audit

@@ -14,7 +14,7 @@ import click
 from rich.console import Console
 from rich.status import Status
 
-from portaria_cli import output, profiles
+from portaria_cli import cells, output, profiles
 from portaria_cli.errors import Document
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def working() -> Iterator[Callable[[str], None]]:
         if not status:
             status.append(console.status(""))
             status[0].start()
-        status[0].update(output.plain(what))
+        status[0].update(cells.plain(what))
 
     try:
         yield tell

@@ -9,7 +9,7 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from portaria_cli import output
+from portaria_cli import cells
 from portaria_cli.configure.plan import CREATE, NOTHING, Step
 from portaria_cli.errors import Document
 
@@ -36,7 +36,7 @@ def done(step: Step, change: str, console: Console) -> None:
     """One line, as soon as the step is done."""
     # A secret that is written each time leaves everything else as it was.
     also = " (client_secret written)" if change == "unchanged" and "client_secret" in step.fields else ""
-    console.print(Text.assemble(output.styled(change), f" {step.entry.title}{also}"), soft_wrap=True)
+    console.print(Text.assemble(cells.styled(change), f" {step.entry.title}{also}"), soft_wrap=True)
 
 
 def summary(results: Sequence[Document], steps: Sequence[Step], console: Console) -> None:

@@ -9,11 +9,11 @@ from rich.console import Console
 from rich.text import Text
 
 from portaria_cli import completion, output
+from portaria_cli.columns import Column
 from portaria_cli.command_classes import Command, Commands
 from portaria_cli.context import CliContext, Paging
 from portaria_cli.errors import Document
 from portaria_cli.group_parts.resources import add_list, named, path_of, with_paging
-from portaria_cli.output import Column
 
 SCOPES = (
     Column("scope", lambda item: Text(item["name"]), is_whole=True),

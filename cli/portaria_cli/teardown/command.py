@@ -13,10 +13,10 @@ from rich.console import Console
 from rich.text import Text
 
 from portaria_cli import output
+from portaria_cli.columns import Column
 from portaria_cli.command_classes import Command
 from portaria_cli.context import CliContext, working
 from portaria_cli.errors import USAGE, Document, NotDone
-from portaria_cli.output import Column
 
 if TYPE_CHECKING:
     from portaria_cli.teardown.inventory import Inventory, Left

@@ -34,7 +34,7 @@ from portaria.api import idempotency
 from portaria.aws.table import Table
 from portaria.core import clock
 from portaria_cli import api as cli_api
-from portaria_cli import auth, completion, output
+from portaria_cli import auth, cells, completion
 from portaria_cli.commands import portaria
 from tests.fakes.api.command_line import Answered, Wire, empty_listing, headers_of, listed, run, told, wired
 from tests.fakes.api.manage import API_URL, add_install, empty
@@ -442,7 +442,7 @@ class TestPrivateIntegrations:
         assert "79 d  " in listed
         assert "80 d: rotate soon" in listed
         assert "90 d: rotate  " in listed
-        assert [output.age(days).style for days in (79, 80, 90)] == ["", "yellow", "bold red"]
+        assert [cells.age(days).style for days in (79, 80, 90)] == ["", "yellow", "bold red"]
 
     def test_cli_integrations_list_shows_last_use_and_end_of_old_token(
         self, wire: Wire, monkeypatch: pytest.MonkeyPatch

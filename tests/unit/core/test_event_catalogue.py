@@ -7,7 +7,7 @@ import ast
 import jsonschema_rs
 import pytest
 
-from portaria.api import event_document
+from portaria.api.openapi import event_document
 from portaria.core import event_catalogue
 from portaria.core.event_catalogue import CATALOGUE
 from tests.fakes import published_events

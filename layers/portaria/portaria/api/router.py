@@ -18,7 +18,7 @@ from aws_lambda_powertools import Logger
 
 from portaria.access import audit
 from portaria.access.auth_throttle import AuthThrottle
-from portaria.api import answers, authentication, call_metrics, idempotency, schemas, validation
+from portaria.api import answers, authentication, call_metrics, idempotency, listing_parameters, schemas, validation
 from portaria.api.answers import Answer
 from portaria.api.api_url import api_url
 from portaria.api.authentication import ADMIN_PREFIX, TOKEN_PREFIX, Caller
@@ -185,11 +185,11 @@ class Service:
                 "the path contains something that cannot be a name or an id: 1 to 64 of A-Z a-z 0-9 _ -",
                 status=404,
             )
-        limit, cursor = validation.DEFAULT_LIMIT, None
+        limit, cursor = listing_parameters.DEFAULT_LIMIT, None
         filters: dict[str, str] = {}
         if operation.listing:
-            limit, cursor, filters = validation.read_listing(request.query, *operation.filters)
-            validation.check_filters(filters, operation.filters)
+            limit, cursor, filters = listing_parameters.read_listing(request.query, *operation.filters)
+            listing_parameters.check_filters(filters, operation.filters)
         sent: Any = None
         body = b64encode(request.body or b"").decode()
         if operation.read:

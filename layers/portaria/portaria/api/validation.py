@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from difflib import get_close_matches
@@ -29,13 +29,8 @@ from portaria.core.errors import Rejected
 # Holds the largest route (200 attributes of 1,000 characters) and stays below the 400 kB of a DynamoDB item.
 MAX_BODY_BYTES = 300_000
 MAX_ERRORS = 20
-MAX_LIMIT = 100
-DEFAULT_LIMIT = 50
-MAX_CURSOR_LENGTH = 1_000
-
 _Model = TypeVar("_Model", bound="Input")
 _Checked = TypeVar("_Checked")
-
 # The member of a JSON schema that holds a pattern's rule in words. `openapi.schemas` makes it a part of the description.
 RULE = "x-rule"
 
@@ -158,7 +153,6 @@ def _read_secret(value: object) -> Secret:
 NAME = r"[A-Za-z0-9_-]{3,64}"
 CLIENT_NAME = r"[a-z0-9][a-z0-9-]{1,31}"
 PLATFORM_NAME = r"[a-z][a-z0-9]{0,31}"
-
 SecretText = Annotated[
     Secret,
     PlainValidator(_read_secret),
@@ -166,8 +160,6 @@ SecretText = Annotated[
 ]
 ResourceName = Annotated[str, Matching(NAME, "3 to 64 of A-Z a-z 0-9 _ -")]
 PlatformName = Annotated[str, Matching(PLATFORM_NAME, "the name of a platform in lower case")]
-
-
 # What a credential may be, by its name; one that is not here is as `SecretText` says. Basic authentication takes any text in
 # UTF-8 but control characters (RFC 7617), and APIs that take a key as one half leave the other empty. A header's value is
 # printable ASCII with spaces inside (RFC 9110, 5.5).
@@ -183,8 +175,6 @@ _CREDENTIAL_RULES = {
         "1 to 4,096 printable ASCII characters without a space at the beginning or end",
     ),
 }
-
-
 MOMENT = Matching(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?Z", "a time in UTC that ends with Z"
 )
@@ -276,57 +266,10 @@ def nearest(name: str, names: Iterable[str]) -> str:
     return next(iter(get_close_matches(name, names, n=1, cutoff=0.65)), "")
 
 
-def read_listing(query: Mapping[str, list[str]], *allowed: str) -> tuple[int, str | None, dict[str, str]]:
-    """The parameters `limit` and `cursor` of a listing, and its other `allowed` ones. Raises `Rejected`."""
-    known = ("limit", "cursor", *allowed)
-    for name, values in query.items():
-        if name not in known:
-            shown = _stranger(name)
-            if name.startswith("tag.") and (indexed := [each for each in allowed if each.startswith("tag.")]):
-                detail = f"of the tags only {indexed[0].removeprefix('tag.')} is indexed: filter by {indexed[0]}"
-                raise Rejected("unknown_parameter", detail, field=shown)
-            raise Rejected(
-                "unknown_parameter",
-                f"{shown} is not a parameter of this operation: it has {', '.join(known)}",
-                field=shown,
-            )
-        if len(values) > 1:
-            raise Rejected("parameter_repeated", f"{name} was given {len(values)} times: give it once", field=name)
-    given = {name: values[0] for name, values in query.items() if values}
-    limit_text = given.pop("limit", str(DEFAULT_LIMIT))
-    if not re.fullmatch(r"[0-9]{1,3}", limit_text, re.ASCII) or not 1 <= int(limit_text) <= MAX_LIMIT:
-        raise Rejected("bad_limit", f"limit must be a number from 1 to {MAX_LIMIT}", field="limit")
-    cursor = given.pop("cursor", None)
-    if cursor is not None and not 1 <= len(cursor) <= MAX_CURSOR_LENGTH:
-        raise Rejected(
-            "bad_cursor",
-            "the cursor is not valid: send the next_cursor of the last response, or none to begin again",
-            field="cursor",
-        )
-    return int(limit_text), cursor, given
-
-
-def filter_reason(name: str) -> str:
-    """The reason of a refusal of a filter's value: `bad_state` for the filter `state`."""
-    return f"bad_{name.replace('.', '_')}"
-
-
-def check_filters(given: Mapping[str, str], allowed: Mapping[str, tuple[str, ...] | Matching]) -> None:
-    """Raises `Rejected` (`bad_state` for the filter `state`) where a filter holds what it cannot."""
-    for name, value in given.items():
-        rule = allowed[name]
-        if isinstance(rule, tuple):
-            if value not in rule:
-                raise Rejected(filter_reason(name), f"{name} must be one of {', '.join(rule)}", field=name)
-        elif not re.fullmatch(rule.pattern, value):
-            detail = f"{name} must be {rule.rule}; this one has {len(value)} characters"
-            raise Rejected(filter_reason(name), detail, field=name)
-
-
 def _explain(error: ErrorDetails, fields: list[str]) -> Fault:
     """A field's path and a sentence. Only pydantic's own words and numbers are used: no part of what was sent but names."""
     steps = [str(step) for step in error["loc"] if step != "[key]"]
-    first = [step if step in fields else _stranger(step) for step in steps[:1]]
+    first = [step if step in fields else unknown_name(step) for step in steps[:1]]
     path = ".".join([*first, *map(_shown, steps[1:])])
     context = error.get("ctx", {})
     meant = ""
@@ -381,7 +324,7 @@ def _shown(name: str) -> str:
     return name if re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", name) else _length(name)
 
 
-def _stranger(name: str) -> str:
+def unknown_name(name: str) -> str:
     """The name of a field that is not known. It may be a secret that slipped out of its place, and few of these are letters
     alone."""
     return name if re.fullmatch(r"[A-Za-z_]{1,40}", name) else _length(name)
@@ -395,7 +338,7 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value: dict[str, Any] = {}
     for name, inner in pairs:
         if name in value:
-            shown = _stranger(name)
+            shown = unknown_name(name)
             raise Rejected("bad_json", f"the field {shown} occurs twice in the body", field=shown)
         value[name] = inner
     return value

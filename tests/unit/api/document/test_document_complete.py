@@ -99,7 +99,9 @@ def errors(schema: Json, values: list[Json]) -> list[str]:
 @cache
 def registry() -> jsonschema_rs.Registry:
     """The document's own schemas, compiled once."""
-    return jsonschema_rs.Registry([(DOCUMENT, {"components": {"schemas": api_document.build()["components"]["schemas"]}})])
+    return jsonschema_rs.Registry(
+        [(DOCUMENT, {"components": {"schemas": api_document.build()["components"]["schemas"]}})]
+    )
 
 
 @cache

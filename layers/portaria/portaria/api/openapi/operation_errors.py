@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from http import HTTPStatus
 
-from portaria.api import validation
+from portaria.api import listing_parameters
 from portaria.api.operation import Operation
 
 Reasons = dict[HTTPStatus, tuple[str, ...]]
@@ -226,7 +226,7 @@ def reasons(operation: Operation) -> Reasons:
 def _of_shape(operation: Operation) -> list[Reasons]:
     found: list[Reasons] = []
     if operation.listing:
-        filters = tuple(map(validation.filter_reason, operation.filters))
+        filters = tuple(map(listing_parameters.filter_reason, operation.filters))
         found.append({BAD_REQUEST: ("bad_limit", "bad_cursor", "unknown_parameter", "parameter_repeated", *filters)})
     if operation.input:
         found.append({BAD_REQUEST: ("invalid_input", "bad_json", "bad_body"), TOO_LARGE: ("body_too_large",)})

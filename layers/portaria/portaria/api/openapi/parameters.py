@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from portaria.api import idempotency, validation
+from portaria.api import idempotency, listing_parameters, validation
 from portaria.api.openapi import example_values, schemas
 from portaria.api.operation import Operation
 
@@ -88,10 +88,15 @@ def _in_path(operation: Operation, name: str) -> Document:
 
 
 def _of_listing(operation: Operation) -> list[Document]:
-    limit = {"type": "integer", "minimum": 1, "maximum": validation.MAX_LIMIT, "default": validation.DEFAULT_LIMIT}
-    cursor = {"type": "string", "minLength": 1, "maxLength": validation.MAX_CURSOR_LENGTH}
+    limit = {
+        "type": "integer",
+        "minimum": 1,
+        "maximum": listing_parameters.MAX_LIMIT,
+        "default": listing_parameters.DEFAULT_LIMIT,
+    }
+    cursor = {"type": "string", "minLength": 1, "maxLength": listing_parameters.MAX_CURSOR_LENGTH}
     made = [
-        query("limit", "Items per page.", limit, validation.DEFAULT_LIMIT),
+        query("limit", "Items per page.", limit, listing_parameters.DEFAULT_LIMIT),
         query("cursor", "The `next_cursor` of the previous page.", cursor, example_values.properties()["next_cursor"]),
     ]
     for name, rule in operation.filters.items():

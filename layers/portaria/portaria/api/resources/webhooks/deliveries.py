@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
 
-from portaria.api import validation
+from portaria.api import listing_parameters, validation
 from portaria.api.operation import ApiRequest, Filters, Reply, page
 from portaria.api.schemas import Output, Time
 from portaria.api.validation import Input, read_moment
@@ -81,7 +81,7 @@ class WebhookRedelivery(Input):
     cursor: str | None = Field(
         default=None,
         min_length=1,
-        max_length=validation.MAX_CURSOR_LENGTH,
+        max_length=listing_parameters.MAX_CURSOR_LENGTH,
         description="The `next_cursor` of the last response.",
     )
 

@@ -1,4 +1,4 @@
-"""docs/events.md, generated from the catalogue of events; `python -m portaria.api.event_document` prints it."""
+"""docs/events.md, generated from the catalogue of events; `python -m portaria.api.openapi.event_document` prints it."""
 
 from __future__ import annotations
 
