@@ -15,7 +15,7 @@ from portaria.connections import connection_store
 from portaria.core import clock, record_messages
 from portaria.core.callbacks import Record
 from portaria.core.entities import Connection, Target
-from portaria.delivery import backlogs, destination_pause, waiting_entries, waiting_lists
+from portaria.delivery import backlogs, destination_pause, destination_states, waiting_entries, waiting_lists
 from portaria.delivery.destination_pause import PauseReason
 from portaria.delivery.waiting_entries import HeldRecords
 from portaria.delivery.waiting_lists import WaitingList
@@ -221,10 +221,10 @@ class TestResume:
         assert sorted((each["reason"], each["object"]) for each in answer["ended"]) == [
             ("quota", None), ("stopped", "persons"),
         ]  # fmt: skip
-        status = backlogs.status(stack.table, "marketo-main")
-        assert status.pauses == ()
-        assert status.backlog
-        assert status.backlog.next_at == 0
+        assert destination_states.find(stack.table, "marketo-main").pauses == ()
+        backlog = backlogs.status(stack.table, "marketo-main").backlog
+        assert backlog
+        assert backlog.next_at == 0
         assert entries(stack) == 3
         assert [json.loads(body) for body in stack.receive("waiting_records")] == [{"drain": "marketo-main"}]
 
@@ -253,7 +253,7 @@ class TestResume:
         assert backlog
         assert backlog.next_at == 0
 
-    @pytest.mark.parametrize("operation", ["DeleteItem", "Query"])
+    @pytest.mark.parametrize("operation", ["UpdateItem", "Query"])
     def test_resume_destination_table_failure_can_be_repeated(
         self, manage: Manage, stack: Cloud, operation: str
     ) -> None:
@@ -291,12 +291,12 @@ class TestConnectionChanges:
         wait(stack, 4)
         deleted = manage.call("DELETE", "/connections/marketo-main")
         assert (deleted.status, deleted.content) == (200, {"name": "marketo-main", "waiting_record_count": 4})
-        assert backlogs.status(stack.table, "marketo-main").pauses == ()
+        assert destination_states.find(stack.table, "marketo-main").pauses == ()
         assert len(stack.receive("waiting_records")) == 1
         # A request that was in progress pauses it once more.
         pause(stack)
         assert manage.call("POST", "/connections", CREATION).status == 201
-        assert backlogs.status(stack.table, "marketo-main").pauses == ()
+        assert destination_states.find(stack.table, "marketo-main").pauses == ()
         assert [json.loads(body) for body in stack.receive("waiting_records")] == [{"drain": "marketo-main"}]
 
     def test_update_connection_new_credentials_resume_destination(
@@ -309,7 +309,7 @@ class TestConnectionChanges:
             manage.call("PUT", "/connections/marketo-main/credentials", {"credentials": CREATION["credentials"]}).status
             == 200
         )
-        assert backlogs.status(stack.table, "marketo-main").pauses == ()
+        assert destination_states.find(stack.table, "marketo-main").pauses == ()
         assert len(stack.receive("waiting_records")) == 1
 
     def test_delete_connection_without_waiting_records_returns_zero(self, manage: Manage, stack: Cloud) -> None:

@@ -12,7 +12,7 @@ import pytest
 from portaria.aws import event_bus
 from portaria.core import clock, event_catalogue
 from portaria.core.errors import Retryable
-from portaria.delivery import quota_warnings
+from portaria.delivery import destination_states, quota_warnings
 from portaria.delivery.pipeline import QueuedMessage
 from portaria.platforms.marketo import daily_quota
 from portaria.records import dead_letter_counts, dead_letters
@@ -38,6 +38,15 @@ def harness(time: VirtualClock) -> Iterator[Harness]:
         yield made
 
 
+PAUSE_EVENTS = (event_catalogue.DESTINATION_PAUSED, event_catalogue.DESTINATION_RESUMED)
+
+
+def resume(harness: Harness) -> None:
+    destination_states.resume(
+        harness.table, harness.cloud.url("waiting_records"), destination_states.find(harness.table, DESTINATION)
+    )
+
+
 def told(harness: Harness, kind: str) -> list[dict[str, Any]]:
     return [detail for heard, detail in harness.cloud.heard() if heard == kind]
 
@@ -59,6 +68,24 @@ def test_destination_that_refuses_is_paused_once_and_resumed(harness: Harness, t
         paused["object"],
         "stopped",
     )
+    assert clock.from_iso(resumed["paused_since"]) == NOON
+
+
+def test_destination_that_a_person_resumes_is_reported_when_it_accepts_records(
+    harness: Harness, time: VirtualClock
+) -> None:
+    harness.rule = lambda document: refusal("4030801")
+    harness.ingest(QueuedMessage("1", body([contact(1)])))
+    time.advance(minutes=1)
+    resume(harness)
+    assert [len(told(harness, kind)) for kind in PAUSE_EVENTS] == [1, 0]
+    # Still refused: one pause, reported once.
+    harness.release()
+    resume(harness)
+    harness.rule = lambda document: None
+    harness.release()
+    assert [len(told(harness, kind)) for kind in PAUSE_EVENTS] == [1, 1]
+    (resumed,) = told(harness, event_catalogue.DESTINATION_RESUMED)
     assert clock.from_iso(resumed["paused_since"]) == NOON
 
 

@@ -21,7 +21,7 @@ from portaria.connections.tokens import cache, provider
 from portaria.core.entities import Route
 from portaria.core.errors import Rejected, Retryable
 from portaria.core.settings import BackfillRecordsSettings
-from portaria.delivery import backlogs, destination_pause
+from portaria.delivery import destination_pause, destination_states
 from portaria.delivery.destination_pause import PauseReason
 from portaria.outbound import http_client
 from portaria.outbound.rate_limiter import RateLimiter
@@ -92,7 +92,7 @@ ALL = [str(number) for number in range(1, 11)]
 def test_backfill_start_reconnected_source_clears_destination_pause(harness: Harness) -> None:
     destination_pause.begin(harness.stack.table, SOURCE, "", reason=PauseReason.STOPPED, code="401", for_s=1_800)
     assert harness.take(harness.ready(2)).state == "started"
-    assert backlogs.status(harness.stack.table, SOURCE).pauses == ()
+    assert destination_states.find(harness.stack.table, SOURCE).pauses == ()
 
 
 def test_backfill_connection_ready_queues_all_contacts(harness: Harness) -> None:

@@ -259,7 +259,7 @@ _EVENTS = (
     EventType(
         DESTINATION_RESUMED,
         "A destination is resumed",
-        "The destination accepted records again after a pause. A pause that an operator ends is not reported.",
+        "The destination accepted records again after a pause, whether the pause passed or an operator ended it.",
         (
             _DESTINATION,
             _OBJECT,

@@ -180,12 +180,12 @@ def remove(table: Table, backlog: Backlog, arrivals: int) -> bool:
 
 
 def try_now(table: Table, destination: str) -> None:
-    """End a destination's pauses, and then have the next sweep, within a minute, drain its backlog. Raises what AWS raises.
+    """Let a destination's pauses be over, and then have the next sweep, within a minute, drain its backlog.
 
-    After a death in between, the backlog is due at its old time.
+    Raises what AWS raises. After a death in between, the backlog is due at its old time.
     """
     for pause in status(table, destination).pauses:
-        destination_pause.end(table, pause)
+        destination_pause.lift(table, pause)
     try:
         table.update(
             *key(destination),

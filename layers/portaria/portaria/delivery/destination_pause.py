@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from enum import StrEnum
 
 from portaria.aws.table import Conflict, Item, Table
 from portaria.core import clock
 
 LIST = "PARKED"
+KEPT_FOR = timedelta(days=7)
 
 
 class PauseReason(StrEnum):
@@ -80,12 +82,33 @@ def begin(table: Table, destination: str, object_name: str, *, reason: PauseReas
         table.update(
             pk,
             sk,
-            "SET #until = :until, for_s = :for_s, code = :code",
+            "SET #until = :until, for_s = :for_s, code = :code REMOVE expires_at",
             values={":until": until, ":for_s": int(for_s), ":code": code},
             names={"#until": "until"},
         )
         return False
     return True
+
+
+def lift(table: Table, pause: DestinationPause) -> None:
+    """Let a pause be over now, because a person wants the destination tried again. Raises what AWS raises.
+
+    The next request decides: a success ends the pause, which is then reported as resumed, and a refusal prolongs it. A pause of
+    a deleted connection gets no more requests, so DynamoDB removes it after `KEPT_FOR`.
+    """
+    now = clock.now()
+    with suppress(Conflict):
+        table.update(
+            *key(pause.destination, pause.object),
+            "SET #until = :now, expires_at = :expires_at",
+            condition="#until = :until",
+            names={"#until": "until"},
+            values={
+                ":now": int(now.timestamp()),
+                ":until": pause.until,
+                ":expires_at": int((now + KEPT_FOR).timestamp()),
+            },
+        )
 
 
 def end(table: Table, pause: DestinationPause) -> None:

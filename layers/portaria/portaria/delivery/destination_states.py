@@ -68,9 +68,9 @@ def find(table: Table, name: str) -> DestinationState:
 
 
 def resume(table: Table, queue_url: str, before: DestinationState) -> None:
-    """End a destination's pauses and send its waiting records immediately. `before` is the state that was found.
+    """Let a destination's pauses be over and send its waiting records immediately. `before` is the state that was found.
 
-    Pauses end before the backlog becomes due, and the message is sent last. After a death in between, records wait until
+    Pauses are over before the backlog becomes due, and the message is sent last. After a death in between, records wait until
     their backlog is due, as they did before, or until this is repeated. Raises what AWS raises.
     """
     backlogs.try_now(table, before.name)
