@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -209,6 +210,22 @@ def test_build_refuses_modules_of_another_processor(
         return
     with pytest.raises(NotStarted, match=words):
         made.run(commands)
+
+
+def test_build_keeps_the_services_that_the_functions_call_and_removes_others(
+    commands: Commands, tmp_path: Path
+) -> None:
+    data = tmp_path / "LibrariesLayer" / "python" / "botocore" / "data"
+    for service in (*build.SERVICES, "ec2", "s3"):
+        (data / service / "2015-01-01").mkdir(parents=True)
+    (data / "endpoints.json").write_text("{}")
+    Build(Path("/somewhere/bin/python"), {RUNTIME: "python3.13"}, tmp_path, tmp_path / "cache").run(commands)
+    assert {path.name for path in data.iterdir()} == {*build.SERVICES, "endpoints.json"}
+
+
+def test_build_services_are_those_that_the_code_calls() -> None:
+    code = [file.read_text() for folder in ("layers", "functions") for file in (ROOT / folder).rglob("*.py")]
+    assert {name for text in code for name in re.findall(r'client\("([a-z0-9-]+)"', text)} == set(build.SERVICES)
 
 
 def test_make_deploy_builds_the_environment_that_it_deploys() -> None:
