@@ -11,7 +11,7 @@ from bench.report import console
 BENCHMARKS = {
     name: f"bench.{folder}{name}"
     for folder, names in (
-        ("functions.", ("cold_answer", "cold_events", "warm_answer")),
+        ("functions.", ("cold_answer", "cold_events", "warm_answer", "cold_functions")),
         ("", ("install_load",)),
         ("tokens.", ("fan_in", "shared_token", "renewal_sweep")),
         ("functions.", ("authorise",)),
