@@ -17,7 +17,8 @@ Time = Annotated[str, WithJsonSchema({"type": "string", "format": "date-time"})]
 class Output(BaseModel):
     """An answer's fields, all of them always present; those that may be null say so by their type."""
 
-    model_config = ConfigDict(extra="forbid")
+    # Built when it is first used: a cold start needs few of the models.
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
 
 def with_nulls(model: type[BaseModel], content: dict[str, Any]) -> dict[str, Any]:

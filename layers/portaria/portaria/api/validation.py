@@ -94,7 +94,7 @@ def faults_of(refused: Rejected) -> list[Fault]:
 class Input(BaseModel):
     """A body's fields. Types are strict (the number 1 is not the text "1") and unknown fields are refused."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, hide_input_in_errors=True)
+    model_config = ConfigDict(extra="forbid", strict=True, hide_input_in_errors=True, defer_build=True)
 
 
 @dataclass(frozen=True)
