@@ -50,11 +50,14 @@ class FormField:
 
 @dataclass
 class Form:
-    """`errors` that belong to no field of the form stand above it. `status` is that of a refused form's page."""
+    """`errors` that belong to no field of the form stand above it. `status` is that of a refused form's page; where it
+    `is_unclear`, the action may have been done.
+    """
 
     fields: list[FormField]
     errors: list[str] = field(default_factory=list)
     status: int = 400
+    is_unclear: bool = False
 
 
 class UnreadableForm(Exception):
