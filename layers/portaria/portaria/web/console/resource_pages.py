@@ -10,7 +10,7 @@ from urllib.parse import quote, urlencode
 from portaria.api.operation import Operation
 from portaria.api.validation import Matching
 from portaria.core.errors import ChangedMeanwhile, Rejected, Retryable
-from portaria.web.console import forms, pages, thing_parts
+from portaria.web.console import forms, letter_counts, pages, thing_parts
 from portaria.web.console.api_calls import Answer, Problem
 from portaria.web.console.forms import Form, FormField, UnreadableForm
 from portaria.web.console.sections import BY_ID, BY_NAME, Action, Related, Section
@@ -58,6 +58,10 @@ def _list(visit: Visit, section: Section, names: list[str]) -> Outcome:
     following = ""
     if found.get("next_cursor"):
         following = "?" + urlencode({**filters, "cursor": found["next_cursor"]})
+    bulk = [action for action in section.bulk if visit.api.allows(action.operation)]
+    counted: Content = {}
+    if section.has_counts and "cursor" not in visit.query and not problem:
+        counted = letter_counts.count(visit, filters) | {"columns": letter_counts.COLUMNS}
     body = pages.render(
         "list.html",
         visit.frame,
@@ -72,7 +76,10 @@ def _list(visit: Visit, section: Section, names: list[str]) -> Outcome:
         problem=problem,
         can_create=bool(section.create) and visit.api.allows(section.create),
         done=done_text(visit),
-        bulk=[action for action in section.bulk if visit.api.allows(action.operation)],
+        bulk=bulk,
+        selectable=bool(bulk),
+        counted=counted,
+        export=section.has_export,
         filter_query="?" + urlencode(filters) if filters else "",
         actions=_actions_by_row(visit, section, found["items"]),
     )

@@ -34,6 +34,7 @@ class Action:
     The operation's input becomes a form, with `fields` or all of them, whose first values `values` makes of the thing. There is
     no form if `fixed` is the body, or `body` makes it of the thing. `is_dangerous` says that something stops working.
     `available` decides by the thing as the API returned it. `shows_answer` says that a person asked for what the API answers.
+    `is_bulk` says that it is tried with `dry_run` first.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Action:
     values: Callable[[Content], Content] = _as_shown
     body: Callable[[Content], Content] | None = None
     shows_answer: bool = False
+    is_bulk: bool = False
 
     @property
     def api(self) -> Operation:
@@ -73,6 +75,7 @@ class Section:
 
     A section with a `parent` lists what belongs to one thing of the parent: its URL begins with that thing's id. `bulk` are
     actions on everything that matches a filter, which are tried with `dry_run` first.
+    `has_counts` says that its list is counted, and `has_export` that it can be downloaded.
     """
 
     name: str
@@ -87,6 +90,8 @@ class Section:
     parent: str = ""
     title: str = ""
     bulk: tuple[Action, ...] = ()
+    has_counts: bool = False
+    has_export: bool = False
 
     @property
     def api(self) -> Operation:
@@ -195,6 +200,7 @@ SECTIONS: tuple[Section, ...] = (
         create="create_oauth_client",
         actions=(
             Action("edit", "replace_oauth_client"),
+            Action("logo", "replace_oauth_client", fixed={}),
             Action("delete", "delete_oauth_client", is_dangerous=True),
         ),
     ),
@@ -263,6 +269,7 @@ SECTIONS: tuple[Section, ...] = (
             ),
             Action("delete", "delete_dead_letter", is_dangerous=True),
         ),
+        has_counts=True,
         bulk=(
             Action("redrive_matching", "redrive_dead_letters", fields=LETTER_FILTERS),
             Action("delete_matching", "delete_dead_letters", fields=LETTER_FILTERS, is_dangerous=True),
@@ -293,7 +300,7 @@ SECTIONS: tuple[Section, ...] = (
             Action("rotate_now", "rotate_webhook_secret", fixed={"expire_now": True}, is_dangerous=True),
             Action(
                 "redeliver", "redeliver_webhook_deliveries", fields=("since", "until", "state"),
-                available=conditions.is_enabled, shows_answer=True,
+                available=conditions.is_enabled, is_bulk=True,
             ),
             Action("delete", "delete_webhook", is_dangerous=True),
         ),
@@ -321,6 +328,7 @@ SECTIONS: tuple[Section, ...] = (
         "list_audit",
         ("at", "by", "operation", "target", "outcome", "reason"),
         id_fields=("id",),
+        has_export=True,
     ),
     Section(
         "sessions",
