@@ -59,6 +59,12 @@ SECTIONS = {
     "Records": {
         "records": _group("routes", "records", "Records: sending records of your own through a route."),
         "backfills": _group("connection_parts", "backfills", "Backfills: reading all records of a connection."),
+        "reconciliations": _group(
+            "connection_parts", "reconciliations", "Reconciliations: reading what changed in an account."
+        ),
+        "sample-records": _group(
+            "connection_parts", "sample_records", "Sample records: what a mapping receives from a connection."
+        ),
         "destinations": _group("destinations", "destinations", "Destinations that are paused or have waiting records."),
         "receipts": _group("receipts", "receipts", "Receipts: the outcome of each request to a destination."),
         "dead-letters": _group("dead_letters", "dead_letters", "Dead letters: records that could not be delivered."),

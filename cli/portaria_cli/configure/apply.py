@@ -14,7 +14,7 @@ from portaria_cli.context import CliContext, working
 from portaria_cli.errors import Document, NotDone
 
 # What changes each time something is written, without anything having changed.
-VOLATILE = ("updated_at", "granted_at", "token_ends_at", "age_days", "warnings")
+VOLATILE = ("updated_at", "granted_at", "token_ends_at", "grant_ends_at", "age_days", "warnings")
 
 
 def apply(cli: CliContext, file: Path, steps: Sequence[Step]) -> list[Document]:

@@ -27,6 +27,7 @@ READ_ONLY: dict[str, tuple[str, ...]] = {
     "oauth-clients": ("credentials_set", "install_page_url", "logo_url", "warnings"),
     "connections": (
         "state", "reason", "label", "account_id", "generation", "created_at", "updated_at", "granted_at", "token_ends_at",
+        "grant_ends_at",
         "previous_until", "refused_since", "refusal", "age_days", "credentials_set", "notes", "tags",
     ),
     "routes": ("warnings",),

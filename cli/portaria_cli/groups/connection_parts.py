@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from functools import partial
 
 import click
+from rich.console import Console
+from rich.text import Text
 
 from portaria_cli import completion, output
 from portaria_cli.command_classes import Commands
 from portaria_cli.context import CliContext
+from portaria_cli.errors import Document
 
 Connection = click.argument(
     "name", metavar="CONNECTION", shell_complete=completion.names("connections", help_field="platform")
@@ -77,3 +81,44 @@ def list_backfills(cli: CliContext, name: str) -> None:
     """
     found = cli.api.get("connections", name, "backfills")
     cli.print(found, partial(output.backfills, found))
+
+
+@click.group(cls=Commands)
+def reconciliations() -> None:
+    """Reconciliations: reading what changed in an account."""
+
+
+@reconciliations.command("create")
+@Connection
+@click.pass_obj
+def start_reconciliations(cli: CliContext, name: str) -> None:
+    """Read now what changed in a connection's account.
+
+    The schedule does the same at intervals. `portaria backfills list` shows until when changes have been read.
+    """
+    found = cli.api.create("connections", name, "reconciliations", body={})
+    cli.print(found, partial(output.shown, found))
+
+
+@click.group("sample-records", cls=Commands)
+def sample_records() -> None:
+    """Sample records: what a mapping receives from a connection."""
+
+
+@sample_records.command("list")
+@Connection
+@click.option("--object", "object_name", metavar="OBJECT", help="The object to read.  [default: contacts]")
+@click.pass_obj
+def list_sample_records(cli: CliContext, name: str, object_name: str | None) -> None:
+    """Print recent records of a connection, one JSON document a line.
+
+    They are read at the platform, for previews of routes (`portaria routes preview`).
+    """
+    path = ("connections", name, "sample-records")
+    found = list(cli.api.list(*path, object=object_name) if object_name else cli.api.list(*path))
+    cli.print({"items": found}, partial(_print_samples, found), is_long=True)
+
+
+def _print_samples(found: list[Document], console: Console) -> None:
+    for each in found:
+        console.print(Text(json.dumps(each["data"], ensure_ascii=False)), soft_wrap=True)

@@ -146,6 +146,18 @@ def expire_rotation(cli: CliContext, name: str) -> None:
     cli.print(found, partial(output.shown, found))
 
 
+@connections.command("renew")
+@Name
+@click.pass_obj
+def renew_connection(cli: CliContext, name: str) -> None:
+    """Renew a connection's tokens now.
+
+    The schedule renews them in time by itself.
+    """
+    found = cli.api.create("connections", name, "renew", body={})
+    cli.print(found, partial(output.shown, found))
+
+
 @connections.command("test")
 @Name
 @click.pass_obj

@@ -53,6 +53,8 @@ def dead_letters() -> None:
 @ConnectionOption
 @click.option("--state", type=click.Choice(["open", "redriving", "redriven"]), help="Only in this state.")
 @click.option("--record", metavar="SOURCE/KEY", help="Only those with this record.")
+@click.option("--email", metavar="ADDRESS", help="Only those with a record that had this e-mail address.")
+@click.option("--request", metavar="ID", help="Only those of the request with this X-Request-Id.")
 @with_paging
 @click.pass_obj
 def list_letters(cli: CliContext, /, paging: Paging, **filters: str | None) -> None:

@@ -30,6 +30,7 @@ def receipts() -> None:
     help="Only receipts of this destination.",
 )
 @click.option("--record", metavar="SOURCE/KEY", help="Only requests that contained this record.")
+@click.option("--email", metavar="ADDRESS", help="Only requests with a record that had this e-mail address.")
 @click.option("--request", metavar="ID", help="Only receipts of the request with this X-Request-Id.")
 @click.option("--correlation-id", metavar="ID", help="Only receipts of front-door requests with this X-Correlation-Id.")
 @click.option("--state", type=click.Choice(STATES), help="Only in this state.")
@@ -39,10 +40,10 @@ def list_receipts(cli: CliContext, /, paging: Paging, **filters: str | None) -> 
     """List receipts, the newest first: all, or by destination, record, request or correlation id."""
     chosen = given(filters)
     if len(chosen.keys() & {"destination", "request", "correlation_id"}) > 1 or (
-        "record" in chosen and "destination" not in chosen
+        chosen.keys() & {"record", "email"} and "destination" not in chosen
     ):
         raise NotDone(
-            "give at most one of --destination (optionally with --record), --request and --correlation-id",
+            "give at most one of --destination (optionally with --record or --email), --request and --correlation-id",
             exit_code=USAGE,
         )
     cli.print_page(KIND, cli.read_page(KIND, paging=paging, **chosen), filters=chosen)

@@ -151,30 +151,39 @@ def show_delivery(cli: CliContext, webhook: str, delivery: str) -> None:
 @click.option(
     "--delivered", is_flag=True, help="With --since, send the delivered ones again instead of the failed ones."
 )
+@click.option("--dry-run", is_flag=True, help="With --since, only show how many these are.")
 @click.pass_obj
 def redeliver(
-    cli: CliContext, /, webhook: str, delivery: str | None, since: str | None, until: str | None, delivered: bool
+    cli: CliContext,
+    /,
+    webhook: str,
+    delivery: str | None,
+    since: str | None,
+    until: str | None,
+    delivered: bool,
+    dry_run: bool,
 ) -> None:
     """Send one delivery again, or all failed deliveries of a time range.
 
     --since and --until limit the range by the time of the event.
     """
-    if bool(delivery) == bool(since) or (delivery and (until or delivered)):
-        raise NotDone("give either a DELIVERY, or --since (with --until and --delivered)", exit_code=USAGE)
+    if bool(delivery) == bool(since) or (delivery and (until or delivered or dry_run)):
+        raise NotDone("give either a DELIVERY, or --since (with --until, --delivered and --dry-run)", exit_code=USAGE)
     if delivery:
         found = cli.api.create(KIND, webhook, "deliveries", delivery, "redelivery", body={})
         printed(cli, found, f"{delivery} is queued.")
         return
     count, cursor, more = 0, None, True
     body = inputs.fields(since=since, until=until, state="delivered" if delivered else "failed")
+    body |= {"dry_run": True} if dry_run else {}
     while more:
         found = cli.api.create(KIND, webhook, "redelivery", body=body | ({"cursor": cursor} if cursor else {}))
         count, cursor, more = count + found["delivery_count"], found["next_cursor"], found["more"]
-    cli.print({"delivery_count": count}, partial(_redelivered, count))
+    cli.print({"delivery_count": count}, partial(_redelivered, count, "would be queued" if dry_run else "are queued"))
 
 
-def _redelivered(count: int, console: Console) -> None:
-    console.print(f"{count:,} deliveries are queued." if count else "No delivery matches.")
+def _redelivered(count: int, became: str, console: Console) -> None:
+    console.print(f"{count:,} deliveries {became}." if count else "No delivery matches.")
 
 
 def _tell_secret(cli: CliContext, made: Document, what: str) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
+import requests
 from botocore.awsrequest import AWSResponse
 
 from portaria.aws import lambda_functions
@@ -74,7 +75,13 @@ class Browser:
         hidden = {name: page.value(name) for name in ("csrf_token", "idempotency_key", "etag")}
         return self.post(path, {**hidden, **(fields or {})})
 
-    def send(self, method: str, path: str, body: str = "", headers: dict[str, str] | None = None) -> Page:
+    def send_file(self, path: str, fields: dict[str, str], name: str, filename: str, content: bytes) -> Page:
+        """Send a form with a file, as a browser does."""
+        request = requests.Request("POST", ORIGIN, data=fields, files={name: (filename, content)}).prepare()
+        body, content_type = bytes(request.body or b""), request.headers["Content-Type"]
+        return self.send("POST", path, body, {"Origin": ORIGIN, "Content-Type": content_type})
+
+    def send(self, method: str, path: str, body: str | bytes = "", headers: dict[str, str] | None = None) -> Page:
         """`path` is below the console, with its query. Empty headers are left out."""
         parts = urlsplit(path)
         given = {"Cookie": "; ".join(f"{name}={value}" for name, value in self.cookies.items()), **(headers or {})}

@@ -27,7 +27,9 @@ from tests.fakes.records.dead_letters import put as put_letters
 from tests.fakes.records.receipts import open_receipt
 
 ROUTE = {"name": "people", "source": "connection:crm", "object": "contacts", "destination": "marketo-one"}
-RECEIPT_FILTERS = "give at most one of --destination (optionally with --record), --request and --correlation-id"
+RECEIPT_FILTERS = (
+    "give at most one of --destination (optionally with --record or --email), --request and --correlation-id"
+)
 CALL_TARGET = "the path must begin with /, or be a whole URL that begins with https://"
 
 
@@ -360,8 +362,8 @@ CALLS: list[tuple[str, str, Any, int, str]] = [
      "state is not a parameter of this operation: it has limit, cursor, source, destination"),
     ("GET", "/installs?state=lost", None, 400, "state must be one of received, exchanging, connected, failed"),
     ("GET", "/receipts?request=q&destination=crm", None, 400,
-     "give at most one of destination (optionally with record), request and correlation_id, and optionally state; the request "
-     "has destination, request"),
+     "give at most one of destination (optionally with record or email), request and correlation_id, and optionally state; "
+     "the request has destination, request"),
     ("GET", "/receipts?destination=nope", None, 404, "there is no connection nope"),
     ("GET", "/receipts?destination=marketo-one&record=nope/1", None, 404, "there is no connection nope"),
     ("GET", "/dead-letters?connection=nope", None, 404, "there is no connection nope"),

@@ -22,7 +22,7 @@ from portaria.delivery.stages import deduplicate
 from portaria.outbound import http_client
 from portaria.outbound.rate_limiter import RateLimiter
 from portaria.platforms.marketo import daily_quota, persons
-from portaria.records import receipt_search
+from portaria.records import receipt_search, record_index
 from tests.fakes.records import ingesting, waiting_records
 from tests.fakes.records.contacts import DESTINATION, SOURCE, contact, person
 from tests.fakes.records.ingesting import MUNCHKIN, Harness, body, refusal
@@ -334,7 +334,11 @@ def test_receipt_search_finds_receipt_by_record_and_by_request(harness: Harness)
     harness.route("people")
     harness.ingest(QueuedMessage("1", body([contact(41)])))
     harness.ingest(QueuedMessage("2", front_door([{"email": "a@example.com"}], to("persons"), request="their-request")))
+    by_email, _ = receipt_search.by_record(
+        harness.table, DESTINATION, record_index.of_email("PERSON41@example.com"), clock.now()
+    )
     found, _ = receipt_search.by_record(harness.table, DESTINATION, f"{SOURCE}/41", clock.now())
+    assert by_email == found
     assert [one.request_id for one in found] == ["request-1"]
     found, _ = receipt_search.by_request(harness.table, "their-request", clock.now())
     assert [one.request_id for one in found] == ["request-2"]

@@ -23,12 +23,15 @@ SCOPES = {
     "connections:expire": "Delete a connection's previous token",
     "connections:call": "Send a request through a connection",
     "connections:test": "Test a connection",
+    "connections:renew": "Renew a connection's tokens now",
     "credentials:replace": "Replace a connection's credentials",
     "authorizations:create": "Create an authorization link",
     "tags:replace": "Replace a connection's tags",
     "event-addresses:create": "Create a webhook URL for events",
     "backfills:create": "Start a connection's backfills",
     "backfills:list": "List a connection's backfills and reconciliations",
+    "reconciliations:create": "Start a connection's reconciliations now",
+    "sample-records:list": "List sample records of a connection",
     "contacts:show": "Get a contact",
     "contacts:upsert": "Create or update contacts",
     "identifiers:register": "Register user identifiers for single sign-on",
@@ -77,9 +80,9 @@ SCOPES = {
 }
 NARROWABLE = frozenset(
     {
-        *(f"connections:{what}" for what in ("show", "delete", "rotate", "expire", "call", "test")),
+        *(f"connections:{what}" for what in ("show", "delete", "rotate", "expire", "call", "test", "renew")),
         *("credentials:replace", "tags:replace", "authorizations:create", "event-addresses:create"),
-        *("backfills:create", "backfills:list"),
+        *("backfills:create", "backfills:list", "reconciliations:create", "sample-records:list"),
         *("contacts:show", "contacts:upsert", "identifiers:register", "sso:create"),
         *("records:send", "records:create", "destinations:resume"),
     }

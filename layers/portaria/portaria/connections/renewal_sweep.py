@@ -18,11 +18,10 @@ from dataclasses import replace as with_changes
 from datetime import timedelta
 from typing import Any
 
-from portaria import platforms
 from portaria.access import private_integrations
 from portaria.aws import due_index, event_bus, queues
 from portaria.aws.table import Conflict, Item, Table
-from portaria.connections import connection_store, oauth_clients
+from portaria.connections import connection_store, grant_life, oauth_clients
 from portaria.connections.tokens import provider, sealed_credentials
 from portaria.connections.vault import Vault
 from portaria.core import clock, event_catalogue
@@ -282,8 +281,5 @@ class _Visit:
 
 def days_to_death(connection: Connection) -> float | None:
     """The remaining life of an unused refresh token in days; None if the platform sets no end."""
-    endpoint = platforms.load(connection.platform).token_endpoint
-    life = endpoint.REFRESH_LIFE if endpoint else None
-    if not life or connection.state != "connected":
-        return None
-    return (clock.from_iso(connection.updated_at) + life - clock.now()) / timedelta(days=1)
+    ends_at = grant_life.ends_at(connection)
+    return (ends_at - clock.now()) / timedelta(days=1) if ends_at else None

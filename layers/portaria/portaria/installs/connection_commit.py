@@ -66,6 +66,7 @@ class ConnectionCommit:
             # Also where the tags are the same: the entry of a connection that was removed ends with it.
             writes += tag_index.connection_writes(name, old.tags if old else {}, tags)
         outcome: Item = {"connection": name, "generation": generation, "superseded": superseded}
+        outcome["stored_at"] = clock.to_iso(clock.now())
         if old and superseded and tagged_at != old.tagged_at:
             outcome["tags_of_superseded"] = True
         if tags and not self.install.tags:

@@ -47,7 +47,8 @@ class InstallLease:
             *install_key(install.id),
             "SET #state = :exchanging, platform = :platform, client = :client, lease_until = :until, "
             "attempts = if_not_exists(attempts, :zero) + :one, account_host = if_not_exists(account_host, :host), "
-            "arrived_by = if_not_exists(arrived_by, :arrived_by), received_at = if_not_exists(received_at, :received_at), "
+            "arrived_by = if_not_exists(arrived_by, :arrived_by), began_at = if_not_exists(began_at, :began_at), "
+            "received_at = if_not_exists(received_at, :received_at), "
             "list_pk = :list_pk, list_sk = if_not_exists(list_sk, :list_sk), "
             "filter_pk = :filter_pk, filter_sk = if_not_exists(filter_sk, :filter_sk), expires_at = :expires_at"
             + "".join(f", #{name} = if_not_exists(#{name}, :{name})" for name in from_link),
@@ -66,6 +67,7 @@ class InstallLease:
                 ":one": 1,
                 ":host": install.account_host,
                 ":arrived_by": install.source,
+                ":began_at": clock.to_iso(now),
                 ":received_at": received_at,
                 **{f":{name}": value for name, value in (lists | places).items()},
                 ":expires_at": expires_at,

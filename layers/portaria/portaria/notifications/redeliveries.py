@@ -19,8 +19,11 @@ def redeliver(
     until: datetime,
     state: str,
     cursor: str | None,
+    dry_run: bool = False,
 ) -> tuple[int, str | None]:
     """Queue deliveries of events from `since` until `until` again, the oldest first; how many, and the next page's cursor.
+
+    With `dry_run` they are only counted.
 
     Each delivery is pending again before its message is sent: after a death in between, the sweep sends it.
     Raises `Rejected` (`bad_cursor`), `Retryable` and what AWS raises.
@@ -35,7 +38,9 @@ def redeliver(
         delivery = deliveries.read(item)
         if delivery.state != state or not delivery.body:
             continue
-        if deliveries.queue_again(table, webhook_id, delivery.id):
+        if dry_run:
+            count += 1
+        elif deliveries.queue_again(table, webhook_id, delivery.id):
             delivery_messages.send_delivery(queue_url, webhook_id, delivery.id)
             count += 1
     return count, next_cursor

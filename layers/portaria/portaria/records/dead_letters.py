@@ -149,11 +149,11 @@ def joined(parts: list[bytes]) -> dict[str, Any]:
 
 
 def _fingerprints(letter: Letter) -> bytes:
-    """The fingerprints of a letter's records, by which it is found without their keys in every listing."""
-    keys = [
-        record["key"] for record in letter.records if isinstance(record, dict) and isinstance(record.get("key"), str)
-    ]
-    return record_index.packed(f"{letter.connection}/{each}" for each in keys)
+    """The fingerprints of a letter's records and their e-mail addresses, by which listings find it without these values."""
+    records = [record for record in letter.records if isinstance(record, dict)]
+    keys = [f"{letter.connection}/{record['key']}" for record in records if isinstance(record.get("key"), str)]
+    emails = [email for record in records for email in record_index.emails(record.get("data"))]
+    return record_index.packed([*keys, *emails])
 
 
 # How many items of the listing one call reads at most.
@@ -190,7 +190,8 @@ class LetterSummary:
 
 @dataclass(frozen=True)
 class LetterFilter:
-    """A filter of letters. `connection` is the source or the destination; `record` is `{source}/{key}`.
+    """A filter of letters. `connection` is the source or the destination; `record` is `{source}/{key}`. `request` is the id of
+    the request that sent the records.
 
     `is_waiting` selects the letters to redrive: open ones, and those whose redrive did not finish.
     """
@@ -201,6 +202,8 @@ class LetterFilter:
     state: str = ""
     record: str = ""
     is_waiting: bool = False
+    email: str = ""
+    request: str = ""
 
     def includes(self, head: LetterSummary, item: Item) -> bool:
         """Whether the filter selects a letter; `item` is the stored head."""
@@ -210,6 +213,8 @@ class LetterFilter:
             and self.connection in ("", head.connection, head.destination)
             and self.state in ("", head.state)
             and not (self.is_waiting and (head.state == REDRIVEN or not head.is_free(clock.now())))
+            and self.request in ("", head.request)
+            and (not self.email or record_index.holds(item["keys"], record_index.of(record_index.of_email(self.email))))
             and (not self.record or record_index.holds(item["keys"], record_index.of(self.record)))
         )
 

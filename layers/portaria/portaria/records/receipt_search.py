@@ -90,7 +90,7 @@ def by_request(
 def by_record(
     table: Table, destination: str, record: str, now: datetime, *, cursor: str | None = None, limit: int = 50
 ) -> tuple[list[Receipt], str | None]:
-    """The receipts of the requests that carried a record (`{source}/{key}`), the newest first.
+    """The receipts of the requests that carried a record (`{source}/{key}`, or `record_index.of_email`), the newest first.
 
     A page with a cursor may be short or empty: one call searches at most `MAX_SENT_PAGES` pages of requests.
     """

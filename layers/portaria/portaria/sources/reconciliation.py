@@ -126,7 +126,8 @@ def handle_message(
     return _Reconciling(wanted, settings, time_left_s).run()
 
 
-def _message(connection: str, object_name: str, queued_at: str) -> str:
+def message(connection: str, object_name: str, queued_at: str) -> str:
+    """The body of the message about one reconciliation."""
     wanted = {"connection": connection, "object": object_name}
     return queues.encode({"version": VERSION, "reconcile": wanted, "queued_at": queued_at})
 
@@ -139,7 +140,7 @@ def _queue_due(cursor: str, settings: BackfillRecordsSettings) -> ReadingOutcome
     """
     table, now = Table(settings.table_name), clock.now()
     due = due_index.claim_page(table, due_index.RECONCILIATIONS, cursor, again_after=QUEUE_AGAIN)
-    bodies = [_message(item["connection"], item["object"], clock.to_iso(now)) for item in due.claimed]
+    bodies = [message(item["connection"], item["object"], clock.to_iso(now)) for item in due.claimed]
     started = len(bodies)
     if due.cursor:
         bodies.append(queues.encode({"reconcile": "due", "cursor": due.cursor}))
@@ -195,7 +196,7 @@ class _Reconciling:
             # A new message, because this one's receive count must count failed attempts only.
             delay_s = page_reader.PAUSE_S if later.after_s is None else later.after_s
             logger.info("reconciliation_postponed", extra={**self.facts, "reason": later.reason})
-            body = _message(self.name, self.object_name, self.queued_at)
+            body = message(self.name, self.object_name, self.queued_at)
             queues.send(self.settings.backfills_queue_url, [body], delay_s=delay_s)
             return self._outcome("reconciling")
 

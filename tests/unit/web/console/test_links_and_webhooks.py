@@ -8,6 +8,7 @@ from unittest.mock import patch
 
 import pytest
 
+from portaria.notifications import deliveries
 from portaria.outbound import http_client
 from tests.fakes.api.console import BASE, Browser
 
@@ -105,6 +106,34 @@ def test_webhook_page_leads_to_deliveries_with_attempts_and_redelivery(browser: 
     assert "webhook.test" in browser.submit(f"{place}/redeliver").text
     assert browser.get("/webhook-deliveries").status == 404
     assert browser.get(f"/webhook-deliveries/{webhook}/wd_none").status == 404
+
+
+def test_redelivery_of_a_time_range_is_counted_first_and_queued_after_confirmation(browser: Browser) -> None:
+    browser.sign_in()
+    webhook = create_webhook(browser)
+    browser.submit(f"/webhooks/{webhook}/test")
+    (delivery,) = browser.manage.call("GET", f"/webhooks/{webhook}/deliveries").content["items"]
+    table = browser.manage.cloud.table
+    found = deliveries.find(table, webhook, delivery["id"])
+    assert found
+    assert deliveries.ended(table, found, "failed", "no_answer")
+    path = f"/webhooks/{webhook}/redeliver"
+    wanted = {"since": "2020-01-01T00:00:00Z", "state": "failed"}
+    tried = browser.submit(path, {**wanted, "step": "try"})
+    assert (tried.status, "<dd>1</dd>" in tried.text) == (200, True)
+    assert browser.manage.call("GET", f"/webhooks/{webhook}/deliveries").content["items"][0]["state"] == "failed"
+    hidden = {name: tried.value(name) for name in ("csrf_token", "idempotency_key", "since", "state")}
+    done = browser.post(path, {**hidden, "step": "confirm"})
+    assert (done.status, "<dd>1</dd>" in done.text) == (200, True)
+    assert browser.manage.call("GET", f"/webhooks/{webhook}/deliveries").content["items"][0]["state"] == "pending"
+    assert "No delivery matches" in browser.submit(path, {**wanted, "step": "try"}).text
+
+
+def test_redelivery_of_what_is_no_time_keeps_what_was_entered(browser: Browser) -> None:
+    browser.sign_in()
+    refused = browser.submit(f"/webhooks/{create_webhook(browser)}/redeliver", {"since": "<b>yesterday", "step": "try"})
+    assert refused.status == 400
+    assert "&lt;b&gt;yesterday" in refused.text
 
 
 def test_connection_tags_are_replaced_and_removed(browser: Browser) -> None:

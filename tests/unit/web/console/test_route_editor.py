@@ -5,15 +5,21 @@ from __future__ import annotations
 import html
 import json
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import responses
 
 from portaria.connections import connection_store
+from portaria.connections.tokens.cache import PROCESS_CACHE
+from portaria.connections.vault import Vault
+from portaria.core.callbacks import Secret
 from portaria.core.entities import Connection
 from portaria.web.console.route_editor import MAX_SAMPLE_CHARACTERS
 from tests.fakes.api.console import BASE, Browser, Page
-from tests.fakes.aws.moto_cloud import Cloud
+from tests.fakes.aws.moto_cloud import PREFIX, Cloud
+from tests.fakes.records.dead_letters import letter, put, record
 
 RECORD = json.dumps({"id": 7, "first_name": "Maria <b>"})
 ROUTE = {
@@ -125,3 +131,76 @@ def test_route_changed_by_another_person_meanwhile_keeps_what_was_entered(connec
     assert "c@example.com" in stale.text
     assert "Maria &lt;b&gt;" in stale.text
     assert connected.manage.call("GET", "/routes/people").content["weight"] == 5
+
+
+class TestSamples:
+    @pytest.fixture
+    def source(self, connected: Browser, stack: Cloud) -> Iterator[responses.RequestsMock]:
+        """The account of `crm` at its platform."""
+        given = {
+            "access_token": "canary-access", "refresh_token": "canary-refresh", "expires_at": "2099-01-01T00:00:00.000Z",
+            "token_type": "bearer", "scopes": "",
+        }  # fmt: skip
+        vault = Vault(PREFIX)
+        secret = vault.grant_id("crm")
+        version = vault.create(secret, {name: Secret(text) for name, text in given.items()}, "0" * 32)
+        stack.table.update(
+            *connection_store.key("crm"),
+            "SET secret_id = :secret, version_id = :version, allowed_domain = :host",
+            values={":secret": secret, ":version": version, ":host": "acme.kommo.com"},
+        )
+        PROCESS_CACHE.clear()
+        with responses.RequestsMock(assert_all_requests_are_fired=False) as mock:
+            yield mock
+
+    def test_recent_records_of_the_source_are_chosen_and_previewed(
+        self, connected: Browser, source: responses.RequestsMock
+    ) -> None:
+        contacts = [
+            {"id": each, "name": f"Person <{each}>", "first_name": "Ana", "updated_at": each} for each in (1, 2)
+        ]
+        source.get(re.compile("https://acme.kommo.com/.*"), json={"_embedded": {"contacts": contacts}})
+        page = connected.submit("/routes/new", {**ROUTE, "name": "people", "do": "samples"})
+        assert page.status == 200, page.text
+        assert re.findall(r"Person &lt;(\d)&gt;</bdi>", page.text) == ["2", "1"]
+        assert 'value="people"' in page.text
+        value = html.unescape(re.findall(r'name="sample" value="([^"]*)"', page.text)[0])
+        assert json.loads(value)["id"] == 2
+        chosen = connected.submit("/routes/new", {**ROUTE, "name": "people", "sample": value})
+        assert json.loads(shown(chosen)[0]) == {"email": "a@example.com", "firstName": "Ana"}
+        assert "Person &lt;2&gt;" in chosen.text
+        assert routes(connected) == []
+
+    @pytest.mark.parametrize(
+        ("form", "told"),
+        [
+            ({"source": ""}, "No connected account is the source"),
+            ({"source": "client:kommo/none"}, "No connected account is the source"),
+            ({"source": "connection:none"}, "there is no connection none"),
+            ({"source": "connection:marketo-main"}, "marketo cannot list contacts"),
+            ({"object": "<b>"}, "object must be"),
+        ],
+    )
+    def test_recent_records_that_cannot_be_read_say_why_and_keep_the_form(
+        self, connected: Browser, form: dict[str, str], told: str
+    ) -> None:
+        page = connected.submit("/routes/new", {**ROUTE, **form, "name": "people", "do": "samples"})
+        assert page.status == 400
+        assert told in html.unescape(page.text)
+        assert 'id="f-record-error"' in page.text
+        assert "firstName = first_name" in page.text
+
+    def test_recent_records_without_an_answer_keep_the_form(
+        self, connected: Browser, source: responses.RequestsMock
+    ) -> None:
+        source.get(re.compile("https://acme.kommo.com/.*"), status=500)
+        page = connected.submit("/routes/new", {**ROUTE, "name": "people", "do": "samples"})
+        assert page.status == 400
+        assert 'value="people"' in page.text
+
+    def test_record_of_a_dead_letter_is_the_sample(self, connected: Browser, stack: Cloud) -> None:
+        connected.submit("/routes/new", {**ROUTE, "name": "people"})
+        put(stack, letter(records=[record("7", first_name="Ana <i>")]))
+        page = connected.get("/routes/people/preview?letter=letter-1")
+        assert "Ana &lt;i&gt;" in page.text
+        assert connected.get("/routes/people/preview?letter=none").status == 200

@@ -135,6 +135,7 @@ SPECIFIC: dict[str, Reasons] = {
     ),
     "call_connection": together(_CALLED, _FREE_CALL, {BAD_REQUEST: ("bad_call",)}),
     "test_connection": together(_CALLED, {CONFLICT: ("not_offered",)}),
+    "renew_connection": together(_CALLED, {CONFLICT: ("not_offered", "renewal_refused")}),
     "create_event_address": together(
         _UNKNOWN_CONNECTION, {CONFLICT: ("not_offered", "subscribes_itself", "connection_changed")}
     ),
@@ -144,6 +145,12 @@ SPECIFIC: dict[str, Reasons] = {
         UNAVAILABLE: ("queue_unavailable",),
     },
     "list_backfills": _UNKNOWN_CONNECTION,
+    "start_reconciliations": {
+        NOT_FOUND: ("unknown_connection",),
+        CONFLICT: ("not_connected", "nothing_to_read"),
+        UNAVAILABLE: ("queue_unavailable",),
+    },
+    "list_sample_records": together(_CALLED, {CONFLICT: ("not_offered", "token_refused")}),
     "show_contact": together(
         _CALLED, {NOT_FOUND: ("unknown_contact",), CONFLICT: ("not_offered", "missing_scope", "wrong_location")}
     ),

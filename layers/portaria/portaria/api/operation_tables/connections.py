@@ -18,6 +18,9 @@ from portaria.api.resources.connections import (
     connections,
     event_addresses,
     proxied,
+    reconciliations,
+    renewals,
+    sample_records,
 )
 from portaria.api.resources.delivery import (
     backfills,
@@ -128,6 +131,12 @@ CONNECTIONS = [
         "`not_offered`. A credential that the platform calls invalid ends the connection.",
     ),
     Operation(
+        "renew_connection", "POST", "/connections/{name}/renew", "connections:renew", "Renew a connection's tokens now",
+        renewals.renew, connections.ConnectionOutput, function=CALL, creates=True, changes=True,
+        description="The tokens are renewed as the schedule renews them: by one worker at a time, which uses the refresh token "
+        "once. A connection without a refresh token answers 409 `not_offered`.",
+    ),
+    Operation(
         "create_event_address", "POST", "/connections/{name}/event-addresses", "event-addresses:create",
         "Create a webhook URL for events", event_addresses.create, event_addresses.EventAddress,
         status=CREATED, creates=True, is_secret=True, changes=True,
@@ -145,6 +154,20 @@ CONNECTIONS = [
         "list_backfills", "GET", "/connections/{name}/backfills", "backfills:list",
         "List a connection's backfills and reconciliations", backfills.show, backfills.BackfillStatus,
         description="The newest backfill of each route, and the reconciliations that follow it.",
+    ),
+    Operation(
+        "start_reconciliations", "POST", "/connections/{name}/reconciliations", "reconciliations:create",
+        "Start a connection's reconciliations now", reconciliations.start, reconciliations.StartedReconciliations,
+        status=HTTPStatus.ACCEPTED, creates=True, changes=True,
+        description="Reads what changed in the account since the last reconciliation, for each object that a route takes from "
+        "the connection. The schedule does the same at intervals.",
+    ),
+    Operation(
+        "list_sample_records", "GET", "/connections/{name}/sample-records", "sample-records:list",
+        "List sample records of a connection", sample_records.list_page, sample_records.SampleRecord, function=CALL,
+        listing=True, filters=sample_records.FILTERS,
+        description="Recent records of the account, read at its platform, in the shape that a mapping receives: for previews "
+        "of routes. On one page, without records of more than 20,000 characters. `object` is `contacts` by default.",
     ),
 ]  # fmt: skip
 PLATFORM_ACTIONS = [

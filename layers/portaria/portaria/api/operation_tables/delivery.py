@@ -64,8 +64,8 @@ RECEIPTS = [
     Operation(
         "list_receipts", "GET", "/receipts", "receipts:list", "List receipts",
         receipts.list_page, receipts.ReceiptOutput, listing=True, filters=receipts.FILTERS,
-        description="Newest first. Filter by one of `destination` (optionally with `record`), `request` and `correlation_id`; "
-        "without one, the receipts of all connections are listed.",
+        description="Newest first. Filter by one of `destination` (optionally with `record` or `email`), "
+        "`request` and `correlation_id`; without one, the receipts of all connections are listed.",
     ),
     Operation(
         "show_receipt", "GET", "/receipts/{id}", "receipts:show", "Get a receipt",

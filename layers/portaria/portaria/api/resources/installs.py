@@ -43,6 +43,8 @@ class InstallOutput(Output):
     connection: str | None = Field(description="The name of the connection that the install created or renewed.")
     attempt_count: int | None = Field(description="How many times the code exchange was tried.")
     received_at: Time = Field(description="When the code arrived.")
+    began_at: Time | None = Field(description="When the code exchange was first tried.")
+    stored_at: Time | None = Field(description="When the credentials were stored for the connection.")
     connected_at: Time | None = Field(description="When the connection was ready.")
     failed_at: Time | None = Field(description="When the install failed.")
     reconnect_url: str | None = Field(description="Where the customer can install again. Only for a failed install.")
@@ -95,7 +97,7 @@ def show(table: Table, item: Item) -> dict[str, Any]:
         field: item.get(field)
         for field in (
             "state", "reason", "detail", "platform", "client", "account_host", "connection", "received_at",
-            "connected_at", "failed_at",
+            "began_at", "stored_at", "connected_at", "failed_at",
         )
     }  # fmt: skip
     reconnect_url = None

@@ -31,7 +31,7 @@ from portaria.core.unexpected_errors import log_unexpected
 from portaria.delivery.stages.batch_state import Answered, BatchDestination
 from portaria.outbound import http_client
 from portaria.outbound.rate_limiter import RateLimiter
-from portaria.records import receipts
+from portaria.records import receipts, record_index
 from portaria.records.record_mapping import EncodedRecord
 
 logger = logging.getLogger(__name__)
@@ -177,7 +177,10 @@ def _receipt(destination: str, target: Target, piece: list[EncodedRecord], size:
         "routes": sorted({one.outgoing.route for one in piece}),
         "count": len(piece),
         "size": size,
-        "keys": [f"{source.message.connection}/{source.key}" for source in sources],
+        "keys": [
+            *(f"{source.message.connection}/{source.key}" for source in sources),
+            *(email for one in piece for email in record_index.emails(one.outgoing.attributes)),
+        ],
         "requests": sorted(calls - {""}),
         # A request with records of several calls has no caller's trace; its receipt lists the calls.
         "trace": sources[0].message.trace if len(calls) == 1 else NO_TRACE,

@@ -90,7 +90,7 @@ class Console:
             return self._signed_out(frame)
         sent: forms.Sent = {}
         if request.method == "POST":
-            sent = forms.parse(request.body)
+            sent = forms.parse(request.body, request.headers.get("content-type"))
             guard.check_form(request, cookie, sent, _origin(request))
         elif request.method not in ("GET", "HEAD"):
             raise Rejected("unknown_path", "this page does not exist", status=405)
@@ -183,7 +183,7 @@ def _outcome(visit: Visit, outcome: Outcome) -> Answer:
     if outcome.redirect:
         query = f"?{urlencode(outcome.query)}" if outcome.query else ""
         return _redirect(f"{visit.frame.base}/{outcome.redirect}{query}")
-    return _html(outcome.status, outcome.body)
+    return _html(outcome.status, outcome.body, {name: [value] for name, value in outcome.headers.items()})
 
 
 def _html(status: int, body: str, headers: dict[str, list[str]] | None = None) -> Answer:

@@ -7,9 +7,13 @@ refuses comes back with the field's name, so both stand in the same place.
 from __future__ import annotations
 
 import json
+from base64 import b64encode
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from dataclasses import replace as with_changes
+from email.errors import MessageError
+from email.parser import BytesParser
+from email.policy import HTTP
 from functools import cache
 from typing import Any
 from urllib.parse import parse_qsl
@@ -24,12 +28,12 @@ Sent = dict[str, list[str]]
 
 MAX_FORM_BYTES = 1_100_000
 MAX_FIELDS = 500
-TEXT, LINES, PAIRS, JSON_TEXT, NUMBER, CHECK, SELECT, PASSWORD, SCOPES = (
-    "text", "lines", "pairs", "json", "number", "check", "select", "password", "scopes",
+TEXT, LINES, PAIRS, JSON_TEXT, NUMBER, CHECK, SELECT, PASSWORD, SCOPES, FILE = (
+    "text", "lines", "pairs", "json", "number", "check", "select", "password", "scopes", "file",
 )  # fmt: skip
 LONG_TEXTS = {"description"}
 CREDENTIALS = "credentials"
-# Files are sent with the command line.
+# A page of its own uploads it.
 NOT_IN_FORMS = ("logo",)
 
 
@@ -50,11 +54,14 @@ class FormField:
 
 @dataclass
 class Form:
-    """`errors` that belong to no field of the form stand above it. `status` is that of a refused form's page."""
+    """`errors` that belong to no field of the form stand above it. `status` is that of a refused form's page; where it
+    `is_unclear`, the action may have been done.
+    """
 
     fields: list[FormField]
     errors: list[str] = field(default_factory=list)
     status: int = 400
+    is_unclear: bool = False
 
 
 class UnreadableForm(Exception):
@@ -65,10 +72,12 @@ class UnreadableForm(Exception):
         self.errors = errors
 
 
-def parse(body: bytes | None) -> Sent:
-    """A form's fields. Raises `Rejected` (400 `bad_form`, 413 `form_too_large`)."""
+def parse(body: bytes | None, content_type: str = "") -> Sent:
+    """A form's fields; a file is its content in base64. Raises `Rejected` (400 `bad_form`, 413 `form_too_large`)."""
     if body is None or len(body) > MAX_FORM_BYTES:
         raise Rejected("form_too_large", f"a form may have at most {MAX_FORM_BYTES:,} bytes", status=413)
+    if content_type.strip().lower().startswith("multipart/form-data"):
+        return _parse_parts(body, content_type)
     try:
         pairs = parse_qsl(body.decode("ascii"), keep_blank_values=True, max_num_fields=MAX_FIELDS, errors="strict")
     except ValueError:
@@ -77,6 +86,33 @@ def parse(body: bytes | None) -> Sent:
     for name, value in pairs:
         sent.setdefault(name, []).append(value.replace("\r\n", "\n"))
     return sent
+
+
+def _parse_parts(body: bytes, content_type: str) -> Sent:
+    """The fields of a form with files (RFC 7578). Raises `Rejected` (400 `bad_form`)."""
+    sent: Sent = {}
+    try:
+        head = f"Content-Type: {content_type}\r\n\r\n".encode("ascii")
+        message = BytesParser(policy=HTTP).parsebytes(head + body)
+        parts = list(message.iter_parts())
+        if not parts or len(parts) > MAX_FIELDS:
+            raise ValueError
+        for part in parts:
+            content = part.get_payload(decode=True)
+            name = part.get_param("name", header="content-disposition")
+            if not isinstance(content, bytes) or not isinstance(name, str):
+                raise ValueError
+            is_file = part.get_filename() is not None
+            text = b64encode(content).decode() if is_file else content.decode().replace("\r\n", "\n")
+            sent.setdefault(name, []).append(text)
+    except (ValueError, LookupError, MessageError, RecursionError):
+        raise Rejected("bad_form", "the form's parts cannot be read") from None
+    return sent
+
+
+def rule_of(model: type[BaseModel] | None, name: str) -> str:
+    """The rule of a model's field in words."""
+    return str(_schema(model)["properties"][name].get("description", "")) if model else ""
 
 
 def fields_of(
@@ -139,10 +175,10 @@ def with_sent(fields: list[FormField], sent: Sent, errors: dict[str, str] | None
         given = sent.get(each.name, [])
         value: Any = each.value
         if each.kind == SCOPES:
-            value = given
+            value = _scopes(given)
         elif each.kind == CHECK:
             value = bool(given)
-        elif each.kind == PASSWORD:
+        elif each.kind in (PASSWORD, FILE):
             value = ""
         elif given:
             value = given[0]
@@ -184,7 +220,7 @@ def _read(kind: str, text: str, given: list[str]) -> Any:
     if kind == CHECK:
         return bool(given)
     if kind == SCOPES:
-        return [each for each in given if each]
+        return _scopes(given)
     if kind == LINES:
         return [line.strip() for line in text.split("\n") if line.strip()] or None
     if kind == PAIRS:
@@ -210,6 +246,11 @@ def _read(kind: str, text: str, given: list[str]) -> Any:
         except (ValueError, RecursionError):
             raise ValueError("form.json_expected") from None
     return text.strip() if kind != PASSWORD else text
+
+
+def _scopes(given: list[str]) -> list[str]:
+    """The chosen scopes, and those that were typed with spaces between them."""
+    return list(dict.fromkeys(name for each in given for name in each.split()))
 
 
 @cache

@@ -13,10 +13,11 @@ from typing import Any
 from markupsafe import Markup, escape
 
 from portaria.core import clock
+from portaria.core.entities import ROTATION_WARNINGS_AT
 from portaria.web.render import LANGUAGES, Texts, environment, read_texts
 
 HERE = Path(__file__).parent
-TEXTS = ("texts.toml", "link_texts.toml", "record_texts.toml")
+TEXTS = ("texts.toml", "link_texts.toml", "record_texts.toml", "page_texts.toml")
 ASSETS = {"console.css": "text/css; charset=utf-8", "console.js": "text/javascript; charset=utf-8"}
 # Fields whose value is a state, shown as a coloured badge.
 BADGES = {
@@ -30,6 +31,11 @@ BADGES = {
 STATE_FIELDS = ("state", "outcome")
 # Where the value of a field leads.
 LINKS = {"connection": "connections", "destination": "connections", "route": "routes"}
+# Values that are copied into other places, each with a button for that.
+COPIED = ("redirect_uri", "install_page_url", "reconnect_url")
+# The ages at which the owner of a credential is told to rotate it.
+OLD_DAYS, TOO_OLD_DAYS = (limit.days for limit in ROTATION_WARNINGS_AT)
+STATIC_KINDS = ("api_key", "basic", "bearer")
 MINUTE, HOUR, DAY = 60, 3_600, 86_400
 
 
@@ -108,6 +114,8 @@ def shown(frame: Frame, name: str, value: Any, thing: dict[str, Any] | None = No
         return Markup('<span class="badge {}">{}</span>').format(BADGES.get(word, "quiet"), label)
     if isinstance(value, bool):
         return translate(frame.language, "value.yes" if value else "value.no")
+    if name == "age_days" and (colour := age_colour(thing, value)):
+        return Markup('<span class="badge {}">{}</span>').format(colour, value)
     if isinstance(value, int | float):
         return escape(f"{value:,}".replace(",", {"pt": ".", "es": ".", "en": ","}[frame.language]))
     if isinstance(value, list):
@@ -127,11 +135,26 @@ def shown(frame: Frame, name: str, value: Any, thing: dict[str, Any] | None = No
         return Markup("<pre>{}</pre>").format(json.dumps(value, indent=2, ensure_ascii=False))
     if name.endswith(("_at", "_until", "_since")) or name in ("since", "at", "deadline"):
         return _time(frame, str(value))
+    if name in COPIED:
+        return Markup(
+            '<input class="copied" readonly value="{}" aria-label="{}" data-copy="{}" data-copied="{}">'
+        ).format(
+            value,
+            translate(frame.language, f"field.{name}"),
+            translate(frame.language, "once.copy"),
+            translate(frame.language, "once.copied"),
+        )
     if name in LINKS:
         return Markup('<a href="{}/{}/{}">{}</a>').format(frame.base, LINKS[name], value, value)
     if name.endswith("url") and str(value).startswith("https://"):
         return Markup('<a href="{}" rel="noreferrer">{}</a>').format(value, value)
     return Markup('<bdi class="text">{}</bdi>').format(value)
+
+
+def age_colour(thing: dict[str, Any] | None, days: int) -> str:
+    """The colour of the age of a secret that a person has to rotate; empty where there is nothing to do yet."""
+    is_rotated = thing is not None and thing.get("kind") in (None, *STATIC_KINDS)
+    return "" if not is_rotated or days < OLD_DAYS else "warn" if days < TOO_OLD_DAYS else "bad"
 
 
 def _rows(frame: Frame, rows: list[dict[str, Any]]) -> Markup:
@@ -163,6 +186,14 @@ def _time(frame: Frame, value: str) -> Markup:
     return Markup('<time datetime="{}" title="{}">{} <small>{}</small></time>').format(
         value, exact, moment.strftime("%Y-%m-%d %H:%M"), _distance(frame, moment)
     )
+
+
+def days_until(moment: str | None) -> int | None:
+    """Whole days until a moment; None for what is no time."""
+    try:
+        return (clock.from_iso(moment) - clock.now()).days if moment else None
+    except ValueError:
+        return None
 
 
 def _distance(frame: Frame, moment: datetime) -> Markup:

@@ -1,4 +1,4 @@
-"""Finding what became of records: receipts and dead letters by receipt, request, correlation id, or destination and key."""
+"""Finding what became of records, by the ids that people have at hand: receipts, dead letters, and one time line of both."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from portaria.api.validation import Matching
-from portaria.web.console import forms, pages
+from portaria.web.console import forms, pages, record_timeline
 from portaria.web.console.api_calls import Problem
 from portaria.web.console.forms import FormField
 from portaria.web.console.sections import BY_NAME, Section
@@ -14,28 +14,41 @@ from portaria.web.console.visit import Outcome, Visit
 
 Content = dict[str, Any]
 RECEIPTS, LETTERS = BY_NAME["receipts"], BY_NAME["dead-letters"]
-RECEIPT = "receipt"
-FIELDS = (RECEIPT, "request", "correlation_id", "destination", "record")
+RECEIPT, SOURCE, KEY, RECORD, EMAIL, DESTINATION = "receipt", "source", "key", "record", "email", "destination"
+FIELDS = (SOURCE, KEY, EMAIL, "request", RECEIPT, "correlation_id", DESTINATION)
 SIZE = 25
+# A record is searched for at the destinations of at most this many routes, where none is given.
+MAX_DESTINATIONS, MAX_ROUTES = 5, 100
 
 
 def show(visit: Visit) -> Outcome:
     """What the session may not see is left out."""
-    asked = {name: visit.query[name].strip() for name in FIELDS if visit.query.get(name, "").strip()}
+    asked = _asked(visit)
     problems: list[str] = []
-    parts = {
-        "receipts": _found(RECEIPTS, _receipts(visit, asked, problems)),
-        "dead_letters": _found(LETTERS, _letters(visit, asked, problems)),
-    }
+    receipts, letters = _receipts(visit, asked, problems), _letters(visit, asked, problems)
+    parts = {"receipts": _found(RECEIPTS, receipts), "dead_letters": _found(LETTERS, letters)}
+    is_about_records = bool(asked.keys() - {DESTINATION})
     body = pages.render(
         "search.html",
         visit.frame,
         fields=[_field(name, asked.get(name, "")) for name in FIELDS],
         is_asked=bool(asked),
         found=parts,
+        steps=record_timeline.together(visit, parts["receipts"]["rows"], parts["dead_letters"]["rows"])
+        if is_about_records
+        else [],
         problems=list(dict.fromkeys(problems)),
     )
     return Outcome(body)
+
+
+def _asked(visit: Visit) -> dict[str, str]:
+    """What was entered. `record` (`SOURCE/KEY`, as the API has it) stands for both of its parts."""
+    given = {name: visit.query[name].strip() for name in (*FIELDS, RECORD) if visit.query.get(name, "").strip()}
+    record = given.pop(RECORD, "")
+    if record:
+        given[SOURCE], _, given[KEY] = record.partition("/")
+    return {name: text for name, text in given.items() if text}
 
 
 def _field(name: str, value: str) -> FormField:
@@ -47,21 +60,52 @@ def _found(section: Section, answer: Content) -> Content:
     return {"section": section, "rows": answer.get("items", []), "more": answer.get("more", "")}
 
 
+def _record(asked: Content) -> str:
+    return f"{asked[SOURCE]}/{asked[KEY]}" if SOURCE in asked and KEY in asked else ""
+
+
 def _receipts(visit: Visit, asked: Content, problems: list[str]) -> Content:
-    """Receipts name their record only together with the destination."""
+    """Receipts name their record, or its e-mail address, only together with a destination."""
     if RECEIPT in asked:
         one = _call(visit, RECEIPTS.show_operation, {"id": asked[RECEIPT]}, {}, problems)
         return {"items": [one]} if one else {}
-    query = {name: text for name, text in asked.items() if name != "record" or "destination" in asked}
-    return _call(visit, RECEIPTS.list_operation, {}, query, problems) if query else {}
+    query = {name: asked[name] for name in ("request", "correlation_id", DESTINATION, EMAIL) if name in asked}
+    if _record(asked):
+        query[RECORD] = _record(asked)
+    if not query:
+        return {}
+    if DESTINATION in query or not (RECORD in query or EMAIL in query):
+        return _call(visit, RECEIPTS.list_operation, {}, query, problems)
+    if "request" in query or "correlation_id" in query:
+        return _call(visit, RECEIPTS.list_operation, {}, query, problems)
+    rows: list[Content] = []
+    for destination in _destinations(visit, asked.get(SOURCE, "")):
+        found = _call(visit, RECEIPTS.list_operation, {}, query | {DESTINATION: destination}, problems)
+        rows += found.get("items", [])
+    return {"items": sorted(rows, key=lambda row: str(row["sent_at"]), reverse=True)[:SIZE]}
+
+
+def _destinations(visit: Visit, source: str) -> list[str]:
+    """Where the routes of a source lead; without one, or for the accounts of a client, where any route leads."""
+    if not visit.api.allows("list_routes"):
+        return []
+    routes = visit.api.call("list_routes", query={"limit": str(MAX_ROUTES)}).content["items"]
+    own = [each for each in routes if each["source"] in (f"connection:{source}", "")] if source else []
+    others = [each for each in routes if each not in own and (not own or each["source"].startswith("client:"))]
+    return list(dict.fromkeys(each["destination"] for each in (*own, *others)))[:MAX_DESTINATIONS]
 
 
 def _letters(visit: Visit, asked: Content, problems: list[str]) -> Content:
-    """Dead letters keep the id of a program's request, but cannot be listed by it."""
+    """Dead letters do not keep receipts and correlation ids."""
     if RECEIPT in asked:
         return {}
-    names = {"destination": "connection", "record": "record"}
-    query = {names[name]: text for name, text in asked.items() if name in names}
+    query = {name: asked[name] for name in (EMAIL, "request") if name in asked}
+    if DESTINATION in asked:
+        query["connection"] = asked[DESTINATION]
+    elif SOURCE in asked and KEY not in asked:
+        query["connection"] = asked[SOURCE]
+    if _record(asked):
+        query[RECORD] = _record(asked)
     return _call(visit, LETTERS.list_operation, {}, query, problems) if query else {}
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import secrets
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote, urlencode
 
 from portaria.api.operation import Operation
 from portaria.api.validation import Matching
-from portaria.core.errors import ChangedMeanwhile, Rejected
-from portaria.web.console import forms, pages
+from portaria.core.errors import ChangedMeanwhile, Rejected, Retryable
+from portaria.web.console import forms, letter_counts, pages, thing_parts
 from portaria.web.console.api_calls import Answer, Problem
 from portaria.web.console.forms import Form, FormField, UnreadableForm
 from portaria.web.console.sections import BY_ID, BY_NAME, Action, Related, Section
@@ -19,6 +20,8 @@ Content = dict[str, Any]
 PAGE_SIZE, RELATED_SIZE = 50, 5
 NEW = "new"
 KEY_FIELD, ETAG_FIELD = "idempotency_key", "etag"
+# After these the action may have been done. The form keeps its idempotency key, so that sending it again does it once.
+UNCLEAR_STATUSES = (HTTPStatus.INTERNAL_SERVER_ERROR, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT)
 # Values of an answer that are returned once.
 ONCE = ("token", "url", "key", "secret", "header_value")
 # Fields whose empty input empties them. Elsewhere an empty input is left out, so that a default applies.
@@ -55,6 +58,10 @@ def _list(visit: Visit, section: Section, names: list[str]) -> Outcome:
     following = ""
     if found.get("next_cursor"):
         following = "?" + urlencode({**filters, "cursor": found["next_cursor"]})
+    bulk = [action for action in section.bulk if visit.api.allows(action.operation)]
+    counted: Content = {}
+    if section.has_counts and "cursor" not in visit.query and not problem:
+        counted = letter_counts.count(visit, filters) | {"columns": letter_counts.COLUMNS}
     body = pages.render(
         "list.html",
         visit.frame,
@@ -69,7 +76,10 @@ def _list(visit: Visit, section: Section, names: list[str]) -> Outcome:
         problem=problem,
         can_create=bool(section.create) and visit.api.allows(section.create),
         done=done_text(visit),
-        bulk=[action for action in section.bulk if visit.api.allows(action.operation)],
+        bulk=bulk,
+        selectable=bool(bulk),
+        counted=counted,
+        export=section.has_export,
         filter_query="?" + urlencode(filters) if filters else "",
         actions=_actions_by_row(visit, section, found["items"]),
     )
@@ -104,6 +114,7 @@ def _thing(visit: Visit, section: Section, names: list[str]) -> Outcome:
         if action.available(shown) and visit.api.allows(action.operation, path_of(action.api, names))
     ]
     related = [found for each in section.related if (found := _related(visit, each, shown, names)) is not None]
+    parts = thing_parts.of(visit, section.name, shown)
     body = pages.render(
         "thing.html",
         visit.frame,
@@ -114,6 +125,8 @@ def _thing(visit: Visit, section: Section, names: list[str]) -> Outcome:
         thing=shown,
         actions=actions,
         related=related,
+        steps=parts.steps,
+        notices=parts.notices,
         done=done_text(visit),
     )
     return Outcome(body)
@@ -124,14 +137,18 @@ def _related(visit: Visit, related: Related, shown: Content, names: list[str]) -
     path = path_of(operation, names) if operation.parameters else {}
     if not visit.api.allows(related.operation, path):
         return None
-    query = {name: str(shown[field]) for name, field in related.parameters.items()}
+    query = {name: value_of(shown) for name, value_of in related.parameters.items()}
+    if not all(query.values()):
+        return None
     if operation.listing:
         query |= {"limit": str(RELATED_SIZE)}
     try:
         found = visit.api.call(related.operation, path, query=query).content
     except Problem:
         return None
-    rows = found.get("items") or found.get("runs") or []
+    rows = found.get(related.rows) or []
+    if related.hides_empty and not rows:
+        return None
     steps = [related.section, *(quote(name, safe="") for name in path.values())]
     more = "/".join(steps) + (
         "?" + urlencode({name: query[name] for name in related.parameters}) if related.parameters else ""
@@ -140,7 +157,9 @@ def _related(visit: Visit, related: Related, shown: Content, names: list[str]) -
         "part": related,
         "rows": rows,
         "more": more,
-        "place": BY_NAME[related.section].place if related.section else None,
+        "place": BY_NAME[related.section].place
+        if related.section and BY_NAME[related.section].show_operation
+        else None,
     }
 
 
@@ -223,6 +242,9 @@ def send(
         )
     except Problem as problem:
         return refused(visit, problem, fields)
+    except Retryable as later:
+        # The function that carries the operation out did not answer: it may have been done.
+        return refused(visit, Problem(HTTPStatus.SERVICE_UNAVAILABLE, later.reason, later.detail, ""), fields)
 
 
 def refused(visit: Visit, problem: Problem, fields: list[FormField]) -> Form:
@@ -241,7 +263,12 @@ def refused(visit: Visit, problem: Problem, fields: list[FormField]) -> Form:
     above = above or ([] if beside else [problem.detail])
     if problem.reason == ChangedMeanwhile.reason:
         above = [str(pages.translate(visit.frame.language, "form.changed_meanwhile"))]
-    return Form(forms.with_sent(fields, visit.sent, beside), above, problem.status)
+    return Form(
+        forms.with_sent(fields, visit.sent, beside),
+        above,
+        problem.status,
+        is_unclear=problem.status in UNCLEAR_STATUSES,
+    )
 
 
 def after(

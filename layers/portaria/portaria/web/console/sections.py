@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 from portaria.api.operation import Operation
 from portaria.api.operations import OPERATIONS
+from portaria.web.console import action_conditions as conditions
 
 BY_ID: Mapping[str, Operation] = {operation.id: operation for operation in OPERATIONS}
 Content = dict[str, Any]
@@ -33,6 +34,7 @@ class Action:
     The operation's input becomes a form, with `fields` or all of them, whose first values `values` makes of the thing. There is
     no form if `fixed` is the body, or `body` makes it of the thing. `is_dangerous` says that something stops working.
     `available` decides by the thing as the API returned it. `shows_answer` says that a person asked for what the API answers.
+    `is_bulk` says that it is tried with `dry_run` first.
     """
 
     name: str
@@ -44,6 +46,7 @@ class Action:
     values: Callable[[Content], Content] = _as_shown
     body: Callable[[Content], Content] | None = None
     shows_answer: bool = False
+    is_bulk: bool = False
 
     @property
     def api(self) -> Operation:
@@ -52,13 +55,17 @@ class Action:
 
 @dataclass(frozen=True)
 class Related:
-    """A listing that stands on a thing's page. `parameters` gives each filter the field whose value it takes."""
+    """A listing that stands on a thing's page. `parameters` makes the value of each filter of the thing; without one the
+    listing is left out. `rows` is where the answer has its rows; without rows, a listing that `hides_empty` is left out.
+    """
 
     name: str
     operation: str
     columns: tuple[str, ...]
     section: str = ""
-    parameters: Mapping[str, str] = field(default_factory=dict)
+    parameters: Mapping[str, Callable[[Content], str]] = field(default_factory=dict)
+    rows: str = "items"
+    hides_empty: bool = False
 
 
 @dataclass(frozen=True)
@@ -68,6 +75,7 @@ class Section:
 
     A section with a `parent` lists what belongs to one thing of the parent: its URL begins with that thing's id. `bulk` are
     actions on everything that matches a filter, which are tried with `dry_run` first.
+    `has_counts` says that its list is counted, and `has_export` that it can be downloaded.
     """
 
     name: str
@@ -82,6 +90,8 @@ class Section:
     parent: str = ""
     title: str = ""
     bulk: tuple[Action, ...] = ()
+    has_counts: bool = False
+    has_export: bool = False
 
     @property
     def api(self) -> Operation:
@@ -94,24 +104,8 @@ class Section:
         return "/".join(quote(str(shown[name]), safe="") for name in self.id_fields)
 
 
-def _is_connected(connection: Content) -> bool:
-    return bool(connection["state"] == "connected")
-
-
-def _can_be_rotated(connection: Content) -> bool:
-    return bool(connection["kind"] == "bearer") and _is_connected(connection)
-
-
-def _is_not_redriving(letter: Content) -> bool:
-    return bool(letter["state"] != "redriving")
-
-
-def _is_enabled(webhook: Content) -> bool:
-    return bool(webhook["state"] == "enabled")
-
-
-def _has_previous(shown: Content) -> bool:
-    return bool(shown.get("previous_until"))
+def _name(shown: Content) -> str:
+    return str(shown["name"])
 
 
 LETTER_FILTERS = ("reason", "route", "connection", "before")
@@ -126,39 +120,57 @@ SECTIONS: tuple[Section, ...] = (
             "state", "reason", "detail", "platform", "client", "account_host", "connection", "tags", "link", "return_url",
             "attempt_count", "received_at", "connected_at", "failed_at", "reconnect_url",
         ),
+        actions=(Action("reconnect", "create_install_link", body=conditions.reconnection, available=conditions.has_failed),),
     ),
     Section(
         "connections",
         "list_connections",
-        ("name", "state", "platform", "kind", "label", "granted_at", "token_ends_at"),
+        ("name", "state", "platform", "kind", "label", "age_days", "grant_ends_at"),
         show_operation="show_connection",
         facts=(
             "state", "reason", "refusal", "platform", "kind", "label", "client", "account_id", "allowed_domain", "scopes",
-            "tags", "fields", "credentials_set", "generation", "created_at", "updated_at", "granted_at", "token_ends_at",
-            "previous_until", "refused_since", "age_days", "notes",
+            "tags", "fields", "credentials_set", "generation", "created_at", "updated_at", "granted_at", "age_days",
+            "token_ends_at", "grant_ends_at", "previous_until", "refused_since", "notes",
         ),
         actions=(
             Action("test", "test_connection", shows_answer=True),
             Action("call", "call_connection", fields=("method", "path", "query", "json"), shows_answer=True),
             Action("authorize", "create_authorization", available=lambda shown: bool(shown["kind"] == "oauth2")),
-            Action("backfill", "start_backfill", available=_is_connected, shows_answer=True),
-            Action("event_address", "create_event_address"),
+            Action(
+                "reconnect", "create_install_link", body=lambda shown: {"connection": shown["name"]},
+                available=conditions.can_be_reconnected,
+            ),
+            Action("renew", "renew_connection", available=conditions.can_be_renewed),
+            Action("backfill", "start_backfill", available=conditions.has_changes, shows_answer=True),
+            Action("reconcile", "start_reconciliations", available=conditions.has_changes, shows_answer=True),
+            Action("event_address", "create_event_address", available=conditions.takes_address),
             Action("tags", "replace_tags"),
-            Action("rotate", "rotate_connection", available=_can_be_rotated),
+            Action("rotate", "rotate_connection", available=conditions.can_be_rotated),
             Action("replace_credentials", "replace_credentials"),
-            Action("expire", "expire_rotation", is_dangerous=True, available=_has_previous),
+            Action("expire", "expire_rotation", is_dangerous=True, available=conditions.has_previous),
             Action("delete", "delete_connection", is_dangerous=True),
         ),
         create="create_connection",
         related=(
             Related(
-                "backfills", "list_backfills",
-                ("route", "object", "state", "record_count", "page_count", "started_at", "finished_at"),
+                "routes_from", "list_routes", ("name", "object", "destination", "target", "priority"), "routes",
+                {"source": lambda shown: f"connection:{shown['name']}"}, hides_empty=True,
             ),
+            Related(
+                "routes_to", "list_routes", ("name", "source", "object", "target", "priority"), "routes",
+                {"destination": _name}, hides_empty=True,
+            ),
+            Related(
+                "backfills", "list_backfills",
+                ("route", "object", "state", "record_count", "page_count", "started_at", "finished_at"), rows="runs",
+            ),
+            Related("reconciliations", "list_backfills", ("object", "since", "due_at"), rows="reconciliations",
+                    hides_empty=True),
             Related("receipts", "list_receipts", ("sent_at", "state", "object", "record_count", "code"), "receipts",
-                    {"destination": "name"}),
+                    {"destination": _name}),
             Related("dead_letters", "list_dead_letters", ("set_aside_at", "reason", "route", "record_count"),
-                    "dead-letters", {"connection": "name"}),
+                    "dead-letters", {"connection": _name}),
+            Related("audit", "list_audit", ("at", "by", "operation", "outcome"), "audit", {"target": _name}),
         ),
     ),
     Section(
@@ -188,6 +200,7 @@ SECTIONS: tuple[Section, ...] = (
         create="create_oauth_client",
         actions=(
             Action("edit", "replace_oauth_client"),
+            Action("logo", "replace_oauth_client", fixed={}),
             Action("delete", "delete_oauth_client", is_dangerous=True),
         ),
     ),
@@ -207,8 +220,8 @@ SECTIONS: tuple[Section, ...] = (
             Action("edit", "edit_private_integration"),
             Action("rotate", "rotate_private_integration", fixed={"expire_now": False}),
             Action("rotate_now", "rotate_private_integration", fixed={"expire_now": True}, is_dangerous=True),
-            Action("cancel", "cancel_private_integration_rotation", is_dangerous=True, available=_has_previous),
-            Action("expire", "expire_private_integration_rotation", is_dangerous=True, available=_has_previous),
+            Action("cancel", "cancel_private_integration_rotation", is_dangerous=True, available=conditions.has_previous),
+            Action("expire", "expire_private_integration_rotation", is_dangerous=True, available=conditions.has_previous),
             Action("delete", "delete_private_integration", is_dangerous=True),
         ),
     ),
@@ -251,11 +264,12 @@ SECTIONS: tuple[Section, ...] = (
         ),
         actions=(
             Action(
-                "redrive", "redrive_dead_letters", body=lambda shown: {"ids": [shown["id"]]}, available=_is_not_redriving,
-                shows_answer=True,
+                "redrive", "redrive_dead_letters", body=lambda shown: {"ids": [shown["id"]]},
+                available=conditions.is_not_redriving, shows_answer=True,
             ),
             Action("delete", "delete_dead_letter", is_dangerous=True),
         ),
+        has_counts=True,
         bulk=(
             Action("redrive_matching", "redrive_dead_letters", fields=LETTER_FILTERS),
             Action("delete_matching", "delete_dead_letters", fields=LETTER_FILTERS, is_dangerous=True),
@@ -280,13 +294,13 @@ SECTIONS: tuple[Section, ...] = (
         ),
         create="create_webhook",
         actions=(
-            Action("test", "test_webhook", available=_is_enabled, shows_answer=True),
-            Action("edit", "replace_webhook", values=lambda shown: {**shown, "enabled": _is_enabled(shown)}),
+            Action("test", "test_webhook", available=conditions.is_enabled, shows_answer=True),
+            Action("edit", "replace_webhook", values=lambda shown: {**shown, "enabled": conditions.is_enabled(shown)}),
             Action("rotate", "rotate_webhook_secret", fixed={"expire_now": False}),
             Action("rotate_now", "rotate_webhook_secret", fixed={"expire_now": True}, is_dangerous=True),
             Action(
-                "redeliver", "redeliver_webhook_deliveries", fields=("since", "until", "state"), available=_is_enabled,
-                shows_answer=True,
+                "redeliver", "redeliver_webhook_deliveries", fields=("since", "until", "state"),
+                available=conditions.is_enabled, is_bulk=True,
             ),
             Action("delete", "delete_webhook", is_dangerous=True),
         ),
@@ -314,6 +328,7 @@ SECTIONS: tuple[Section, ...] = (
         "list_audit",
         ("at", "by", "operation", "target", "outcome", "reason"),
         id_fields=("id",),
+        has_export=True,
     ),
     Section(
         "sessions",

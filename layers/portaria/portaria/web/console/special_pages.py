@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from portaria.web.console import bulk_pages, connection_creation, record_search, route_editor
+from portaria.web.console import audit_export, bulk_pages, connection_creation, logo_page, record_search, route_editor
 from portaria.web.console.sections import BY_NAME
 from portaria.web.console.visit import Outcome, Visit
 
@@ -21,6 +21,15 @@ def find(steps: list[str]) -> Page | None:
         return lambda visit: route_editor.show(visit, [])
     if len(steps) == 3 and steps[0] == "routes" and steps[2] in ("edit", "preview"):
         return lambda visit: route_editor.show(visit, steps[1:2])
+    if steps == ["audit", "export"]:
+        return audit_export.show
+    if len(steps) == 4 and steps[0] == "oauth-clients" and steps[3] == "logo":
+        return lambda visit: logo_page.show(visit, steps[1:3])
+    if len(steps) == 3 and steps[0] in BY_NAME:
+        section = BY_NAME[steps[0]]
+        for action in section.actions:
+            if action.is_bulk and action.name == steps[2]:
+                return lambda visit: bulk_pages.show(visit, section, action, steps[1:2])
     if len(steps) == 2 and steps[0] in BY_NAME:
         section = BY_NAME[steps[0]]
         for action in section.bulk:

@@ -33,9 +33,10 @@ class Visit:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A page, or a redirect to a place below the console with a query."""
+    """A page, or a redirect to a place below the console with a query. `headers` replace those of a page."""
 
     body: str = ""
     status: int = HTTPStatus.OK
     redirect: str = ""
     query: dict[str, str] = field(default_factory=dict)
+    headers: dict[str, str] = field(default_factory=dict)

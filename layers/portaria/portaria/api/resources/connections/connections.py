@@ -21,7 +21,7 @@ from portaria.api.rules.stored_resources import Stored, is_deleted
 from portaria.api.schemas import Output, Time
 from portaria.api.validation import PLATFORM_NAME, Matching, hide
 from portaria.aws.table import Conflict
-from portaria.connections import connection_store, rotation
+from portaria.connections import connection_store, grant_life, rotation
 from portaria.connections.tokens.static_credentials import LOG_IN_KINDS
 from portaria.connections.vault import version_id
 from portaria.core import clock
@@ -64,6 +64,9 @@ class ConnectionOutput(Output):
     updated_at: Time | None = Field(description="When the connection was changed last.")
     granted_at: Time | None = Field(description="When the current credentials were given or granted.")
     token_ends_at: Time | None = Field(description="When the access token expires. It is refreshed before that.")
+    grant_ends_at: Time | None = Field(
+        description="When the grant ends if its tokens are not renewed. Null if the platform sets no end."
+    )
     previous_until: Time | None = Field(
         description="Until when the previous token is kept as a fallback after a rotation."
     )
@@ -142,7 +145,7 @@ def replace(asked: ApiRequest) -> Reply:
     credentials = connection_rules.check_replacement(connection, sent)
     fresh = rotation.replace(table, asked.context.vault, connection, credentials)
     _send_waiting(asked, connection.name)
-    return _reply(fresh)
+    return reply(fresh)
 
 
 def rotate(asked: ApiRequest) -> Reply:
@@ -153,12 +156,12 @@ def rotate(asked: ApiRequest) -> Reply:
     credentials = connection_rules.check_credentials(kind, connection.kind, sent.credentials)
     fresh = rotation.rotate(table, asked.context.vault, name, credentials, expire_now=sent.expire_now)
     _send_waiting(asked, name)
-    return _reply(fresh)
+    return reply(fresh)
 
 
 def expire(asked: ApiRequest) -> Reply:
     """Drop the old token of a rotation before its time. Without one nothing happens. Raises as `rotation.expire`."""
-    return _reply(rotation.expire(asked.context.table, asked.context.vault, asked.path["name"]))
+    return reply(rotation.expire(asked.context.table, asked.context.vault, asked.path["name"]))
 
 
 def get(asked: ApiRequest) -> Reply:
@@ -167,7 +170,7 @@ def get(asked: ApiRequest) -> Reply:
     connection = connection_store.get(asked.context.table, name)
     if is_deleted(connection):
         raise Rejected("unknown_connection", f"the connection {name} has been deleted", field="connection", status=404)
-    return _reply(connection)
+    return reply(connection)
 
 
 def etag(connection: Connection) -> str:
@@ -233,7 +236,9 @@ def show(connection: Connection) -> dict[str, Any]:
         )
     }  # fmt: skip
     kind = connection_rules.kinds_of(connection.platform).get(connection.kind)
+    ends_at = grant_life.ends_at(connection) if connection.kind == "oauth2" else None
     return shown | {
+        "grant_ends_at": clock.to_iso(ends_at) if ends_at else None,
         "age_days": (clock.now() - clock.from_iso(connection.granted_at)).days if connection.granted_at else None,
         "fields": connection.fields,
         "tags": connection.tags,
@@ -247,7 +252,8 @@ def _send_waiting(asked: ApiRequest, name: str) -> int | None:
     return destination_states.resume_after_change(asked.context.table, asked.context.waiting_records_queue_url, name)
 
 
-def _reply(connection: Connection) -> Reply:
+def reply(connection: Connection) -> Reply:
+    """A connection as the API returns it, with its ETag."""
     return Reply(show(connection), etag=etag(connection))
 
 
@@ -260,7 +266,7 @@ def _store(asked: ApiRequest, connection: Connection) -> Reply:
             asked.context.vault.remove(connection.secret_id, immediately=True)
         raise _exists(connection.name) from None
     _send_waiting(asked, connection.name)
-    return _reply(connection_store.get(table, connection.name))
+    return reply(connection_store.get(table, connection.name))
 
 
 def _exists(name: str) -> Rejected:

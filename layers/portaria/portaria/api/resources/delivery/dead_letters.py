@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from portaria.api.operation import ApiRequest, Filters, Reply, page
-from portaria.api.rules import named
+from portaria.api.rules import named, record_filters
 from portaria.api.schemas import Output, Time
 from portaria.api.validation import NAME, Input, Matching
 from portaria.aws.table import Conflict, Table
@@ -28,9 +28,9 @@ FILTERS: Filters = {
     "route": _NAME,
     "connection": Matching(NAME, "the name of the source or the destination: 3 to 64 of A-Z a-z 0-9 _ -"),
     "state": dead_letters.STATES,
-    "record": Matching(
-        rf"{NAME}/[^\x00-\x1f]{{1,400}}", "SOURCE/KEY: the name of the source, and the record's key there"
-    ),
+    "record": record_filters.RECORD,
+    "email": record_filters.EMAIL,
+    "request": record_filters.REQUEST,
 }
 MAX_LETTERS = 100
 # What one call may take of the function's time; a letter that has been begun is brought to its end.
@@ -183,7 +183,15 @@ class RedriveOutcome(Output):
 def list_page(asked: ApiRequest) -> Reply:
     """The newest first. Raises `Rejected` (404 `unknown_connection`, `unknown_route`)."""
     table, given = asked.context.table, {name: asked.filters.get(name, "") for name in FILTERS}
-    wanted = LetterFilter(given["reason"], given["route"], given["connection"], given["state"], given["record"])
+    wanted = LetterFilter(
+        given["reason"],
+        given["route"],
+        given["connection"],
+        given["state"],
+        given["record"],
+        email=given["email"],
+        request=given["request"],
+    )
     heads, cursor = dead_letters.list_page(table, wanted, cursor=asked.cursor, limit=asked.limit)
     if not heads and not cursor and not asked.cursor:
         require_names(table, wanted)

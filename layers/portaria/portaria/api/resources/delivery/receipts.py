@@ -9,33 +9,32 @@ from pydantic import Field
 
 from portaria import platforms
 from portaria.api.operation import ApiRequest, Filters, Reply, page
-from portaria.api.rules import named
+from portaria.api.rules import named, record_filters
 from portaria.api.schemas import Output, Time
 from portaria.api.validation import NAME, Matching
 from portaria.aws.table import Table
 from portaria.connections import connection_store
 from portaria.core import clock
 from portaria.core.errors import Rejected
-from portaria.records import correlations, newest_receipts, receipt_search, receipts
+from portaria.records import correlations, newest_receipts, receipt_search, receipts, record_index
 from portaria.records.receipts import AcceptedRequest, Receipt
 
 # What the data ingestion endpoint accepts for one.
 CORRELATION_ID = r"[^\x00-\x1f\x7f-\x9f]{1,255}"
 FILTERS: Filters = {
     "destination": Matching(NAME, "the name of the destination: 3 to 64 of A-Z a-z 0-9 _ -"),
-    "request": Matching(r"[\x21-\x7e]{1,255}", "an X-Request-Id, 1 to 255 printable ASCII characters"),
+    "request": record_filters.REQUEST,
     "correlation_id": Matching(
         CORRELATION_ID,
         "the X-Correlation-Id of a data ingestion request, 1 to 255 characters without control characters",
     ),
-    "record": Matching(
-        rf"{NAME}/[^\x00-\x1f]{{1,400}}", "SOURCE/KEY: the name of the source, and the record's key there"
-    ),
+    "record": record_filters.RECORD,
+    "email": record_filters.EMAIL,
     "state": receipts.STATES,
 }
 # How many pages are searched for receipts with the name of something that does not exist.
 MAX_SEARCHES = 10
-WAYS = "give at most one of destination (optionally with record), request and correlation_id, and optionally state"
+WAYS = "give at most one of destination (optionally with record or email), request and correlation_id, and optionally state"
 
 
 class RecordsRequest(Output):
@@ -94,17 +93,20 @@ class ReceiptWithRequests(ReceiptOutput):
 def list_page(asked: ApiRequest) -> Reply:
     """Raises `Rejected` (`unclear_filters`, `bad_cursor`, 404 `unknown_connection`)."""
     given, now, table = asked.filters, clock.now(), asked.context.table
-    record, state = given.get("record", ""), given.get("state", "")
+    record, email, state = given.get("record", ""), given.get("email", ""), given.get("state", "")
     request, connection, correlation_id = (given.get(name, "") for name in ("request", "destination", "correlation_id"))
-    if [bool(request), bool(connection), bool(correlation_id)].count(True) > 1 or (record and not connection):
+    if [bool(request), bool(connection), bool(correlation_id)].count(True) > 1 or (
+        (record or email) and (not connection or (record and email))
+    ):
         detail = f"{WAYS}; the request has {', '.join(sorted(given)) or 'none'}"
         raise Rejected("unclear_filters", detail, field="destination")
     ways: dict[str, Any] = {"cursor": asked.cursor, "limit": asked.limit}
     if not (request or connection or correlation_id):
         found, cursor = newest_receipts.newest(table, _destinations(table), now, **ways)
         return page([show(receipt) for receipt in found if state in ("", receipt.state)], cursor)
-    if record:
-        found, cursor = receipt_search.by_record(table, connection, record, now, **ways)
+    if record or email:
+        wanted = record or record_index.of_email(email)
+        found, cursor = receipt_search.by_record(table, connection, wanted, now, **ways)
     elif connection:
         found, cursor = receipt_search.by_destination(table, connection, now, state=state, **ways)
     elif correlation_id:

@@ -78,6 +78,7 @@ class WebhookRedelivery(Input):
     since: Moment = Field(description="Events from this time on.")
     until: Moment | None = Field(default=None, description="Events until this time. By default, until now.")
     state: Literal["failed", "delivered"] = Field(default="failed", description="Deliveries in this state.")
+    dry_run: bool = Field(default=False, description="Whether to count the deliveries, and to queue none.")
     cursor: str | None = Field(
         default=None,
         min_length=1,
@@ -98,7 +99,7 @@ class WebhookRedelivery(Input):
 class RedeliveredDeliveries(Output):
     """What one call has queued."""
 
-    delivery_count: int = Field(description="How many deliveries were queued.")
+    delivery_count: int = Field(description="How many deliveries were queued, or would be (`dry_run`).")
     more: bool = Field(description="Whether to repeat the request with `next_cursor` as its `cursor`.")
     next_cursor: str | None = Field(description="Where the next call continues. Null at the end.")
 
@@ -185,6 +186,7 @@ def redeliver_range(asked: ApiRequest) -> Reply:
         until=until,
         state=sent.state,
         cursor=sent.cursor,
+        dry_run=sent.dry_run,
     )
     return Reply({"delivery_count": count, "more": bool(cursor), "next_cursor": cursor})
 

@@ -1,0 +1,72 @@
+"""What the page of one thing has beyond its facts: a time line, and notices about what needs attention."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from portaria.web.console import install_timeline, pages, record_timeline
+from portaria.web.console.action_conditions import find_platform
+from portaria.web.console.timeline import Notice, Step
+from portaria.web.console.visit import Visit
+
+Content = dict[str, Any]
+SOON_DAYS = 14
+
+
+@dataclass(frozen=True)
+class ThingParts:
+    steps: tuple[Step, ...] = ()
+    notices: tuple[Notice, ...] = ()
+
+
+def of(visit: Visit, section: str, shown: Content) -> ThingParts:
+    match section:
+        case "installs":
+            steps, notices = install_timeline.steps(visit, shown), install_timeline.notices(visit, shown)
+            return ThingParts(tuple(steps), tuple(notices))
+        case "receipts":
+            return ThingParts(tuple(record_timeline.of_receipt(visit, shown)))
+        case "dead-letters":
+            return ThingParts(
+                tuple(record_timeline.of_letter(visit, shown)), tuple(record_timeline.advice(visit, shown))
+            )
+        case "private-integrations":
+            return ThingParts(notices=tuple(_age(visit, shown)))
+        case "connections":
+            return ThingParts(notices=tuple(_connection(visit, shown)))
+        case "oauth-clients":
+            return ThingParts(notices=(Notice(pages.translate(visit.frame.language, "advice.redirect_uri")),))
+    return ThingParts()
+
+
+def _age(visit: Visit, integration: Content) -> list[Notice]:
+    kind = pages.age_colour(integration, int(integration["age_days"] or 0))
+    if not kind:
+        return []
+    text = pages.translate(visit.frame.language, "advice.rotate_token", days=integration["age_days"])
+    return [Notice(text, kind, f"private-integrations/{integration['id']}/rotate")]
+
+
+def _connection(visit: Visit, connection: Content) -> list[Notice]:
+    language, place = visit.frame.language, f"connections/{connection['name']}"
+    found = []
+    if connection["state"] == "needs_reconnect":
+        is_consented = connection["kind"] == "oauth2"
+        key = "advice.reconnect" if is_consented else "advice.replace_credentials"
+        target = f"{place}/{'reconnect' if is_consented else 'replace_credentials'}"
+        found.append(Notice(pages.translate(language, key), "bad", target))
+    if connection["state"] == "pending":
+        found.append(Notice(pages.translate(language, "advice.authorize"), "warn", f"{place}/authorize"))
+    if connection["refused_since"]:
+        found.append(Notice(pages.translate(language, "advice.refused"), "bad"))
+    days = pages.days_until(connection["grant_ends_at"])
+    if days is not None and days <= SOON_DAYS:
+        found.append(Notice(pages.translate(language, "advice.grant_ends", days=days), "warn", f"{place}/renew"))
+    platform = find_platform(connection["platform"])
+    if platform and platform.events and connection["state"] == "connected":
+        key = "advice.events_subscribed" if connection["client"] else "advice.events_by_hand"
+        found.append(
+            Notice(pages.translate(language, key), "", "" if connection["client"] else f"{place}/event_address")
+        )
+    return found
