@@ -37,7 +37,9 @@ def sign_in(browser: Chromium, site: Site) -> Iterator[Callable[..., Page]]:
             complaints.append(f"{message.text} {message.location['url']}")
 
     def make(**options: Any) -> Page:
-        context = browser.new_context(**{"locale": "en-GB", "ignore_https_errors": True, **options})
+        # Contrasts are not measured in the middle of a transition.
+        standard = {"locale": "en-GB", "ignore_https_errors": True, "reduced_motion": "reduce"}
+        context = browser.new_context(**{**standard, **options})
         context.set_default_timeout(20_000)
         context.on("console", hear)
         context.on("weberror", lambda error: complaints.append(str(error.error)))

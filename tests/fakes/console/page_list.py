@@ -20,8 +20,8 @@ _LINK = re.compile(r'href="([^"]+)"')
 READ_EACH = 14
 
 
-def find_all(browser: Browser) -> dict[str, str]:
-    """The shape and the path of each page below the console. `browser` must be signed in.
+def find_all(browser: Browser, texts: dict[str, str] | None = None) -> dict[str, str]:
+    """The shape and the path of each page below the console. `browser` must be signed in. `texts` gets the HTML of each.
 
     Fails for a page that does not answer with 200.
     """
@@ -40,6 +40,8 @@ def find_all(browser: Browser) -> dict[str, str]:
         if not page.headers["Content-Type"][0].startswith("text/html"):
             del found[shape]
             continue
+        if texts is not None:
+            texts.setdefault(shape, page.text)
         for link in links(page.text):
             if link not in linked_by:
                 linked_by[link] = path

@@ -65,7 +65,10 @@ ERP = {
     "fields": {"header_name": "X-Api-Key"}, "credentials": {"key": "canary-key"},
 }  # fmt: skip
 SHOP_MAIN = {
-    "name": "shop-main", "platform": "oauth2", "kind": "oauth2", "client": "shop",
+    "name": "shop-main",
+    "platform": "oauth2",
+    "kind": "oauth2",
+    "client": "shop",
     "allowed_domain": "shop.oauth.example.net",
 }
 ROUTE = {

@@ -6,7 +6,7 @@ import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -22,11 +22,12 @@ from tests.fakes.virtual_time import VirtualClock
 
 @dataclass
 class Site:
-    """`browser` calls the same function without a real browser."""
+    """`browser` calls the same function without a real browser. `others` are pages of other applications, by their path."""
 
     url: str
     browser: Browser
     scenery: Scenery
+    others: dict[str, str] = field(default_factory=dict)
 
     def link(self, **wanted: Any) -> str:
         return f"{self.url}/live/console/sign-in?{urlsplit(self.browser.link(**wanted)).query}"
@@ -36,7 +37,7 @@ class Site:
 
     @property
     def elsewhere(self) -> str:
-        """The same server under the name of another site."""
+        """The same server under the name of another site, where `others` are."""
         return self.url.replace("localhost", "127.0.0.1")
 
 
@@ -49,19 +50,20 @@ def serving() -> Iterator[Site]:
     with cloud() as stack, clock.installed():
         browser = Browser(stack)
         scenery = furnish(browser, clock)
-        with ThreadingHTTPServer(("127.0.0.1", 0), _handler_for(browser, threading.Lock())) as server:
+        others: dict[str, str] = {}
+        with ThreadingHTTPServer(("127.0.0.1", 0), _handler_for(browser, others, threading.Lock())) as server:
             server.daemon_threads = True
             server.socket = tls.wrap_socket(server.socket, server_side=True)
             thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
             thread.start()
             try:
-                yield Site(f"https://localhost:{server.server_port}", browser, scenery)
+                yield Site(f"https://localhost:{server.server_port}", browser, scenery, others)
             finally:
                 server.shutdown()
                 thread.join()
 
 
-def _handler_for(browser: Browser, turn: threading.Lock) -> type[BaseHTTPRequestHandler]:
+def _handler_for(browser: Browser, others: dict[str, str], turn: threading.Lock) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
@@ -70,9 +72,12 @@ def _handler_for(browser: Browser, turn: threading.Lock) -> type[BaseHTTPRequest
             parts = urlsplit(self.path)
             host = self.headers["Host"]
             if not parts.path.startswith("/live/console"):
-                self.send_response(404)
-                self.send_header("Content-Length", "0")
+                content = others.get(parts.path, "").encode()
+                self.send_response(200 if content else 404)
+                self.send_header("Content-Type", "text/html; charset=utf-8")
+                self.send_header("Content-Length", str(len(content)))
                 self.end_headers()
+                self.wfile.write(content)
                 return
             event = gateway.proxy_event(
                 self.command,

@@ -31,6 +31,7 @@ STATE_FIELDS = ("state", "outcome")
 # Where the value of a field leads.
 LINKS = {"connection": "connections", "destination": "connections", "route": "routes"}
 MINUTE, HOUR, DAY = 60, 3_600, 86_400
+LONG = 28
 
 
 @dataclass(frozen=True)
@@ -119,19 +120,23 @@ def shown(frame: Frame, name: str, value: Any, thing: dict[str, Any] | None = No
             isinstance(each, dict) and not any(isinstance(one, dict | list) for one in each.values()) for each in value
         ):
             return _rows(frame, value)
-        return Markup("<pre>{}</pre>").format(json.dumps(value, indent=2, ensure_ascii=False))
+        return Markup('<pre tabindex="0">{}</pre>').format(json.dumps(value, indent=2, ensure_ascii=False))
     if isinstance(value, dict):
         if all(isinstance(each, str | int) for each in value.values()):
-            rows = (Markup("<div><dt>{}</dt><dd>{}</dd></div>").format(key, each) for key, each in value.items())
+            rows = (
+                Markup("<div><dt><bdi>{}</bdi></dt><dd><bdi>{}</bdi></dd></div>").format(key, each)
+                for key, each in value.items()
+            )
             return Markup('<dl class="pairs">{}</dl>').format(Markup("").join(rows))
-        return Markup("<pre>{}</pre>").format(json.dumps(value, indent=2, ensure_ascii=False))
+        return Markup('<pre tabindex="0">{}</pre>').format(json.dumps(value, indent=2, ensure_ascii=False))
     if name.endswith(("_at", "_until", "_since")) or name in ("since", "at", "deadline"):
         return _time(frame, str(value))
     if name in LINKS:
-        return Markup('<a href="{}/{}/{}">{}</a>').format(frame.base, LINKS[name], value, value)
+        return Markup('<a href="{}/{}/{}"><bdi>{}</bdi></a>').format(frame.base, LINKS[name], value, value)
     if name.endswith("url") and str(value).startswith("https://"):
         return Markup('<a href="{}" rel="noreferrer">{}</a>').format(value, value)
-    return Markup('<bdi class="text">{}</bdi>').format(value)
+    # A long word is broken anywhere, a short one is not.
+    return Markup('<bdi class="{}">{}</bdi>').format("long" if len(str(value)) > LONG else "text", value)
 
 
 def _rows(frame: Frame, rows: list[dict[str, Any]]) -> Markup:
