@@ -37,6 +37,7 @@ COPIED = ("redirect_uri", "install_page_url", "reconnect_url")
 OLD_DAYS, TOO_OLD_DAYS = (limit.days for limit in ROTATION_WARNINGS_AT)
 STATIC_KINDS = ("api_key", "basic", "bearer")
 MINUTE, HOUR, DAY = 60, 3_600, 86_400
+LONG = 28
 
 
 @dataclass(frozen=True)
@@ -127,12 +128,15 @@ def shown(frame: Frame, name: str, value: Any, thing: dict[str, Any] | None = No
             isinstance(each, dict) and not any(isinstance(one, dict | list) for one in each.values()) for each in value
         ):
             return _rows(frame, value)
-        return Markup("<pre>{}</pre>").format(json.dumps(value, indent=2, ensure_ascii=False))
+        return Markup('<pre tabindex="0">{}</pre>').format(json.dumps(value, indent=2, ensure_ascii=False))
     if isinstance(value, dict):
         if all(isinstance(each, str | int) for each in value.values()):
-            rows = (Markup("<div><dt>{}</dt><dd>{}</dd></div>").format(key, each) for key, each in value.items())
+            rows = (
+                Markup("<div><dt><bdi>{}</bdi></dt><dd><bdi>{}</bdi></dd></div>").format(key, each)
+                for key, each in value.items()
+            )
             return Markup('<dl class="pairs">{}</dl>').format(Markup("").join(rows))
-        return Markup("<pre>{}</pre>").format(json.dumps(value, indent=2, ensure_ascii=False))
+        return Markup('<pre tabindex="0">{}</pre>').format(json.dumps(value, indent=2, ensure_ascii=False))
     if name.endswith(("_at", "_until", "_since")) or name in ("since", "at", "deadline"):
         return _time(frame, str(value))
     if name in COPIED:
@@ -145,10 +149,11 @@ def shown(frame: Frame, name: str, value: Any, thing: dict[str, Any] | None = No
             translate(frame.language, "once.copied"),
         )
     if name in LINKS:
-        return Markup('<a href="{}/{}/{}">{}</a>').format(frame.base, LINKS[name], value, value)
+        return Markup('<a href="{}/{}/{}"><bdi>{}</bdi></a>').format(frame.base, LINKS[name], value, value)
     if name.endswith("url") and str(value).startswith("https://"):
         return Markup('<a href="{}" rel="noreferrer">{}</a>').format(value, value)
-    return Markup('<bdi class="text">{}</bdi>').format(value)
+    # A long word is broken anywhere, a short one is not.
+    return Markup('<bdi class="{}">{}</bdi>').format("long" if len(str(value)) > LONG else "text", value)
 
 
 def age_colour(thing: dict[str, Any] | None, days: int) -> str:
