@@ -16,7 +16,7 @@ from portaria.core import clock
 from portaria.web.render import LANGUAGES, Texts, environment, read_texts
 
 HERE = Path(__file__).parent
-TEXTS = ("texts.toml", "link_texts.toml", "record_texts.toml")
+TEXTS = ("texts.toml", "link_texts.toml", "record_texts.toml", "overview_texts.toml")
 ASSETS = {"console.css": "text/css; charset=utf-8", "console.js": "text/javascript; charset=utf-8"}
 # Fields whose value is a state, shown as a coloured badge.
 BADGES = {
@@ -56,6 +56,7 @@ def render(template: str, frame: Frame, **values: Any) -> str:
         .render(
             t=text,
             has_text=has_text,
+            label=partial(text_or_name, frame.language),
             lang=language,
             frame=frame,
             asset=partial(asset_url, frame),
@@ -71,6 +72,12 @@ def translate(language: str, key: str, **values: object) -> Markup:
     if key not in texts() and key.startswith("field."):
         return escape(key.removeprefix("field."))
     return escape(texts()[key][language]).format(**values)
+
+
+def text_or_name(language: str, group: str, name: str) -> str:
+    """The text of a word of the API, or the word."""
+    key = f"{group}.{name}"
+    return translate(language, key) if has_text(key) else name
 
 
 def has_text(key: str) -> bool:
@@ -127,6 +134,8 @@ def shown(frame: Frame, name: str, value: Any, thing: dict[str, Any] | None = No
         return Markup("<pre>{}</pre>").format(json.dumps(value, indent=2, ensure_ascii=False))
     if name.endswith(("_at", "_until", "_since")) or name in ("since", "at", "deadline"):
         return _time(frame, str(value))
+    if name == "cause":
+        return escape(text_or_name(frame.language, "value", str(value)))
     if name in LINKS:
         return Markup('<a href="{}/{}/{}">{}</a>').format(frame.base, LINKS[name], value, value)
     if name.endswith("url") and str(value).startswith("https://"):
