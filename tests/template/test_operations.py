@@ -431,7 +431,9 @@ def test_worker_errors_alarm_watches_every_worker() -> None:
         for each in ALARMS["WorkerErrorsAlarm"]["Properties"]["Metrics"]
         if "MetricStat" in each and each["MetricStat"]["Metric"]["Namespace"] == "AWS/Lambda"
     }
-    assert watched == {function.logical_id for function in functions() if not function.methods}
+    # `count_states` handles no message, and the overview shows the age of its counts. An alarm adds up at most ten metrics.
+    workers = {function.logical_id for function in functions() if not function.methods} - {"CountStatesFunction"}
+    assert watched == workers
 
 
 def test_functions_are_in_a_vpc_only_when_configured() -> None:

@@ -17,10 +17,13 @@ from portaria.aws.table import INDEXES
 from tests.fakes.template.document import as_list, functions, resources, target, template, walk
 
 SECRET = "arn:${AWS::Partition}:secretsmanager:${AWS::Region}:${AWS::AccountId}:secret:${AWS::StackName}"
+STACK = "arn:${AWS::Partition}:cloudformation:${AWS::Region}:${AWS::AccountId}:stack/${AWS::StackName}/*"
 # Resources of a role that end in a wildcard, by role, and why no name can replace it.
 WILDCARDS = {
     f"{SECRET}/grants/*": "a connection's secret is named when the connection is made, and AWS adds six characters to the name",
     f"{SECRET}/oauth-clients/*": "the same, for an OAuth client's",
+    "*": "GetMetricData and a search of alarms support no resource",
+    STACK: "the stack's own ARN ends in an id",
 }
 # Managed policies and SAM's policy templates can change without a change here. No role has any.
 POLICY_RESOURCES = {"AWS::IAM::Policy", "AWS::IAM::ManagedPolicy", "AWS::IAM::UserPolicy", "AWS::IAM::RolePolicy"}

@@ -38,13 +38,15 @@ SHARED_DEAD_LETTERS = {
     "WebhookDeliveriesQueue": "WebhookEventsDeadLetters",
     "SlowWebhookDeliveriesQueue": "WebhookEventsDeadLetters",
 }
-# The API's functions share one alarm; a failing sweep matters only while arrivals are kept, which has an alarm of its own.
+# The API's functions share one alarm; a failing sweep matters only while arrivals are kept, which has an alarm of its own. The
+# overview shows the age of its counts.
 WATCHED_OTHERWISE = {
     "ManageFunction",
     "CallConnectionFunction",
     "RedeemTicketFunction",
     "SweepArrivalsFunction",
     "ConsoleFunction",
+    "CountStatesFunction",
 }
 # Continues after the caller has left: a renewal that has begun must be completed.
 OUTLASTS_ITS_CALLER = {"call_connection"}

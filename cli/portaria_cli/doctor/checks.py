@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from portaria.overview.findings import Finding
 from portaria_cli.doctor import data, network, stack
 from portaria_cli.doctor.deployment import Deployment
-from portaria_cli.doctor.findings import Finding
 
 Check = Callable[[Deployment], Iterator[Finding]]
 
@@ -23,15 +23,16 @@ CHECKS: dict[str, Check] = {
     "schedules": stack.schedules,
     "alarms": stack.alarms,
     "API": network.api,
-    "OAuth clients": data.clients,
-    "API domains": data.api_domains,
+    "OAuth clients": data.of_stored("OAuth clients"),
+    "API domains": data.of_stored("API domains"),
     "secrets": data.secrets,
-    "connections": data.states,
-    "domains": data.wildcards,
-    "private integrations": data.scopes,
-    "refused renewals": data.refused,
-    "destinations": data.parked,
-    "dead letters": data.letters,
+    "connections": data.of_stored("connections"),
+    "renewals": data.renewals,
+    "domains": data.of_stored("domains"),
+    "private integrations": data.of_stored("private integrations"),
+    "refused renewals": data.of_stored("refused renewals"),
+    "destinations": data.of_stored("destinations"),
+    "dead letters": data.of_stored("dead letters"),
     "Adobe's events": data.receipts,
     "platforms": network.platforms,
 }

@@ -10,9 +10,10 @@ import click
 from rich.console import Console
 from rich.text import Text
 
+from portaria.overview.findings import FAIL, SKIPPED, STATES, WARN, Finding
 from portaria_cli.command_classes import Command
 from portaria_cli.context import CliContext, working
-from portaria_cli.doctor.findings import FAIL, SKIPPED, STATES, WARN, Finding, NotLooked, NotThere
+from portaria_cli.doctor.findings import NotLooked, NotThere
 from portaria_cli.errors import NotDone
 
 if TYPE_CHECKING:

@@ -1,29 +1,6 @@
-"""What the doctor finds: one line each, with what to do about it."""
+"""Why the doctor cannot look at something. What it finds is `portaria.overview.findings`."""
 
 from __future__ import annotations
-
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
-
-from portaria_cli.errors import Document
-
-OK, WARN, FAIL, SKIPPED = "ok", "warn", "fail", "skipped"
-STATES = (OK, WARN, FAIL, SKIPPED)
-# How many names a finding tells; the rest is a number.
-MOST_NAMES = 5
-
-
-@dataclass(frozen=True)
-class Finding:
-    """`found` is a sentence, `advice` what to do, empty where there is nothing to do. `check` is the check's title."""
-
-    check: str
-    state: str
-    found: str
-    advice: str = ""
-
-    def document(self) -> Document:
-        return asdict(self)
 
 
 class NotLooked(Exception):
@@ -32,14 +9,3 @@ class NotLooked(Exception):
 
 class NotThere(Exception):
     """What was asked for does not exist."""
-
-
-def named(names: Iterable[str]) -> str:
-    """The first few names, and how many more."""
-    all_names = list(names)
-    more = len(all_names) - MOST_NAMES
-    return ", ".join(all_names[:MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
-
-
-def runbook(section: str) -> str:
-    return f"see docs/operations.md#{section}"

@@ -8,9 +8,9 @@ from urllib.parse import urlsplit
 from portaria.core.errors import Rejected, Retryable
 from portaria.core.http.messages import Request
 from portaria.outbound import http_client
-from portaria_cli.doctor.data import all_clients, all_connections
+from portaria.overview.findings import FAIL, OK, SKIPPED, WARN, Finding, named
+from portaria_cli.doctor.data import stored_state
 from portaria_cli.doctor.deployment import MOST_SKEW_S, Deployment, off_by_s
-from portaria_cli.doctor.findings import FAIL, OK, SKIPPED, WARN, Finding, named
 
 MOST_HOSTS = 20
 FROM_HERE = "tested from here, not from the functions"
@@ -49,8 +49,12 @@ def api(deployment: Deployment) -> Iterator[Finding]:
 
 def platforms(deployment: Deployment) -> Iterator[Finding]:
     """Every host that a connection or a client names answers something."""
-    used = {connection.allowed_domain for connection in all_connections(deployment) if connection.state != "removed"}
-    used |= {urlsplit(client.token_url).hostname or "" for client in all_clients(deployment)}
+    used = {
+        connection.allowed_domain
+        for connection in stored_state(deployment).connections
+        if connection.state != "removed"
+    }
+    used |= {urlsplit(client.token_url).hostname or "" for client in stored_state(deployment).clients}
     # A domain with a wildcard names no host.
     hosts = sorted(host for host in used if host and not host.startswith("*."))
     fine = 0

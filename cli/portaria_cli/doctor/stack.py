@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from portaria.overview.findings import FAIL, OK, SKIPPED, WARN, Finding, named, runbook
 from portaria_cli.doctor.deployment import Deployment
-from portaria_cli.doctor.findings import FAIL, OK, SKIPPED, WARN, Finding, NotLooked, NotThere, named, runbook
+from portaria_cli.doctor.findings import NotLooked, NotThere
 from portaria_cli.errors import Document
 
 ALIAS = "live"

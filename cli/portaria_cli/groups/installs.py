@@ -25,6 +25,7 @@ def installs() -> None:
     shell_complete=completion.names("oauth-clients", lambda item: f"{item['platform']}/{item['name']}"),
 )  # fmt: skip
 @click.option("--state", type=click.Choice(INSTALL_STATES), help="Only in this state.")
+@click.option("--reason", metavar="REASON", help="Only failed ones with this reason, such as code_expired.")
 @SinceOption
 @CustomerOption
 @with_paging

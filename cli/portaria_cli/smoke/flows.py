@@ -11,8 +11,9 @@ from portaria.connections import connection_store
 from portaria.core import clock
 from portaria.core.callbacks import Secret
 from portaria.core.entities import Connection
+from portaria.overview.findings import OK, WARN
 from portaria_cli.auth import NOTHING_THERE
-from portaria_cli.doctor.findings import OK, WARN, NotLooked, NotThere
+from portaria_cli.doctor.findings import NotLooked, NotThere
 from portaria_cli.errors import Document, NotDone
 from portaria_cli.smoke.run import Failed, Run, smoke_install, smoke_record
 

@@ -12,9 +12,10 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from types import FrameType
 
+from portaria.overview.findings import FAIL, OK, SKIPPED, WARN
 from portaria_cli.api import Api
 from portaria_cli.doctor.deployment import Deployment
-from portaria_cli.doctor.findings import FAIL, OK, SKIPPED, WARN, NotLooked, NotThere
+from portaria_cli.doctor.findings import NotLooked, NotThere
 from portaria_cli.errors import Document, NotDone
 from portaria_cli.smoke import cleanup
 from portaria_cli.smoke.checks import CHECKS

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from portaria.aws.table import INDEXES
+from portaria.overview.findings import FAIL, OK, SKIPPED, WARN, Finding, named
 from portaria_cli.doctor import stack
 from portaria_cli.doctor.deployment import Deployment
-from portaria_cli.doctor.findings import FAIL, OK, SKIPPED, WARN, Finding, NotThere, named
+from portaria_cli.doctor.findings import NotThere
 from portaria_cli.smoke.flows import Result
 from portaria_cli.smoke.run import Failed, Run
 

@@ -140,6 +140,8 @@ def cloud() -> Iterator[Cloud]:
                 "RENEWALS_QUEUE_URL": urls["renewals"],
                 "UNINSTALLS_QUEUE_URL": urls["uninstalls"],
                 "PRIVATE_INTEGRATION_MANAGERS": "administrators",
+                "STACK_NAME": "portaria",
+                "QUEUE_NAMES": ",".join(f"{name}={name}" for name in ("exchanges", "records", "backfills", "renewals")),
                 "CALL_CONNECTION_FUNCTION": "arn:aws:lambda:us-east-1:123456789012:function:call_connection:live",
             }
         )

@@ -105,6 +105,8 @@ def condition_keys(statement: dict[str, Any]) -> list[str]:
 
 def arn(value: Any) -> str:
     """An intrinsic of the template as the ARN that the resource has on the fake AWS."""
+    if isinstance(value, str):
+        return value
     if "Fn::Sub" in value:
         known = {
             "AWS::Partition": "aws",
@@ -160,6 +162,11 @@ def uses(service: str, operation: str, parameters: dict[str, Any]) -> list[Use]:
     if service == "kms":
         # The fake AWS has one key.
         return [Use(f"kms:{operation}", _arn_of("SealingKey.Arn"), tuple(sorted(parameters["EncryptionContext"])))]
+    if service == "cloudwatch":
+        return [Use(f"cloudwatch:{operation}", "*")]
+    if service == "cloudformation":
+        name = parameters["StackName"]
+        return [Use(f"cloudformation:{operation}", f"arn:aws:cloudformation:{REGION}:{ACCOUNT}:stack/{name}/the-one")]
     if service == "events" and operation == "PutEvents":
         buses = {entry.get("EventBusName", "default") for entry in parameters["Entries"]}
         return [Use("events:PutEvents", f"arn:aws:events:{REGION}:{ACCOUNT}:event-bus/{bus}") for bus in sorted(buses)]

@@ -34,6 +34,8 @@ OTHER_NAMES = {
     "show_platform": ("platforms", "show"),
     "list_scopes": ("scopes", "list"),
     "show_caller": ("me",),
+    "show_overview": ("overview",),
+    "show_settings": ("settings",),
     # It opens a browser.
     "create_console_session": ("console",),
 }

@@ -28,10 +28,11 @@ from portaria.core import clock
 from portaria.core.errors import Unreachable
 from portaria.core.http.messages import Request, Response
 from portaria.outbound import http_client
+from portaria.overview import stored_checks
+from portaria.overview.findings import STATES
 from portaria_cli.commands import portaria as command_line
 from portaria_cli.doctor import data
 from portaria_cli.doctor.checks import CHECKS
-from portaria_cli.doctor.findings import STATES
 from tests.fakes.api.command_line import run
 from tests.fakes.api.manage import empty
 from tests.fakes.aws.moto_cloud import TABLE, Cloud, cloud
@@ -342,10 +343,10 @@ def test_doctor_refused_renewal_is_a_warning_with_end_and_advice(world: World) -
 
 
 def test_doctor_many_refused_renewals_are_limited_and_counted(world: World) -> None:
-    for number in range(data.MOST_REFUSED + 3):
+    for number in range(stored_checks.MOST_REFUSED + 3):
         keep_connection(world, f"crm-{number}", refused_since="2026-11-01T00:00:00.000Z", refusal="no")
     found = findings("refused renewals", 0)
-    assert len(found) == data.MOST_REFUSED + 1
+    assert len(found) == stored_checks.MOST_REFUSED + 1
     assert found[-1]["found"] == "and 3 more"
 
 
@@ -768,10 +769,9 @@ def test_doctor_unexpected_error_in_check_is_a_warning(world: World) -> None:
 
 def test_doctor_runbook_anchors_exist_in_operations_document() -> None:
     """Also the operations that only a stack with faults needs."""
-    folder = ROOT / "cli" / "portaria_cli" / "doctor"
-    named = {
-        anchor for file in folder.glob("*.py") for anchor in re.findall(r'runbook\("([a-z-]+)"\)', file.read_text())
-    }
+    folders = (ROOT / "cli" / "portaria_cli" / "doctor", ROOT / "layers" / "portaria" / "portaria" / "overview")
+    files = (file for folder in folders for file in folder.glob("*.py"))
+    named = {anchor for file in files for anchor in re.findall(r'runbook\("([a-z-]+)"\)', file.read_text())}
     alarms = {
         re.sub(r"(?<=[a-z])(?=[A-Z])", "-", name.removesuffix("Alarm")).lower()
         for name in resources("AWS::CloudWatch::Alarm")

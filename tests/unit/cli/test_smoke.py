@@ -20,7 +20,8 @@ from portaria.core import clock
 from portaria.core.callbacks import OAuthCallback
 from portaria.core.item_keys import install_key
 from portaria.outbound import domain_rules
-from portaria_cli.doctor.findings import FAIL, OK, SKIPPED, WARN, Finding, NotLooked
+from portaria.overview.findings import FAIL, OK, SKIPPED, WARN, Finding
+from portaria_cli.doctor.findings import NotLooked
 from portaria_cli.errors import NotDone
 from portaria_cli.smoke import cleanup, flows, stack_parts
 from portaria_cli.smoke.checks import CHECKS

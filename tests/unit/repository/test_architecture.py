@@ -24,6 +24,7 @@ SERVICES = {
     "portaria.aws.table": {"dynamodb"},
     "portaria.aws.queues": {"sqs"},
     "portaria.aws.event_bus": {"events"},
+    "portaria.aws.stack_status": {"cloudwatch", "cloudformation"},
     "portaria.webhooks.install_receiver": {"sqs"},
     "portaria.webhooks.event_receiver": {"sqs"},
     "portaria.webhooks.light_table": {"dynamodb"},

@@ -10,6 +10,8 @@ import re
 
 # Each scope and what it allows.
 SCOPES = {
+    "overview:show": "Get the overview",
+    "settings:show": "Get the settings",
     "oauth-clients:list": "List OAuth clients",
     "oauth-clients:show": "Get an OAuth client",
     "oauth-clients:create": "Create an OAuth client",

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from portaria.api import validation
 from portaria.api.authentication import Caller
 from portaria.api.deprecation import Deprecation
+from portaria.aws.stack_status import StackStatus
 from portaria.aws.table import Table
 from portaria.connections.tokens.provider import TokenProvider
 from portaria.connections.vault import Vault
@@ -63,6 +64,7 @@ class ApiContext:
     waiting_records_queue_url: str = ""
     webhook_deliveries_queue_url: str = ""
     managers: str = ADMINISTRATORS
+    stack_status: StackStatus = field(default_factory=StackStatus)
 
     @classmethod
     def from_settings(cls, settings: ManageSettings | ConsoleSettings) -> ApiContext:
@@ -77,6 +79,7 @@ class ApiContext:
             waiting_records_queue_url=settings.waiting_records_queue_url,
             webhook_deliveries_queue_url=settings.webhook_deliveries_queue_url,
             managers=settings.private_integration_managers,
+            stack_status=StackStatus(settings.stack_name, settings.queue_names),
         )
 
     @property

@@ -10,6 +10,7 @@ from portaria.api.operation_tables import access, connections, delivery, webhook
 
 OPERATIONS: list[Operation] = [
     *access.DISCOVERY,
+    *access.STACK,
     *access.OAUTH_CLIENTS,
     *connections.CONNECTIONS,
     *connections.PLATFORM_ACTIONS,

@@ -142,7 +142,17 @@ class DeliverWebhooksSettings(Environment):
     sealing_key_id: str
 
 
+class CountStatesSettings(Environment):
+    """`refused_grant_days` is a whole number; `quota_time_zone` is a name of the IANA's."""
+
+    table_name: str
+    refused_grant_days: str
+    quota_time_zone: str
+
+
 class ManageSettings(Environment):
+    """`queue_names` has `name=physical name` of each queue that work waits in, separated by commas."""
+
     table_name: str
     secrets_prefix: str
     sealing_key_id: str
@@ -152,6 +162,8 @@ class ManageSettings(Environment):
     waiting_records_queue_url: str
     webhook_deliveries_queue_url: str
     private_integration_managers: str
+    stack_name: str
+    queue_names: str
 
 
 class CallConnectionSettings(Environment):
@@ -166,6 +178,8 @@ class RedeemTicketSettings(Environment):
 
 
 class ConsoleSettings(Environment):
+    """As those of `ManageSettings`."""
+
     table_name: str
     secrets_prefix: str
     sealing_key_id: str
@@ -175,4 +189,6 @@ class ConsoleSettings(Environment):
     waiting_records_queue_url: str
     webhook_deliveries_queue_url: str
     private_integration_managers: str
+    stack_name: str
+    queue_names: str
     call_connection_function: str

@@ -87,7 +87,7 @@ def listing(section: Section, parent: str = "a1") -> str:
 
 
 def pages() -> Iterator[str]:
-    yield from ("/overview", "/search", "/search?record=a1/b")
+    yield from ("/overview", "/settings", "/search", "/search?record=a1/b")
     for section in SECTIONS:
         yield listing(section)
         place = "/".join(["a1"] * len(section.id_fields))

@@ -13,11 +13,10 @@ from typing import Any
 from portaria.access.scopes import NARROWABLE, SCOPES
 from portaria.api.openapi import events, headers, operation_items, problems, public_paths, tags
 from portaria.api.operations import OPERATIONS
+from portaria.api.version import VERSION
 
 Document = dict[str, Any]
 
-# The rules by which it changes are in docs/api.md.
-VERSION = "1.0.0"
 # A stack's host, as `ApiUrl` has it, with the stage. The document that a stack serves has its own.
 HOST = "a1b2c3d4e5.execute-api.sa-east-1.amazonaws.com/live"
 DESCRIPTION = """\

@@ -13,7 +13,7 @@ from typing import Any
 
 from portaria.api import openapi
 
-_FILES = ("access", "connections", "delivery", "webhooks")
+_FILES = ("access", "connections", "delivery", "stack", "webhooks")
 
 
 @cache

@@ -10,6 +10,10 @@ TAGS: dict[str, tuple[str, str]] = {
         "Discovery",
         "What platforms offer, which scopes there are, who the caller is, and whether the API answers.",
     ),
+    "overview": (
+        "Overview and settings",
+        "What arrived, what is about to end and what is stuck, and how the stack is set up.",
+    ),
     "oauth-clients": ("OAuth clients", "Applications that are registered with platforms."),
     "connections": ("Connections", "Stored credentials, each for one account, and requests that use them."),
     "routes": ("Routes", "Which records are sent to which destination, and how they are mapped."),
@@ -36,6 +40,7 @@ TAGS: dict[str, tuple[str, str]] = {
 }
 # The first steps of paths that share a tag with another.
 _TAG_OF = {
+    "settings": "overview",
     "records": "routes",
     "scopes": "platforms",
     "me": "platforms",

@@ -10,7 +10,9 @@ from portaria.api.resources import (
     console_sessions,
     discovery,
     oauth_clients,
+    overview,
     private_integrations,
+    stack_settings,
 )
 from portaria.api.rules import oauth_client_rules
 
@@ -34,6 +36,18 @@ DISCOVERY = [
     Operation(
         "show_caller", "GET", "/me", "", "Get the caller", discovery.show_caller, discovery.CallerOutput,
         description="Who the request's token or signature belongs to, and what it may do.",
+    ),
+]  # fmt: skip
+STACK = [
+    Operation(
+        "show_overview", "GET", "/overview", "overview:show", "Get the overview", overview.show, overview.OverviewOutput,
+        description="Counts by state, grants that end soonest, paused destinations, quotas, ages of queues and alarms. It "
+        "reads at most 50 read units of DynamoDB, however large the table is.",
+    ),
+    Operation(
+        "show_settings", "GET", "/settings", "settings:show", "Get the settings",
+        stack_settings.show, stack_settings.SettingsOutput,
+        description="The stack's parameters, limits and pages at AWS, and the doctor's checks of what the table holds.",
     ),
 ]  # fmt: skip
 OAUTH_CLIENTS = [

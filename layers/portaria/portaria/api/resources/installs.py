@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 from pydantic import Field
@@ -11,7 +12,7 @@ from portaria.api.rules import tag_filters
 from portaria.api.schemas import Output, Time
 from portaria.api.validation import MOMENT, NAME, PLATFORM_NAME, Matching, read_moment
 from portaria.aws import filter_index, merged_pages
-from portaria.aws.table import Item, Table
+from portaria.aws.table import Item, Table, encode_cursor
 from portaria.connections import oauth_clients, tag_index
 from portaria.core import clock
 from portaria.core.errors import Rejected
@@ -22,8 +23,11 @@ FILTERS: Filters = {
     tag_filters.NAME: tag_filters.RULE,
     "client": Matching(rf"{PLATFORM_NAME}/{NAME}", "an OAuth client as platform/name, such as kommo/acme"),
     "state": INSTALL_STATES,
+    "reason": Matching(r"[a-z][a-z0-9_]{0,63}", "why installs failed, such as code_expired"),
     "since": MOMENT,
 }
+# How many installs one call searches for those with a reason.
+PAGE_SIZE, MAX_PAGES = 100, 10
 
 
 class InstallOutput(Output):
@@ -62,23 +66,47 @@ def get(asked: ApiRequest) -> Reply:
 
 
 def list_page(asked: ApiRequest) -> Reply:
-    """Newest first. Raises `Rejected` (`bad_cursor`, `bad_since`)."""
+    """Newest first. With a reason, a page with a cursor may be short. Raises `Rejected` (`bad_cursor`, `bad_since`)."""
     if tag_filters.NAME in asked.filters:
         return _of_customer(asked)
     table, filters = asked.context.table, asked.filters
     since = clock.to_iso(read_moment(filters["since"], "since")) if "since" in filters else ""
-    states = [filters["state"]] if "state" in filters else list(INSTALL_STATES)
+    states = [filters["state"]] if "state" in filters else ["failed"] if "reason" in filters else list(INSTALL_STATES)
     if "client" in filters:
         platform, _, client = filters["client"].partition("/")
         partitions, index = [client_install_list(state, platform, client) for state in states], filter_index.INDEX
     else:
         partitions, index = [install_list(state) for state in states], "listing"
-    found, next_cursor = merged_pages.merged_page(
-        table, partitions, index=index, cursor=asked.cursor, limit=asked.limit, newest_first=True, since=since
-    )
-    if index == filter_index.INDEX:
-        found = [item for item in filter_index.read_items(table, found) if item.get("filter_pk") in partitions]
+
+    def read(cursor: str | None, limit: int) -> tuple[list[Item], str | None]:
+        found, next_cursor = merged_pages.merged_page(
+            table, partitions, index=index, cursor=cursor, limit=limit, newest_first=True, since=since
+        )
+        if index == filter_index.INDEX:
+            found = [item for item in filter_index.read_items(table, found) if item.get("filter_pk") in partitions]
+        return found, next_cursor
+
+    if "reason" in filters:
+        found, next_cursor = _with_reason(read, filters["reason"], asked.cursor, asked.limit)
+    else:
+        found, next_cursor = read(asked.cursor, asked.limit)
     return page([show(table, item) for item in found], next_cursor)
+
+
+def _with_reason(
+    read: Callable[[str | None, int], tuple[list[Item], str | None]], reason: str, cursor: str | None, limit: int
+) -> tuple[list[Item], str | None]:
+    found: list[Item] = []
+    for _ in range(MAX_PAGES):
+        items, cursor = read(cursor, PAGE_SIZE)
+        found += [item for item in items if item.get("reason") == reason]
+        if len(found) >= limit:
+            is_last = len(found) == limit and not cursor
+            # A cursor is the place of the last install that was returned.
+            return found[:limit], None if is_last else encode_cursor(found[limit - 1]["list_sk"])
+        if not cursor:
+            break
+    return found, cursor
 
 
 def _of_customer(asked: ApiRequest) -> Reply:

@@ -44,7 +44,7 @@ Answer = dict[str, Any]
 ROOT = "/console"
 LANGUAGE_COOKIE = "portaria-console-language"
 ASSET_LIFE = "public, max-age=31536000, immutable"
-OVERVIEW, SEARCH = "overview", "search"
+OVERVIEW, SEARCH, SETTINGS = "overview", "search", "settings"
 # A page below the console, for redirects.
 _PLACE = re.compile(r"(?:/[A-Za-z0-9_-]+)*")
 POLICY = (
@@ -119,6 +119,8 @@ class Console:
         names = [each.name for each in SECTIONS if not each.parent and api.allows(each.list_operation)]
         if any(api.allows(each) for each in ("list_receipts", "list_dead_letters")):
             names.insert(0, SEARCH)
+        if api.allows("show_settings"):
+            names.append(SETTINGS)
         whole = Frame(
             frame.language,
             frame.base,

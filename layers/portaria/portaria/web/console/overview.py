@@ -1,115 +1,185 @@
-"""The overview: what happened, what is about to end, and what is stuck.
+"""The overview: what happened, what is about to end, and what is stuck. Every number leads to what it counts.
 
-What it reads is bounded, whatever the table holds: states are counted in an index up to a limit, without the items, and each
-list is one short page. A state with more than the limit says so.
+Its content is the operation `show_overview`, and the newest failed installs.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
+from urllib.parse import quote, urlencode
 
-from portaria import platforms
-from portaria.aws import merged_pages
-from portaria.aws.table import Table
-from portaria.connections import connection_store
+from markupsafe import Markup
+
 from portaria.core import clock
-from portaria.core.item_keys import install_list
-from portaria.web.console import pages
+from portaria.web.console import charts, pages
 from portaria.web.console.api_calls import Problem
-from portaria.web.console.sections import BY_ID
+from portaria.web.console.charts import Bar, Column
 from portaria.web.console.visit import Outcome, Visit
 
 Content = dict[str, Any]
-NEWEST, COUNTED, LETTERS, CONNECTED = 5, 50, 50, 10
-RECENT = timedelta(hours=24)
-
-
-@dataclass(frozen=True)
-class Bar:
-    """One bar of a chart. `share` is its length as a part of the longest bar's; `is_more` says that the count is a minimum."""
-
-    name: str
-    count: int
-    share: float
-    is_more: bool = False
-    link: str = ""
+NEWEST = 5
+# Counts that are older are shown with a warning: `count_states` has not run for three times, or its part is very large.
+STALE_AFTER = timedelta(minutes=15)
+HOURS, DAYS = "24h", "7d"
+# Which list shows what waits in a queue.
+QUEUE_LINKS = {
+    "exchanges": "installs?state=received", "unproven_exchanges": "installs?state=received",
+    "deferred_exchanges": "installs?state=received", "records": "receipts?state=sent", "bulk_records": "receipts?state=sent",
+    "waiting_records": "destinations", "renewals": "connections?state=connected", "uninstalls": "connections",
+    "webhook_events": "webhooks", "webhook_deliveries": "webhooks", "slow_webhook_deliveries": "webhooks",
+    "backfills": "connections",
+}  # fmt: skip
+# Ages from which a queue is coloured, in seconds: as docs/operations.md says when to act.
+SLOW_S, STUCK_S = 60, 600
+LOW_QUOTA, USED_QUOTA = 0.8, 1.0
 
 
 def show(visit: Visit) -> Outcome:
     """A part that the session may not see is left out."""
-    letters = _page(visit, "list_dead_letters", LETTERS)
-    connected = _page(visit, "list_connections", CONNECTED, state="connected")
-    charts = {
-        "installs_by_state": _by_state(visit, "list_installs", "installs", _count_installs),
-        "connections_by_state": _by_state(visit, "list_connections", "connections", _count_connections),
-        "dead_letters_by_reason": _by_reason(letters),
-    }
-    parts = {
-        "failed_installs": _rows(_page(visit, "list_installs", NEWEST, state="failed")),
-        "newest_installs": _rows(_page(visit, "list_installs", NEWEST)),
-        "destinations": _rows(_page(visit, "list_destinations", NEWEST)),
-        "dead_letters": _rows(letters),
-        "tokens_end": _ending(connected),
-    }
-    shown = {name: bars for name, bars in charts.items() if bars is not None}
-    return Outcome(pages.render("overview.html", visit.frame, parts_=parts, charts=shown))
-
-
-def _by_state(
-    visit: Visit, operation: str, section: str, count: Callable[[Table, str], tuple[int, bool]]
-) -> list[Bar] | None:
-    """How many there are in each state, if the session may list them."""
-    if not visit.api.allows(operation):
-        return None
-    states = BY_ID[operation].filters["state"]
-    counted = [(state, *count(visit.context.table, state), f"{section}?state={state}") for state in states]  # type: ignore[union-attr]
-    return _bars(counted)
-
-
-def _count_installs(table: Table, state: str) -> tuple[int, bool]:
-    """Those that arrived in the last day."""
-    since = clock.to_iso(clock.now() - RECENT)
-    found, cursor = merged_pages.merged_page(
-        table, [install_list(state)], index="listing", cursor=None, limit=COUNTED, newest_first=True, since=since
+    found = _call(visit, "show_overview")
+    failed = _call(visit, "list_installs", state="failed", limit=str(NEWEST))
+    return Outcome(
+        pages.render(
+            "overview.html",
+            visit.frame,
+            found=found,
+            windows=[_window(each) for each in found["installs"]] if found else [],
+            bars={} if found is None else _bars(visit, found),
+            parts_at=_counted(found),
+            failed=None if failed is None else failed["items"],
+            destinations=[each | {"destination": each["name"]} for each in found["destinations"]] if found else [],
+        )
     )
-    return len(found), bool(cursor)
 
 
-def _count_connections(table: Table, state: str) -> tuple[int, bool]:
-    return connection_store.count(table, [each.name for each in platforms.every()], state, COUNTED)
-
-
-def _by_reason(page: Content | None) -> list[Bar] | None:
-    if page is None:
-        return None
-    reasons = Counter(each["reason"] for each in page["items"]).most_common()
-    return _bars([(reason, count, False, f"dead-letters?reason={reason}") for reason, count in reasons])
-
-
-def _bars(counted: list[tuple[str, int, bool, str]]) -> list[Bar]:
-    longest = max((count for _, count, _, _ in counted), default=0) or 1
-    return [Bar(name, count, count / longest, is_more, link) for name, count, is_more, link in counted]
-
-
-def _ending(page: Content | None) -> list[Content] | None:
-    if page is None:
-        return None
-    ending = [each for each in page["items"] if each["token_ends_at"]]
-    return sorted(ending, key=lambda each: str(each["token_ends_at"]))[:NEWEST]
-
-
-def _rows(page: Content | None) -> list[Content] | None:
-    return None if page is None else page["items"][:NEWEST]
-
-
-def _page(visit: Visit, operation: str, limit: int, **filters: str) -> Content | None:
+def _call(visit: Visit, operation: str, **query: str) -> Content | None:
     if not visit.api.allows(operation):
         return None
     try:
-        return visit.api.call(operation, query={**filters, "limit": str(limit)}).content
+        return visit.api.call(operation, query=query).content
     except Problem:
         return None
+
+
+def _link(section: str, **filters: str) -> str:
+    return f"{section}?{urlencode(filters)}"
+
+
+def _counted(found: Content | None) -> Content:
+    """When the parts were counted: the oldest, whether that is long ago, and which parts are minimums."""
+    parts = found["parts"] if found else []
+    oldest = min((part["counted_at"] for part in parts), default="")
+    moment = _moment(oldest)
+    return {
+        "oldest": oldest,
+        "is_stale": moment is not None and clock.now() - moment > STALE_AFTER,
+        "minimums": {part["name"] for part in parts if not part["is_complete"]},
+    }
+
+
+def _window(window: Content) -> Content:
+    """A chart of installs: its columns, and the totals with their lists."""
+    is_hours = window["window"] == HOURS
+    moments = [_moment(bar["since"]) for bar in window["bars"]]
+    labels = [moment.strftime("%H:%M" if is_hours else "%m-%d") if moment else "" for moment in moments]
+    counted = [
+        {name: bar[f"{name}_count"] for name in ("connected", "failed", "in_progress")} for bar in window["bars"]
+    ]
+    columns: list[Column] = charts.columns(counted, labels, 6 if is_hours else 1)
+    since = window["since"]
+    return {
+        "name": f"installs_{window['window']}",
+        "columns": columns,
+        "received": window["received_count"],
+        "all": _link("installs", since=since),
+        "states": [each | {"link": _link("installs", state=each["name"], since=since)} for each in window["states"]],
+        "failures": [
+            each | {"link": _link("installs", state="failed", reason=each["name"], since=since)}
+            for each in window["failures"]
+        ],
+    }
+
+
+def _bars(visit: Visit, found: Content) -> dict[str, list[Bar] | None]:
+    """The charts with horizontal bars; None for one whose numbers are not known now."""
+
+    def states(name: str, section: str) -> list[Bar]:
+        return charts.bars(
+            (
+                each["name"],
+                pages.text_or_name(visit.frame.language, "state", each["name"]),
+                each["total_count"],
+                _link(section, state=each["name"]),
+                pages.BADGES.get(each["name"], "quiet"),
+            )
+            for each in found[name]
+        )
+
+    letters = charts.bars(
+        (
+            each["name"],
+            each["name"],
+            each["total_count"],
+            _link("dead-letters", reason=each["name"], state="open"),
+            "bad",
+        )
+        for each in found["dead_letters"]
+    )
+    return {
+        "connections": states("connections", "connections"),
+        "receipts": states("receipts", "receipts"),
+        "dead_letters": letters,
+        "quotas": [_quota(visit, each) for each in found["quotas"]],
+        "queues": None if found["queues"] is None else _queues(visit, found["queues"]),
+    }
+
+
+def _quota(visit: Visit, quota: Content) -> Bar:
+    share = quota["used_count"] / quota["quota_count"]
+    colour = "bad" if share >= USED_QUOTA else "warn" if share >= LOW_QUOTA else "good"
+    numbers = {name: pages.shown(visit.frame, "count", quota[f"{name}_count"]) for name in ("used", "quota")}
+    text = pages.translate(visit.frame.language, "overview.used", percent=f"{share:.0%}", **numbers)
+    link = f"receipts?destination={quote(quota['connection'], safe='')}"
+    return Bar(quota["subscription"], quota["subscription"], quota["used_count"], min(share, 1.0), link, colour, text)
+
+
+def _queues(visit: Visit, queues: list[Content]) -> list[Bar]:
+    longest = max((queue["oldest_age_s"] or 0 for queue in queues), default=0)
+    return [
+        Bar(
+            queue["name"],
+            pages.text_or_name(visit.frame.language, "queue", queue["name"]),
+            age,
+            age / max(longest, SLOW_S),
+            QUEUE_LINKS.get(queue["name"], "destinations"),
+            "bad" if age >= STUCK_S else "warn" if age >= SLOW_S else "good",
+            _duration(visit, age),
+        )
+        for queue in queues
+        for age in [queue["oldest_age_s"] or 0]
+    ]
+
+
+def _moment(text: str) -> datetime | None:
+    try:
+        return clock.from_iso(text)
+    except ValueError:
+        return None
+
+
+def _duration(visit: Visit, seconds: int) -> Markup:
+    language = visit.frame.language
+    if not seconds:
+        return pages.translate(language, "overview.empty_queue")
+    if seconds < pages.MINUTE:
+        return pages.translate(language, "overview.seconds", count=seconds)
+    unit, size = (
+        ("minute", pages.MINUTE)
+        if seconds < pages.HOUR
+        else ("hour", pages.HOUR)
+        if seconds < 2 * pages.DAY
+        else ("day", pages.DAY)
+    )
+    count = seconds // size
+    return pages.translate(language, f"time.{unit}" if count == 1 else f"time.{unit}s", count=count)

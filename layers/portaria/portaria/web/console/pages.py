@@ -17,7 +17,7 @@ from portaria.core.entities import ROTATION_WARNINGS_AT
 from portaria.web.render import LANGUAGES, Texts, environment, read_texts
 
 HERE = Path(__file__).parent
-TEXTS = ("texts.toml", "link_texts.toml", "record_texts.toml", "page_texts.toml")
+TEXTS = ("texts.toml", "link_texts.toml", "record_texts.toml", "page_texts.toml", "overview_texts.toml")
 ASSETS = {"console.css": "text/css; charset=utf-8", "console.js": "text/javascript; charset=utf-8"}
 # Fields whose value is a state, shown as a coloured badge.
 BADGES = {
@@ -63,6 +63,7 @@ def render(template: str, frame: Frame, **values: Any) -> str:
         .render(
             t=text,
             has_text=has_text,
+            label=partial(text_or_name, frame.language),
             lang=language,
             frame=frame,
             asset=partial(asset_url, frame),
@@ -78,6 +79,12 @@ def translate(language: str, key: str, **values: object) -> Markup:
     if key not in texts() and key.startswith("field."):
         return escape(key.removeprefix("field."))
     return escape(texts()[key][language]).format(**values)
+
+
+def text_or_name(language: str, group: str, name: str) -> str:
+    """The text of a word of the API, or the word."""
+    key = f"{group}.{name}"
+    return translate(language, key) if has_text(key) else name
 
 
 def has_text(key: str) -> bool:
@@ -148,6 +155,8 @@ def shown(frame: Frame, name: str, value: Any, thing: dict[str, Any] | None = No
             translate(frame.language, "once.copy"),
             translate(frame.language, "once.copied"),
         )
+    if name == "cause":
+        return escape(text_or_name(frame.language, "value", str(value)))
     if name in LINKS:
         return Markup('<a href="{}/{}/{}"><bdi>{}</bdi></a>').format(frame.base, LINKS[name], value, value)
     if name.endswith("url") and str(value).startswith("https://"):

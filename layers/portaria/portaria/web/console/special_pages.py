@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from portaria.web.console import audit_export, bulk_pages, connection_creation, logo_page, record_search, route_editor
+from portaria.web.console import (
+    audit_export,
+    bulk_pages,
+    connection_creation,
+    logo_page,
+    record_search,
+    route_editor,
+    settings_page,
+)
 from portaria.web.console.sections import BY_NAME
 from portaria.web.console.visit import Outcome, Visit
 
@@ -15,6 +23,8 @@ def find(steps: list[str]) -> Page | None:
     """The page at a path below the console, None if it is one that every section has."""
     if steps == ["connections", "new"]:
         return connection_creation.show
+    if steps == ["settings"]:
+        return settings_page.show
     if steps == ["search"]:
         return record_search.show
     if steps == ["routes", "new"]:
