@@ -24,7 +24,8 @@ from greenlet import greenlet
 
 from portaria.aws import boto3_clients, table
 from portaria.aws.table import Table
-from portaria.connections import connection_store, renewal_sweep, rotation, vault
+from portaria.connections import connection_store, renewal_sweep, rotation
+from portaria.connections.credential_stores import sealing
 from portaria.connections.tokens import cache, provider, refresh_lease
 from portaria.connections.tokens import provider as token_provider
 from portaria.connections.vault import Credentials, Vault
@@ -620,8 +621,8 @@ def _send(request: Request, *, allowed_domain: str, follow_redirects: int = 0, o
     return HERE.get().platform.send(request, allowed_domain=allowed_domain)
 
 
-def _seal(seal: Callable[[vault.Seal, Credentials], str]) -> Callable[[vault.Seal, Credentials], str]:
-    def sealing(self: vault.Seal, credentials: Credentials) -> str:
+def _seal(seal: Callable[[sealing.Seal, Credentials], str]) -> Callable[[sealing.Seal, Credentials], str]:
+    def sealing(self: sealing.Seal, credentials: Credentials) -> str:
         text = seal(self, credentials)
         if token := credentials.get("refresh_token"):
             HERE.get().sealed[text] = token.reveal()
@@ -657,7 +658,7 @@ def simulating() -> Iterator[None]:
             patch.object(provider.TokenProvider.__init__, "__kwdefaults__", memory),
             patch.object(token_provider, "id", lambda thing: HERE.get().turns, create=True),
             patch.object(provider, "POLL_S", POLL_S),
-            patch.object(vault.Seal, "seal", _seal(vault.Seal.seal)),
+            patch.object(sealing.Seal, "seal", _seal(sealing.Seal.seal)),
         ):
             yield
     finally:

@@ -160,6 +160,8 @@ class Cloud:
         self.events: list[dict[str, Any]] = []
         self.keys: dict[bytes, tuple[bytes, str]] = {}
         self.numbered = 0
+        # The parameter of the stack.
+        self.credential_store = "secrets-manager"
         self.carry: Carry = lambda name, call: call()
         self.secret_stored: Callable[[str, str, str], None] = lambda secret_id, version, text: None
         self.item_written: Callable[[Item, Item], None] = lambda old, new: None
@@ -187,6 +189,7 @@ class Cloud:
         other.events = list(self.events)
         other.keys = dict(self.keys)
         other.numbered = self.numbered
+        other.credential_store = self.credential_store
         return other
 
     def number(self) -> int:
@@ -200,7 +203,12 @@ class Cloud:
     def settings(self, kind: type[Environment]) -> Any:
         """The settings of a function: queues are named by their variable (`EXCHANGES_QUEUE_URL` → `exchanges`)."""
         known = {"table_name": TABLE, "secrets_prefix": PREFIX, "bus_name": BUS, "sealing_key_id": KEY_ID}
-        known |= {"retry_after_minutes": "5,30,30", "quota_time_zone": "America/Chicago", "refused_grant_days": "7"}
+        known |= {
+            "credential_store": self.credential_store,
+            "retry_after_minutes": "5,30,30",
+            "quota_time_zone": "America/Chicago",
+            "refused_grant_days": "7",
+        }
         values = {
             name: known[name] if name in known else self.url(name.removesuffix("_queue_url"))
             for name in kind.__annotations__

@@ -572,6 +572,7 @@ def test_functions_import_no_command_line_module() -> None:
         "WEBHOOK_DELIVERIES_QUEUE_URL": "https://sqs.example.com/webhook-deliveries",
         "PRIVATE_INTEGRATION_MANAGERS": "administrators",
         "SEALING_KEY_ID": "alias/sealing",
+        "CREDENTIAL_STORE": "secrets-manager",
     }
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"

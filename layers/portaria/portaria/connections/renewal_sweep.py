@@ -24,7 +24,7 @@ from portaria.aws import due_index, event_bus, queues
 from portaria.aws.table import Conflict, Item, Table
 from portaria.connections import connection_store, oauth_clients
 from portaria.connections.tokens import provider, sealed_credentials
-from portaria.connections.vault import Vault
+from portaria.connections.vault import SealedTable, Vault
 from portaria.core import clock, event_catalogue
 from portaria.core.entities import ROTATION_WARNINGS_AT, Connection
 from portaria.core.errors import NeedsReconnect, Rejected, Retryable
@@ -106,7 +106,7 @@ class _Visit:
         self.rate_limiter = rate_limiter
         self.settings = settings
         self.table = Table(settings.table_name)
-        self.vault = Vault(settings.secrets_prefix)
+        self.vault = Vault(settings.secrets_prefix, SealedTable(self.table, settings.sealing_key_id))
         self.refused_limit = timedelta(days=float(settings.refused_grant_days))
         self.token_provider = provider.TokenProvider(
             self.table,

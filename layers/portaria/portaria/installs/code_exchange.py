@@ -14,7 +14,7 @@ from collections.abc import Callable
 from portaria.aws import event_bus
 from portaria.aws.table import Conflict, Table
 from portaria.connections import connection_store, oauth_clients
-from portaria.connections.vault import Vault
+from portaria.connections.vault import SealedTable, Vault
 from portaria.core import clock, event_catalogue
 from portaria.core.callbacks import OAuthClient
 from portaria.core.entities import Connection
@@ -75,8 +75,9 @@ class _Exchange:
         self.install = install
         self.settings = settings
         self.table = Table(settings.table_name)
-        self.vault = Vault(settings.secrets_prefix)
-        self.lease = InstallLease(self.table, install)
+        sealed_table = SealedTable(self.table, settings.sealing_key_id)
+        self.vault = Vault(settings.secrets_prefix, sealed_table, new_in=settings.credential_store)
+        self.lease = InstallLease(self.table, install, self.vault.grant_id(install.id))
         self.grants = GrantExchange(self.lease, settings, self.vault, time_left_s, connect_timeout_s)
 
     def run(self) -> None:
