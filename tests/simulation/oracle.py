@@ -8,7 +8,6 @@ from typing import Any
 from portaria.aws.table import Table
 from portaria.connections import connection_store
 from portaria.connections.tokens import cache, provider
-from portaria.connections.vault import Vault
 from portaria.core import clock, event_catalogue
 from portaria.core.callbacks import Secret
 from portaria.core.errors import Rejected, Retryable
@@ -17,7 +16,7 @@ from portaria.core.stored_reasons import ConnectionReason
 from portaria.core.tags import INDEXED
 from tests import leaks
 from tests.simulation import scenarios
-from tests.simulation.aws.cloud import KEY_ID, PREFIX, TABLE
+from tests.simulation.aws.cloud import KEY_ID, TABLE
 from tests.simulation.schedule import Schedule, Violation
 
 HOUR_S = 3_600.0
@@ -125,13 +124,11 @@ def check_connected(schedule: Schedule, item: dict[str, Any]) -> None:
             raise Violation(f"{name} gives a token that is dead: {text}")
         if text != schedule.rotated.get(name, text):
             raise Violation(f"{name} gives {text}, though it was rotated to {schedule.rotated[name]}")
-        held = schedule.cloud.secrets[item["secret_id"]].versions.get(item["version_id"])
-        if not held or not held.labels:
+        if not schedule.cloud.labels(item["secret_id"], item["version_id"]):
             raise Violation(f"the version in use of {name} may be deleted at any time")
-        if item["previous_until"] and clock.from_iso(item["previous_until"]) > clock.now():
-            held = schedule.cloud.secrets[item["secret_id"]].versions.get(item["previous_version_id"])
-            if not held or not held.labels:
-                raise Violation(f"the token that {name} has in reserve may be deleted at any time")
+        overlaps = bool(item["previous_until"]) and clock.from_iso(item["previous_until"]) > clock.now()
+        if overlaps and not schedule.cloud.labels(item["secret_id"], item["previous_version_id"]):
+            raise Violation(f"the token that {name} has in reserve may be deleted at any time")
     else:
         access = token.credentials["access_token"].reveal()
         if not schedule.platform.access_alive(access) and not revoked(schedule, item):
@@ -175,7 +172,7 @@ def check_tags(schedule: Schedule, item: dict[str, Any]) -> None:
 
 def ask(schedule: Schedule, name: str) -> cache.Token:
     table = Table(TABLE)
-    supply = provider.TokenProvider(table, Vault(PREFIX), KEY_ID, lambda: 60.0, cache=cache.TokenCache())
+    supply = provider.TokenProvider(table, schedule.cloud.vault(), KEY_ID, lambda: 60.0, cache=cache.TokenCache())
     for _ in range(20):
         try:
             return supply.token(connection_store.get(table, name))
@@ -247,9 +244,8 @@ def check_secrets(schedule: Schedule) -> None:
         for (pk, _), item in schedule.cloud.items.items()
         if pk.startswith("CONNECTION#") and item["state"]["S"] != "removed"
     }
-    for secret_id, secret in schedule.cloud.secrets.items():
-        if secret_id.startswith(f"{PREFIX}/grants/") and secret.deleted_at is None and secret_id not in used:
-            raise Violation(f"nothing uses {secret_id}, which is still there")
+    for secret_id in schedule.cloud.kept_grants() - used:
+        raise Violation(f"nothing uses {secret_id}, which is still there")
 
 
 def check_leaks(schedule: Schedule) -> None:

@@ -10,13 +10,14 @@ from typing import Any
 
 from portaria.aws.table import Table
 from portaria.connections import connection_store, oauth_clients, vault
+from portaria.connections.credential_stores.protocol import SECRETS_MANAGER
 from portaria.connections.vault import Vault
 from portaria.core import clock, tags
 from portaria.core.callbacks import OAuthClient, Secret
 from portaria.core.entities import Connection
 from portaria.core.item_keys import claim_key, install_key
 from portaria.webhooks.install_receiver import install_id
-from tests.simulation.aws.cloud import PREFIX, TABLE, Cloud, wire
+from tests.simulation.aws.cloud import TABLE, Cloud, wire
 from tests.simulation.platform import (
     CLIENT_ID,
     CLIENT_SECRET,
@@ -36,23 +37,27 @@ DAY_S = 86_400.0
 OVERLAP_S = 7 * DAY_S
 
 
-def prepared(mode: str, kind: str) -> tuple[Cloud, Platform]:
-    """A cloud with an OAuth client and one connection, `oauth2` (installed) or `bearer` (static), or with none."""
-    cloud, platform = _prepared(mode, kind)
+def prepared(mode: str, kind: str, store: str = SECRETS_MANAGER) -> tuple[Cloud, Platform]:
+    """A cloud with an OAuth client and one connection, `oauth2` (installed) or `bearer` (static), or with none.
+
+    Its credentials are in `store`, which is the stack's parameter.
+    """
+    cloud, platform = _prepared(mode, kind, store)
     return cloud.copy(), platform.copy()
 
 
 @cache
-def _prepared(mode: str, kind: str) -> tuple[Cloud, Platform]:
+def _prepared(mode: str, kind: str, store: str) -> tuple[Cloud, Platform]:
     cloud, platform = Cloud(), Platform(mode)
+    cloud.credential_store = store
     schedule = Schedule(cloud, platform, random.Random(0), workers=1)
     before, HERE.schedule = HERE.schedule, schedule
     try:
-        store = Vault(PREFIX)
+        vault_ = cloud.vault()
         oauth_clients.put(Table(TABLE), OAuthClient("kommo", "acme", CLIENT_ID, REDIRECT_URI), new=True)
-        store.create(store.client_secret_id("kommo", "acme"), {"client_secret": Secret(CLIENT_SECRET)})
+        vault_.create(vault_.client_secret_id("kommo", "acme"), {"client_secret": Secret(CLIENT_SECRET)})
         if kind == "bearer":
-            _type_in(platform)
+            _type_in(platform, vault_)
         elif kind == "oauth2":
             schedule.faulty = False
             install(schedule, "canary-code-0")
@@ -63,11 +68,10 @@ def _prepared(mode: str, kind: str) -> tuple[Cloud, Platform]:
     return cloud, platform
 
 
-def _type_in(platform: Platform) -> None:
-    store = Vault(PREFIX)
-    secret_id = store.grant_id(STATIC)
+def _type_in(platform: Platform, vault_: Vault) -> None:
+    secret_id = vault_.grant_id(STATIC)
     version = vault.version_id(secret_id, 1)
-    store.create(secret_id, {"token": Secret("canary-static-1")}, version)
+    vault_.create(secret_id, {"token": Secret("canary-static-1")}, version)
     platform.static["canary-static-1"] = FOREVER
     static = Connection(
         STATIC, "leadconnector", "bearer", STATIC_HOST, "connected", 1, secret_id, version,
@@ -356,9 +360,9 @@ BEGINS_WITH = {
 }
 
 
-def begin(name: str, mode: str, rng: random.Random, **how: Any) -> Schedule:
+def begin(name: str, mode: str, rng: random.Random, *, store: str = SECRETS_MANAGER, **how: Any) -> Schedule:
     """A schedule with all events of a scenario. `HERE` refers to it from now on."""
-    cloud, platform = prepared(mode, BEGINS_WITH.get(name, "oauth2"))
+    cloud, platform = prepared(mode, BEGINS_WITH.get(name, "oauth2"), store)
     # By now the first token has half a minute left, which is too little to be used.
     start = BEGIN + LIFE_S - 30
     schedule = Schedule(cloud, platform, rng, start=start, **how)
@@ -366,5 +370,7 @@ def begin(name: str, mode: str, rng: random.Random, **how: Any) -> Schedule:
     for secret_id, secret in cloud.secrets.items():
         for version, held in secret.versions.items():
             schedule.secret_stored(secret_id, version, held.text)
+    for item in cloud.items.values():
+        schedule.item_written({}, item)
     SCENARIOS[name][0](schedule, lambda limit: rng.random() * limit)
     return schedule

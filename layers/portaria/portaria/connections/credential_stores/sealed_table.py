@@ -13,6 +13,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from datetime import timedelta
 from typing import Any
 
@@ -147,11 +148,11 @@ class SealedTable:
             item = self._read(secret_id)
             if item is None:
                 raise _removed()
-            versions: Versions = item["versions"]
+            versions: Versions = deepcopy(item["versions"])
             if not change(versions):
                 return versions
             _discard_old(versions)
-            if self._put_back(item):
+            if self._put_back(item | {"versions": versions}):
                 return versions
         raise _contended()
 
