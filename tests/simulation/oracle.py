@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Any
 
 from portaria.aws.table import Table
-from portaria.connections import connection_store
+from portaria.connections import connection_store, credential_migration
+from portaria.connections.credential_stores.protocol import store_name
 from portaria.connections.tokens import cache, provider
 from portaria.core import clock, event_catalogue
 from portaria.core.callbacks import Secret
@@ -42,6 +44,8 @@ def judge(schedule: Schedule) -> End:
     for _ in range(2):
         # The sweeps of an hour: sealed grants are moved, and owed events are put on the bus.
         rest(schedule, HOUR_S / 2)
+    if schedule.migrates_to:
+        finish_migration(schedule)
     flagged = check_installs(schedule) + check_connections(schedule)
     check_secrets(schedule)
     check_leaks(schedule)
@@ -53,6 +57,21 @@ def judge(schedule: Schedule) -> End:
     rest(schedule, HOUR_S / 2)
     check_connections(schedule)
     return End(calls, faults, flagged, seen, seen_by)
+
+
+def finish_migration(schedule: Schedule) -> None:
+    """The operator repeats the command until its status says that nothing is left, and every credential is in one store."""
+    for _ in range(3):
+        schedule.time += 1_800
+        schedule.post("renewals", json.dumps({"migrate": schedule.migrates_to}))
+        schedule.run()
+    if left := credential_migration.journal(Table(TABLE)):
+        raise Violation(f"the migration of {left[0].connection} never ends")
+    for (pk, _), item in schedule.cloud.items.items():
+        if not pk.startswith("CONNECTION#") or item["state"]["S"] == "removed":
+            continue
+        if store_name(item["secret_id"]["S"]) != schedule.migrates_to:
+            raise Violation(f"{item['name']['S']} was not moved to {schedule.migrates_to}")
 
 
 def rest(schedule: Schedule, seconds: float) -> None:

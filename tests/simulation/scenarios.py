@@ -11,6 +11,7 @@ from typing import Any
 from portaria.aws.table import Table
 from portaria.connections import connection_store, oauth_clients, vault
 from portaria.connections.credential_stores.protocol import SECRETS_MANAGER
+from portaria.connections.credential_stores.protocol import TABLE as TABLE_STORE
 from portaria.connections.vault import Vault
 from portaria.core import clock, tags
 from portaria.core.callbacks import OAuthClient, Secret
@@ -161,6 +162,18 @@ def rotate(schedule: Schedule, token: str, after_s: float, *, good: bool = True,
         schedule.post("rotations", json.dumps(wanted))
 
     schedule.at(after_s, happen)
+
+
+def migrate(schedule: Schedule, after_s: float = 0.0) -> None:
+    """The operator deploys the stack with the other store, and moves all credentials there."""
+    other = TABLE_STORE if schedule.cloud.credential_store == SECRETS_MANAGER else SECRETS_MANAGER
+
+    def happen() -> None:
+        schedule.cloud.credential_store = other
+
+    schedule.migrates_to = other
+    schedule.at(after_s, happen)
+    schedule.post("renewals", json.dumps({"migrate": other}), after_s)
 
 
 # Each scenario sets up its events. `soon` draws a time in seconds.
@@ -322,6 +335,50 @@ def expired_rotation(schedule: Schedule, soon: Soon) -> None:
     call(schedule, STATIC, soon(8))
 
 
+def migrated_renewal(schedule: Schedule, soon: Soon) -> None:
+    """A migration while a token is renewed, and another renewal a day later."""
+    migrate(schedule, soon(4))
+    call(schedule, NAME, 0)
+    call(schedule, NAME, soon(6), "token")
+    visit(schedule, NAME, soon(4))
+    call(schedule, NAME, LIFE_S + 60 + soon(5))
+
+
+def migrated_reinstall(schedule: Schedule, soon: Soon) -> None:
+    """A migration while the customer installs again."""
+    migrate(schedule, soon(6))
+    install(schedule, "canary-code-1", soon(4))
+    call(schedule, NAME, soon(6))
+
+
+def migrated_departure(schedule: Schedule, soon: Soon) -> None:
+    """A migration while the customer disconnects, who returns later."""
+    migrate(schedule, soon(4))
+    leave(schedule, soon(4), hook=True)
+    call(schedule, NAME, soon(4))
+    install(schedule, "canary-code-1", 1_200 + soon(60))
+
+
+def migrated_rotation(schedule: Schedule, soon: Soon) -> None:
+    """A migration while a static token is rotated, with the old one in reserve."""
+    rotate(schedule, "canary-static-2", soon(3))
+    migrate(schedule, soon(6))
+    call(schedule, STATIC, soon(8))
+    call(schedule, STATIC, OVERLAP_S + 120)
+
+
+def migrated_there_and_back(schedule: Schedule, soon: Soon) -> None:
+    """The operator changes their mind within minutes."""
+    migrate(schedule, soon(2))
+    call(schedule, NAME, soon(4))
+    call(schedule, NAME, 300 + soon(10))
+
+    def back() -> None:
+        migrate(schedule)
+
+    schedule.at(soon(600), back)
+
+
 Scenario = Callable[[Schedule, Soon], None]
 # With the weight of each.
 SCENARIOS: dict[str, tuple[Scenario, int]] = {
@@ -346,6 +403,11 @@ SCENARIOS: dict[str, tuple[Scenario, int]] = {
     "rotation_at_once": (rotation_at_once, 2),
     "bad_rotation": (bad_rotation, 2),
     "expired_rotation": (expired_rotation, 2),
+    "migrated_renewal": (migrated_renewal, 8),
+    "migrated_reinstall": (migrated_reinstall, 5),
+    "migrated_departure": (migrated_departure, 4),
+    "migrated_rotation": (migrated_rotation, 4),
+    "migrated_there_and_back": (migrated_there_and_back, 4),
 }
 # With the connection that each begins with.
 BEGINS_WITH = {
@@ -357,6 +419,7 @@ BEGINS_WITH = {
     "rotation_at_once": "bearer",
     "bad_rotation": "bearer",
     "expired_rotation": "bearer",
+    "migrated_rotation": "bearer",
 }
 
 

@@ -137,6 +137,8 @@ class Schedule:
         self.down_until: dict[str, float] = {}
         # Whether the vault and the table were unavailable together: a response at that time could not be stored.
         self.nowhere_to_store = False
+        # The store that a migration moves all credentials to; empty without one.
+        self.migrates_to = ""
         # The last token that a connection was rotated to, as its administrator was told.
         self.rotated: dict[str, str] = {}
         self.events: list[tuple[float, Callable[[], None]]] = []
@@ -505,7 +507,8 @@ class Schedule:
                 worker.paused = True
             elif fault == "outage":
                 self.down_until[name.partition(".")[0]] = self.time + faults.OUTAGE_S * self.rng.random()
-                stores = ("dynamodb",) if self.cloud.credential_store == "table" else ("dynamodb", "secretsmanager")
+                is_in_table = self.migrates_to or self.cloud.credential_store == "table"
+                stores = ("dynamodb",) if is_in_table else ("dynamodb", "secretsmanager")
                 if all(self.down_until.get(service, 0.0) > self.time for service in stores):
                     self.nowhere_to_store = True
         if not refreshing:

@@ -31,8 +31,8 @@ WINDOW = {
         "crash_after refresh", "crash_before secretsmanager.put_secret_value",
     ),
 }  # fmt: skip
-# To store a version in the table takes a data key, a read and a write. So many calls may separate the response from its storage,
-# with those of the other worker.
+# To store a version in the table takes a data key, a read and a write. So many calls, with those of the other worker, may
+# separate the response from its storage.
 WINDOW_CALLS_IN_TABLE = 6
 
 

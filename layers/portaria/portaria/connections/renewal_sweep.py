@@ -22,7 +22,8 @@ from portaria import platforms
 from portaria.access import private_integrations
 from portaria.aws import due_index, event_bus, queues
 from portaria.aws.table import Conflict, Item, Table
-from portaria.connections import connection_store, oauth_clients
+from portaria.connections import connection_store, credential_migration, oauth_clients
+from portaria.connections.credential_stores.protocol import STORES
 from portaria.connections.tokens import provider, sealed_credentials
 from portaria.connections.vault import SealedTable, Vault
 from portaria.core import clock, event_catalogue
@@ -44,7 +45,8 @@ VISIT_AGAIN = timedelta(minutes=30)
 
 @dataclass(frozen=True)
 class RenewalOutcome:
-    """The outcome of one message: `swept`, `renewed`, `visited`, `ended` (must be connected again) or `ignored`.
+    """The outcome of one message: `swept`, `renewed`, `visited`, `ended` (must be connected again), `ignored`,
+    `migration_queued`, or as `Migration.move`.
 
     `days_to_death` is the shortest remaining life, in days, of the due connections' refresh tokens.
     """
@@ -63,6 +65,8 @@ def handle_message(
     """
     try:
         message = json.loads(body)
+        if "migrate" in message:
+            return _migrate(message, settings, time_left_s)
         if "sweep" in message:
             return _sweep(message["sweep"], settings)
         integration = message.get("private_integration")
@@ -96,6 +100,23 @@ def _sweep(cursor: str | None, settings: RenewTokensSettings) -> RenewalOutcome:
     found = [connection_store.read(item) for item in due.items if item["sk"] == connection_store.SK]
     lives = [days for connection in found if (days := days_to_death(connection)) is not None]
     return RenewalOutcome("swept", queued=len(bodies) - bool(due.cursor), days_to_death=min(lives, default=None))
+
+
+def _migrate(
+    message: dict[str, str], settings: RenewTokensSettings, time_left_s: Callable[[], float]
+) -> RenewalOutcome:
+    """Move a connection's credentials to the store that the message names, or queue that for a page of connections.
+
+    The message names the store, because a function of an earlier deployment has another parameter.
+    """
+    store, table = message["migrate"], Table(settings.table_name)
+    if store not in STORES:
+        logger.error("renewal_message_unreadable")
+        return RenewalOutcome("ignored")
+    if "connection" not in message:
+        queued = credential_migration.queue_page(table, settings.renewals_queue_url, store, message.get("cursor", ""))
+        return RenewalOutcome("migration_queued", queued=queued)
+    return _Visit(message["connection"], settings, time_left_s, RateLimiter(RENEWALS_PER_SECOND)).migrate(store)
 
 
 class _Visit:
@@ -142,6 +163,13 @@ class _Visit:
         self._warn_of_age(connection, item)
         self._settle(item, connection, announced=announce)
         return RenewalOutcome("visited")
+
+    def migrate(self, store: str) -> RenewalOutcome:
+        connection = connection_store.find(self.table, self.name)
+        if connection and connection.reason == ConnectionReason.ANSWER_LOST and self.token_provider.recover(connection):
+            return RenewalOutcome("visited")
+        migration = credential_migration.Migration(self.table, self.vault, self.settings.sealing_key_id, self.name)
+        return RenewalOutcome(migration.move(store))
 
     def _renew(self, connection: Connection) -> RenewalOutcome:
         self.rate_limiter.wait()

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from portaria.aws import event_bus
 from portaria.aws.table import Conflict, Table
 from portaria.connections import connection_store, oauth_clients
-from portaria.connections.vault import SealedTable, Vault
+from portaria.connections.vault import Credentials, SealedTable, Vault
 from portaria.core import clock, event_catalogue
 from portaria.core.callbacks import OAuthClient
 from portaria.core.entities import Connection
@@ -135,12 +135,19 @@ class _Exchange:
         """Subscribe to the account's event webhooks; then end those of the grant before, and remove that grant."""
         is_account = not self.install.connection
         if is_account:
-            credentials = self.vault.read(connection.secret_id)
+            credentials = self._credentials(connection)
             event_subscriptions.subscribe_installed(self.table, connection, client, credentials)
         if previous := self.lease.item.get("previous_secret_id"):
             if is_account:
                 # Their URL contains a key that ends with that grant.
-                credentials = self.vault.read(connection.secret_id)
+                credentials = self._credentials(connection)
                 destination = event_subscriptions.events_url(connection, client, self.vault.read(previous))
                 event_subscriptions.unsubscribe(connection, credentials, destination)
             self.vault.remove(previous)
+
+    def _credentials(self, connection: Connection) -> Credentials | None:
+        """Raises `Retryable` where a migration has just moved them."""
+        credentials = self.vault.read(connection.secret_id)
+        if credentials is None and connection_store.get(self.table, connection.name).secret_id != connection.secret_id:
+            raise Retryable("connection_changed", "the connection changed meanwhile", after_s=1)
+        return credentials
