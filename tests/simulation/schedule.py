@@ -467,7 +467,7 @@ class Schedule:
             self.grant_sealed(new)
         if self.current and new.get("state") == {"S": "needs_reconnect"} and old.get("state") == {"S": "connected"}:
             self.check_given_up(new)
-        if self.current and "fence" in new and new["fence"] != old.get("fence"):
+        if self.current and "lease_until" in new and "fence" in new and new["fence"] != old.get("fence"):
             self.claims[new["name"]["S"]] = Claim(self.current.turn, self.time)
 
     def check_given_up(self, item: Item) -> None:
@@ -637,13 +637,13 @@ def _send(request: Request, *, allowed_domain: str, follow_redirects: int = 0, o
 
 
 def _seal(seal: Callable[[sealing.Seal, Credentials], str]) -> Callable[[sealing.Seal, Credentials], str]:
-    def sealing(self: sealing.Seal, credentials: Credentials) -> str:
+    def observed(self: sealing.Seal, credentials: Credentials) -> str:
         text = seal(self, credentials)
         if token := credentials.get("refresh_token"):
             HERE.get().cloud.sealed[text] = token.reveal()
         return text
 
-    return sealing
+    return observed
 
 
 def _random_below(limit: int) -> int:

@@ -29,7 +29,8 @@ import responses
 from botocore.exceptions import ClientError
 
 from portaria.aws import event_bus, light_client
-from portaria.connections import connection_store
+from portaria.connections import connection_store, credential_migration
+from portaria.connections.credential_stores.protocol import store_name
 from portaria.connections.tokens import sealed_credentials
 from portaria.connections.vault import SealedTable, Vault
 from portaria.core import clock, record_messages
@@ -169,7 +170,26 @@ class Teller:
         self._renew()
         self._call()
         self._attribute()
+        self._migrate()
         self._leave()
+
+    def _migrate(self) -> None:
+        """All credentials are moved to Secrets Manager and back; copies are left over, and a static token is in reserve."""
+        self.administer("POST", "/connections/marketek/rotate", {"credentials": {"token": "canary-two"}})
+        for store in ("secrets-manager", "table"):
+            new = Vault(PREFIX).grant_id("gone.1", store)
+            left = {"pk": "CREDENTIAL_MIGRATIONS", "sk": f"gone#{new}", "connection": "gone", "fence": 1, "new": new}
+            self.stack.table.put(left | {"old": "table:gone", "started_at": "2026-01-01T00:00:00.000Z"})
+            self.put("renewals", json.dumps({"migrate": store}))
+            assert self.work("renew_tokens", "renewals") == set()
+            while bodies := self.stack.receive("renewals"):
+                for body in bodies:
+                    self.put("renewals", body)
+                    assert self.work("renew_tokens", "renewals") == set()
+            assert credential_migration.journal(self.stack.table) == []
+            items = {each["name"]: each for each in self.stack.table.query_all("CONNECTIONS", index="listing")}
+            for name in ("marketek", "billing"):
+                assert store_name(items[name]["secret_id"]) == store
 
     def tell(self) -> None:
         self._register()

@@ -83,10 +83,8 @@ def test_grants_killed_at_any_call_are_never_lost(store: str, long: bool) -> Non
     sums = {name: sum(figures[name] for figures in parts.values()) for name in ("cases", "lost", "flagged")}
     RESULT.parent.mkdir(parents=True, exist_ok=True)
     old = json.loads(RESULT.read_text()) if RESULT.exists() else {}
-    figures = {**sums, "parts": parts}
-    RESULT.write_text(
-        json.dumps({**old, **(figures if store == SECRETS_MANAGER else {store: figures})}, indent=2) + "\n"
-    )
+    result: dict[str, object] = {**sums, "parts": parts}
+    RESULT.write_text(json.dumps({**old, **(result if store == SECRETS_MANAGER else {store: result})}, indent=2) + "\n")
     print(f"\ngrant crashes, {store}: {sums}, {parts}")
 
     assert lost == []

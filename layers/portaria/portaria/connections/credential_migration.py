@@ -5,7 +5,7 @@
 The connection's item decides which copy is in use: one conditional write moves it, and until then nothing reads the copy. A
 connection is moved only while nobody refreshes its token and no refresh token of this generation can be on its way: the claim
 takes the lease of refreshes and requires that no refresh of the generation has been tried. The move begins a new generation, so
-that a worker that has read the item before cannot claim a refresh with the old place.
+that a worker that has read the item before cannot claim a refresh with the old place. Each turn copies to a name of its own.
 
 The journal (`CREDENTIAL_MIGRATIONS`) names both places before the copy exists. If the worker dies, the entry leads the next run
 to the copy that is left over: the old one once the item points to the new one, or a copy that the item will never point to.
@@ -44,10 +44,10 @@ MOVABLE_STATES = ("connected", "needs_reconnect")
 
 @dataclass(frozen=True)
 class Entry:
-    """A move in the journal: the connection, its generation then, and the `secret_id` of both places."""
+    """A move in the journal: the connection, the fence of the worker, and the `secret_id` of both places."""
 
     connection: str
-    generation: int
+    fence: int
     old: str
     new: str
     started_at: str
@@ -115,30 +115,33 @@ class Migration:
             self._give_back(item)
             logger.warning("credentials_not_moved", extra={"connection": self.name, "reason": "unreadable"})
             return "unreadable"
-        entry = self._begin(connection, store)
+        entry = self._begin(item, store)
         try:
-            fresh = self._copy(entry, connection, credentials)
+            self._copy(entry, connection, credentials)
         except Rejected as rejected:
             # The table takes smaller credentials than Secrets Manager.
             self._give_back(item)
             logger.warning("credentials_not_moved", extra={"connection": self.name, "reason": rejected.reason})
             return "unreadable"
-        if not self._point_to(entry, item, fresh):
+        if not self._point_to(entry, item):
             return "waits"
         self._finish(entry)
         logger.info("credentials_moved", extra={"connection": self.name, "store": store})
         return "moved"
 
     def _clean_up(self, entry: Entry, item: Item | None) -> None:
-        """Remove what an earlier turn has left, if it is certain which of the two copies is in use."""
+        """Remove what an earlier turn has left, once it is certain that its worker has ended.
+
+        Only that worker may point the item to its copy. It may also still create the copy. The item never points again to a
+        name that it has left, so a copy that it does not point to is of no use.
+        """
         if item and item["secret_id"] == entry.new:
-            return self._finish(entry)
-        may_be_pointed_to = bool(item) and item["generation"] == entry.generation and item["state"] in MOVABLE_STATES
-        is_old = clock.from_iso(entry.started_at) + ABANDONED_AFTER <= clock.now()
-        if not may_be_pointed_to and is_old:
+            self._finish(entry)
+        elif clock.from_iso(entry.started_at) + ABANDONED_AFTER <= clock.now():
             self.vault.remove(entry.new, immediately=True)
+            if not item or item["secret_id"] != entry.old:
+                self.vault.remove(entry.old)
             self.table.delete(PARTITION, entry.sk)
-        return None
 
     def _claim(self, item: Item) -> Item:
         """Take the lease that refreshes and rotations take too. Raises `Conflict` while the credentials are being changed."""
@@ -182,44 +185,40 @@ class Migration:
         except Rejected:
             return None
 
-    def _begin(self, connection: Connection, store: str) -> Entry:
-        """Write down both places before there is a copy. The generation makes the new name unique."""
-        name = re.sub(r"\.\d+$", "", re.split("[:/]", connection.secret_id)[-1])
-        new = self.vault.grant_id(f"{name}.{connection.generation}", store)
-        entry = Entry(self.name, connection.generation, connection.secret_id, new, clock.to_iso(clock.now()))
+    def _begin(self, item: Item, store: str) -> Entry:
+        """Write down both places before there is a copy. The fence makes the new name this turn's own."""
+        name = re.sub(r"\.\d+$", "", re.split("[:/]", item["secret_id"])[-1])
+        new = self.vault.grant_id(f"{name}.{item['fence']}", store)
+        entry = Entry(self.name, int(item["fence"]), item["secret_id"], new, clock.to_iso(clock.now()))
         self.table.put({"pk": PARTITION, "sk": entry.sk} | {field: getattr(entry, field) for field in _FIELDS})
         return entry
 
-    def _copy(self, entry: Entry, connection: Connection, credentials: Credentials) -> Item:
-        """Copy the credentials in use, and those before a rotation; returns what the item changes to.
-
-        An earlier turn may have copied some of them: one generation has the same credentials in every turn.
-        """
-        in_use, before = version_id(entry.new, entry.generation + 1), ""
+    def _copy(self, entry: Entry, connection: Connection, credentials: Credentials) -> None:
+        """Copy the credentials in use and those before a rotation, and read the copy back."""
+        in_use = version_id(entry.new, connection.generation + 1)
         previous: Credentials | None = None
         if connection.previous_version_id:
             previous = self.vault.read(connection.secret_id, connection.previous_version_id)
         if previous:
-            before = version_id(entry.new, entry.generation)
-            self.vault.create(entry.new, previous, before)
+            self.vault.create(entry.new, previous, version_id(entry.new, connection.generation))
+            self.vault.add(entry.new, in_use, credentials)
         else:
             self.vault.create(entry.new, credentials, in_use)
-        if self.vault.current_version(entry.new) != in_use:
-            self.vault.add(entry.new, in_use, credentials)
         copied = self.vault.read(entry.new, in_use)
         if copied is None or _texts(copied) != _texts(credentials):
             raise Retryable("copy_unreadable", "the copy of the credentials cannot be read back yet", after_s=5)
-        return {
-            "secret_id": entry.new,
-            "version_id": in_use,
-            "previous_version_id": before,
-            "generation": entry.generation + 1,
-        }
 
-    def _point_to(self, entry: Entry, item: Item, fresh: Item) -> bool:
+    def _point_to(self, entry: Entry, item: Item) -> bool:
         """Move the item to the copy, unless it has changed since the claim."""
+        generation = item["generation"]
+        fresh: Item = {
+            "secret_id": entry.new,
+            "version_id": version_id(entry.new, generation + 1),
+            "previous_version_id": version_id(entry.new, generation) if item.get("previous_version_id") else "",
+            "generation": generation + 1,
+        }
         if store_name(entry.new) == SECRETS_MANAGER:
-            fresh = fresh | {connection_store.VERSION_ADDED_AT: clock.to_iso(clock.now())}
+            fresh[connection_store.VERSION_ADDED_AT] = clock.to_iso(clock.now())
         try:
             self.table.update(
                 *connection_store.key(self.name),
@@ -227,7 +226,7 @@ class Migration:
                 condition="generation = :before AND fence = :fence AND #state = :state AND secret_id = :old",
                 names={"#state": "state"},
                 values={f":{name}": value for name, value in fresh.items()}
-                | {":before": entry.generation, ":fence": item["fence"], ":state": item["state"], ":old": entry.old},
+                | {":before": generation, ":fence": entry.fence, ":state": item["state"], ":old": entry.old},
             )
         except Conflict as conflict:
             # A write that was sent twice, because its first answer was lost, conflicts with itself.

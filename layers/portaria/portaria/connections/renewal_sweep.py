@@ -65,15 +65,15 @@ def handle_message(
     """
     try:
         message = json.loads(body)
-        if "migrate" in message:
-            return _migrate(message, settings, time_left_s)
         if "sweep" in message:
             return _sweep(message["sweep"], settings)
         integration = message.get("private_integration")
-        name = "" if integration else str(message["connection"])
+        name = "" if integration or "migrate" in message else str(message["connection"])
     except (ValueError, KeyError, TypeError, AttributeError):
         logger.error("renewal_message_unreadable")
         return RenewalOutcome("ignored")
+    if "migrate" in message:
+        return _migrate(message, settings, time_left_s)
     if integration:
         private_integrations.warn_of_age(Table(settings.table_name), settings.bus_name, str(integration))
         return RenewalOutcome("visited")
