@@ -71,6 +71,7 @@ SECTIONS = {
     "The stack and this command": {
         "console": _group("console_sessions", "open_console", "Open the console in your browser."),
         "configure": _command("configure.command", "configure", "Create or change what a file describes."),
+        "credentials": _command("credentials", "credentials", "Where the credentials of connections are stored."),
         "doctor": _command("doctor.command", "doctor", "Check a deployed stack and say what to do."),
         "logs": _command("logs.command", "logs", "Show what the functions of a stack logged."),
         "smoke": _command("smoke.command", "smoke", "Test a deployed stack from outside."),

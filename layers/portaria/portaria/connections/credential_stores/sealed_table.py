@@ -55,6 +55,11 @@ class SealedTable:
     def secret_id(name: str) -> str:
         return f"{IN_TABLE}{name}"
 
+    @staticmethod
+    def key(secret_id: str) -> tuple[str, str]:
+        """The key of the item that holds a grant's versions."""
+        return f"GRANT#{secret_id.removeprefix(IN_TABLE)}", SK
+
     def find(self, secret_id: str, version: str = "") -> tuple[Credentials, str] | None:
         item = self._read(secret_id)
         versions: Versions = item["versions"] if item else {}
@@ -112,10 +117,10 @@ class SealedTable:
         """What is not removed immediately can be restored by removing `removed_at` and `expires_at` from the item."""
         if immediately:
             with _reporting():
-                return self.table.delete(*_key(secret_id))
+                return self.table.delete(*self.key(secret_id))
         for _ in range(MAX_TURNS):
             with _reporting():
-                item = self.table.get(*_key(secret_id))
+                item = self.table.get(*self.key(secret_id))
             if not item or "removed_at" in item:
                 return None
             now = clock.now()
@@ -168,12 +173,12 @@ class SealedTable:
     def _read(self, secret_id: str) -> Item | None:
         """The item, or None if the credentials do not exist or have been removed."""
         with _reporting():
-            item = self.table.get(*_key(secret_id))
+            item = self.table.get(*self.key(secret_id))
         return None if not item or "removed_at" in item else item
 
     @staticmethod
     def _item(secret_id: str, versions: Versions) -> Item:
-        pk, sk = _key(secret_id)
+        pk, sk = SealedTable.key(secret_id)
         return {"pk": pk, "sk": sk, "versions": versions}
 
     def _seal(self, secret_id: str, credentials: Credentials) -> str:
@@ -182,10 +187,6 @@ class SealedTable:
 
     def _unseal(self, secret_id: str, sealed: str) -> Credentials:
         return sealing.unseal(self.key_id, _context(secret_id), sealed)
-
-
-def _key(secret_id: str) -> tuple[str, str]:
-    return f"GRANT#{secret_id.removeprefix(IN_TABLE)}", SK
 
 
 def _context(secret_id: str) -> dict[str, str]:
