@@ -79,6 +79,7 @@ SECTIONS = {
         "configure": _command("configure.command", "configure", "Create or change what a file describes."),
         "overview": _group("stack_overview", "overview", "Show counts by state, grants that end, queues and alarms."),
         "settings": _group("stack_overview", "settings", "Show the stack's parameters, limits and pages at AWS."),
+        "credentials": _command("credentials", "credentials", "Where the credentials of connections are stored."),
         "doctor": _command("doctor.command", "doctor", "Check a deployed stack and say what to do."),
         "logs": _command("logs.command", "logs", "Show what the functions of a stack logged."),
         "smoke": _command("smoke.command", "smoke", "Test a deployed stack from outside."),

@@ -9,7 +9,7 @@ from portaria.api.operation import ApiContext
 from portaria.api.router import Service
 from portaria.aws.table import Table
 from portaria.connections.tokens import provider
-from portaria.connections.vault import Vault
+from portaria.connections.vault import SealedTable, Vault
 from portaria.core.http.request import HttpRequest
 from portaria.core.logs import application_logger
 from portaria.core.settings import CallConnectionSettings
@@ -19,7 +19,8 @@ PATIENCE_S = 8.0
 
 logger = application_logger()
 settings = CallConnectionSettings.from_env()
-table, vault = Table(settings.table_name), Vault(settings.secrets_prefix)
+table = Table(settings.table_name)
+vault = Vault(settings.secrets_prefix, SealedTable(table, settings.sealing_key_id))
 running: dict[str, LambdaContext] = {}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+from portaria.connections.credential_stores.protocol import SECRETS_MANAGER, STORES
 from tests.simulation.platform import MODES
 from tests.simulation.runner import Case, play
 from tests.simulation.scenarios import SCENARIOS
@@ -14,6 +15,7 @@ from tests.simulation.schedule import Violation, simulating
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
     parser.add_argument("--mode", choices=MODES, required=True)
+    parser.add_argument("--store", choices=STORES, default=SECRETS_MANAGER)
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--scenario", choices=list(SCENARIOS), default="")
     parser.add_argument("--fault", action="append", default=[], metavar="CALL:FAULT")
@@ -25,7 +27,7 @@ def main() -> int:
     trace: list[str] = []
     with simulating():
         try:
-            end = play(Case(given.mode, given.seed, given.scenario, plan), trace)
+            end = play(Case(given.mode, given.seed, given.scenario, plan, given.store), trace)
             verdict = f"kept everything it must; {end.flagged} flagged, {end.faults} faults, {end.calls} calls"
         except Violation as violation:
             verdict = f"VIOLATION: {violation}"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Any
 
 from portaria.aws.table import Table
-from portaria.connections import connection_store
+from portaria.connections import connection_store, credential_migration
+from portaria.connections.credential_stores.protocol import store_name
 from portaria.connections.tokens import cache, provider
-from portaria.connections.vault import Vault
 from portaria.core import clock, event_catalogue
 from portaria.core.callbacks import Secret
 from portaria.core.errors import Rejected, Retryable
@@ -17,7 +18,7 @@ from portaria.core.stored_reasons import ConnectionReason
 from portaria.core.tags import INDEXED
 from tests import leaks
 from tests.simulation import scenarios
-from tests.simulation.aws.cloud import KEY_ID, PREFIX, TABLE
+from tests.simulation.aws.cloud import KEY_ID, TABLE
 from tests.simulation.schedule import Schedule, Violation
 
 HOUR_S = 3_600.0
@@ -43,6 +44,8 @@ def judge(schedule: Schedule) -> End:
     for _ in range(2):
         # The sweeps of an hour: sealed grants are moved, and owed events are put on the bus.
         rest(schedule, HOUR_S / 2)
+    if schedule.migrates_to:
+        finish_migration(schedule)
     flagged = check_installs(schedule) + check_connections(schedule)
     check_secrets(schedule)
     check_leaks(schedule)
@@ -54,6 +57,21 @@ def judge(schedule: Schedule) -> End:
     rest(schedule, HOUR_S / 2)
     check_connections(schedule)
     return End(calls, faults, flagged, seen, seen_by)
+
+
+def finish_migration(schedule: Schedule) -> None:
+    """The operator repeats the command until its status says that nothing is left, and every credential is in one store."""
+    for _ in range(3):
+        schedule.time += 1_800
+        schedule.post("renewals", json.dumps({"migrate": schedule.migrates_to}))
+        schedule.run()
+    if left := credential_migration.journal(Table(TABLE)):
+        raise Violation(f"the migration of {left[0].connection} never ends")
+    for (pk, _), item in schedule.cloud.items.items():
+        if not pk.startswith("CONNECTION#") or item["state"]["S"] == "removed":
+            continue
+        if store_name(item["secret_id"]["S"]) != schedule.migrates_to:
+            raise Violation(f"{item['name']['S']} was not moved to {schedule.migrates_to}")
 
 
 def rest(schedule: Schedule, seconds: float) -> None:
@@ -125,13 +143,11 @@ def check_connected(schedule: Schedule, item: dict[str, Any]) -> None:
             raise Violation(f"{name} gives a token that is dead: {text}")
         if text != schedule.rotated.get(name, text):
             raise Violation(f"{name} gives {text}, though it was rotated to {schedule.rotated[name]}")
-        held = schedule.cloud.secrets[item["secret_id"]].versions.get(item["version_id"])
-        if not held or not held.labels:
+        if not schedule.cloud.labels(item["secret_id"], item["version_id"]):
             raise Violation(f"the version in use of {name} may be deleted at any time")
-        if item["previous_until"] and clock.from_iso(item["previous_until"]) > clock.now():
-            held = schedule.cloud.secrets[item["secret_id"]].versions.get(item["previous_version_id"])
-            if not held or not held.labels:
-                raise Violation(f"the token that {name} has in reserve may be deleted at any time")
+        overlaps = bool(item["previous_until"]) and clock.from_iso(item["previous_until"]) > clock.now()
+        if overlaps and not schedule.cloud.labels(item["secret_id"], item["previous_version_id"]):
+            raise Violation(f"the token that {name} has in reserve may be deleted at any time")
     else:
         access = token.credentials["access_token"].reveal()
         if not schedule.platform.access_alive(access) and not revoked(schedule, item):
@@ -175,7 +191,7 @@ def check_tags(schedule: Schedule, item: dict[str, Any]) -> None:
 
 def ask(schedule: Schedule, name: str) -> cache.Token:
     table = Table(TABLE)
-    supply = provider.TokenProvider(table, Vault(PREFIX), KEY_ID, lambda: 60.0, cache=cache.TokenCache())
+    supply = provider.TokenProvider(table, schedule.cloud.vault(), KEY_ID, lambda: 60.0, cache=cache.TokenCache())
     for _ in range(20):
         try:
             return supply.token(connection_store.get(table, name))
@@ -247,9 +263,8 @@ def check_secrets(schedule: Schedule) -> None:
         for (pk, _), item in schedule.cloud.items.items()
         if pk.startswith("CONNECTION#") and item["state"]["S"] != "removed"
     }
-    for secret_id, secret in schedule.cloud.secrets.items():
-        if secret_id.startswith(f"{PREFIX}/grants/") and secret.deleted_at is None and secret_id not in used:
-            raise Violation(f"nothing uses {secret_id}, which is still there")
+    for secret_id in schedule.cloud.kept_grants() - used:
+        raise Violation(f"nothing uses {secret_id}, which is still there")
 
 
 def check_leaks(schedule: Schedule) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import random
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
+from typing import Any
 
+from portaria.connections.credential_stores.protocol import SECRETS_MANAGER
 from tests.simulation import faults, scenarios
 from tests.simulation.oracle import End, judge
 from tests.simulation.platform import MODES
@@ -23,15 +25,19 @@ FIRST_CALLS, LAST_CALLS = 4, 2
 
 @dataclass(frozen=True)
 class Case:
-    """What decides a schedule. The seed draws an empty scenario, and the faults if `plan` (call, fault) is None."""
+    """What decides a schedule. The seed draws an empty scenario, and the faults if `plan` (call, fault) is None.
+
+    `store` is the stack's parameter CredentialStore.
+    """
 
     mode: str
     seed: int
     scenario: str = ""
     plan: tuple[tuple[int, str], ...] | None = None
+    store: str = SECRETS_MANAGER
 
     def command(self) -> str:
-        more = f" --scenario {self.scenario}" if self.scenario else ""
+        more = f" --store {self.store}" + (f" --scenario {self.scenario}" if self.scenario else "")
         if self.plan is not None:
             more += "".join(f" --fault {call}:{fault}" for call, fault in self.plan) or " --no-faults"
         return f"PYTHONPATH=layers/portaria .venv/bin/python -m tests.simulation --mode {self.mode} --seed {self.seed}{more}"
@@ -88,13 +94,15 @@ class Chunk:
     scenario: str = ""
     first: int = 0
     count: int = 1
+    store: str = SECRETS_MANAGER
 
 
 def play(case: Case, trace: list[str] | None = None) -> End:
     """Raises `Violation`. Only inside `simulating()`."""
     rng = random.Random(f"{case.mode}{case.seed}{case.scenario}")
+    how: dict[str, Any] = {"store": case.store, "plan": dict(case.plan or ()), "trace": trace}
     name = case.scenario or rng.choices(list(scenarios.SCENARIOS), WEIGHTS)[0]
-    schedule = scenarios.begin(name, case.mode, rng, workers=rng.randint(2, 4), plan=dict(case.plan or ()), trace=trace)
+    schedule = scenarios.begin(name, case.mode, rng, workers=rng.randint(2, 4), **how)
     if case.plan is None:
         schedule.draw_faults(rng.choices(FAULTS, FAULT_WEIGHTS)[0])
     try:
@@ -117,11 +125,11 @@ def run(chunk: Chunk) -> Tally:
         match chunk.kind:
             case "random":
                 for seed in range(chunk.first, chunk.first + chunk.count):
-                    tally.add(attempt(Case(chunk.mode, seed, chunk.scenario)))
+                    tally.add(attempt(Case(chunk.mode, seed, chunk.scenario, store=chunk.store)))
             case "singles":
-                _faults_from(Case(chunk.mode, 0, chunk.scenario, ()), tally, depth=1, chunk=chunk)
+                _faults_from(Case(chunk.mode, 0, chunk.scenario, (), chunk.store), tally, depth=1, chunk=chunk)
             case "pairs":
-                _faults_from(Case(chunk.mode, 0, chunk.scenario, ()), tally, depth=2, chunk=chunk)
+                _faults_from(Case(chunk.mode, 0, chunk.scenario, (), chunk.store), tally, depth=2, chunk=chunk)
     return tally
 
 
@@ -142,7 +150,7 @@ def _faults_from(case: Case, tally: Tally, *, depth: int, chunk: Chunk) -> None:
         if not plan and number % chunk.count != chunk.first:
             continue
         for fault in faults.kinds(name):
-            added = Case(case.mode, case.seed, case.scenario, (*plan, (number, fault)))
+            added = replace(case, plan=(*plan, (number, fault)))
             _faults_from(added, tally, depth=depth - 1, chunk=chunk)
 
 
@@ -162,11 +170,11 @@ def run_all(chunks: list[Chunk], processes: int) -> Tally:
     return total
 
 
-def random_chunks(schedules: int, first: int = 0, size: int = 500) -> list[Chunk]:
+def random_chunks(schedules: int, first: int = 0, size: int = 500, store: str = SECRETS_MANAGER) -> list[Chunk]:
     """At least this many schedules, in equal parts in each mode."""
     of_each = -(-schedules // len(MODES))
     return [
-        Chunk("random", mode, first=first + at, count=min(size, of_each - at))
+        Chunk("random", mode, first=first + at, count=min(size, of_each - at), store=store)
         for at in range(0, of_each, size)
         for mode in MODES
     ]

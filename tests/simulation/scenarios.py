@@ -10,13 +10,15 @@ from typing import Any
 
 from portaria.aws.table import Table
 from portaria.connections import connection_store, oauth_clients, vault
+from portaria.connections.credential_stores.protocol import SECRETS_MANAGER
+from portaria.connections.credential_stores.protocol import TABLE as TABLE_STORE
 from portaria.connections.vault import Vault
 from portaria.core import clock, tags
 from portaria.core.callbacks import OAuthClient, Secret
 from portaria.core.entities import Connection
 from portaria.core.item_keys import claim_key, install_key
 from portaria.webhooks.install_receiver import install_id
-from tests.simulation.aws.cloud import PREFIX, TABLE, Cloud, wire
+from tests.simulation.aws.cloud import TABLE, Cloud, wire
 from tests.simulation.platform import (
     CLIENT_ID,
     CLIENT_SECRET,
@@ -36,23 +38,27 @@ DAY_S = 86_400.0
 OVERLAP_S = 7 * DAY_S
 
 
-def prepared(mode: str, kind: str) -> tuple[Cloud, Platform]:
-    """A cloud with an OAuth client and one connection, `oauth2` (installed) or `bearer` (static), or with none."""
-    cloud, platform = _prepared(mode, kind)
+def prepared(mode: str, kind: str, store: str = SECRETS_MANAGER) -> tuple[Cloud, Platform]:
+    """A cloud with an OAuth client and one connection, `oauth2` (installed) or `bearer` (static), or with none.
+
+    Its credentials are in `store`, which is the stack's parameter.
+    """
+    cloud, platform = _prepared(mode, kind, store)
     return cloud.copy(), platform.copy()
 
 
 @cache
-def _prepared(mode: str, kind: str) -> tuple[Cloud, Platform]:
+def _prepared(mode: str, kind: str, store: str) -> tuple[Cloud, Platform]:
     cloud, platform = Cloud(), Platform(mode)
+    cloud.credential_store = store
     schedule = Schedule(cloud, platform, random.Random(0), workers=1)
     before, HERE.schedule = HERE.schedule, schedule
     try:
-        store = Vault(PREFIX)
+        vault_ = cloud.vault()
         oauth_clients.put(Table(TABLE), OAuthClient("kommo", "acme", CLIENT_ID, REDIRECT_URI), new=True)
-        store.create(store.client_secret_id("kommo", "acme"), {"client_secret": Secret(CLIENT_SECRET)})
+        vault_.create(vault_.client_secret_id("kommo", "acme"), {"client_secret": Secret(CLIENT_SECRET)})
         if kind == "bearer":
-            _type_in(platform)
+            _type_in(platform, vault_)
         elif kind == "oauth2":
             schedule.faulty = False
             install(schedule, "canary-code-0")
@@ -63,11 +69,10 @@ def _prepared(mode: str, kind: str) -> tuple[Cloud, Platform]:
     return cloud, platform
 
 
-def _type_in(platform: Platform) -> None:
-    store = Vault(PREFIX)
-    secret_id = store.grant_id(STATIC)
+def _type_in(platform: Platform, vault_: Vault) -> None:
+    secret_id = vault_.grant_id(STATIC)
     version = vault.version_id(secret_id, 1)
-    store.create(secret_id, {"token": Secret("canary-static-1")}, version)
+    vault_.create(secret_id, {"token": Secret("canary-static-1")}, version)
     platform.static["canary-static-1"] = FOREVER
     static = Connection(
         STATIC, "leadconnector", "bearer", STATIC_HOST, "connected", 1, secret_id, version,
@@ -157,6 +162,18 @@ def rotate(schedule: Schedule, token: str, after_s: float, *, good: bool = True,
         schedule.post("rotations", json.dumps(wanted))
 
     schedule.at(after_s, happen)
+
+
+def migrate(schedule: Schedule, after_s: float = 0.0) -> None:
+    """The operator deploys the stack with the other store, and moves all credentials there."""
+    other = TABLE_STORE if schedule.cloud.credential_store == SECRETS_MANAGER else SECRETS_MANAGER
+
+    def happen() -> None:
+        schedule.cloud.credential_store = other
+
+    schedule.migrates_to = other
+    schedule.at(after_s, happen)
+    schedule.post("renewals", json.dumps({"migrate": other}), after_s)
 
 
 # Each scenario sets up its events. `soon` draws a time in seconds.
@@ -318,6 +335,50 @@ def expired_rotation(schedule: Schedule, soon: Soon) -> None:
     call(schedule, STATIC, soon(8))
 
 
+def migrated_renewal(schedule: Schedule, soon: Soon) -> None:
+    """A migration while a token is renewed, and another renewal a day later."""
+    migrate(schedule, soon(4))
+    call(schedule, NAME, 0)
+    call(schedule, NAME, soon(6), "token")
+    visit(schedule, NAME, soon(4))
+    call(schedule, NAME, LIFE_S + 60 + soon(5))
+
+
+def migrated_reinstall(schedule: Schedule, soon: Soon) -> None:
+    """A migration while the customer installs again."""
+    migrate(schedule, soon(6))
+    install(schedule, "canary-code-1", soon(4))
+    call(schedule, NAME, soon(6))
+
+
+def migrated_departure(schedule: Schedule, soon: Soon) -> None:
+    """A migration while the customer disconnects, who returns later."""
+    migrate(schedule, soon(4))
+    leave(schedule, soon(4), hook=True)
+    call(schedule, NAME, soon(4))
+    install(schedule, "canary-code-1", 1_200 + soon(60))
+
+
+def migrated_rotation(schedule: Schedule, soon: Soon) -> None:
+    """A migration while a static token is rotated, with the old one in reserve."""
+    rotate(schedule, "canary-static-2", soon(3))
+    migrate(schedule, soon(6))
+    call(schedule, STATIC, soon(8))
+    call(schedule, STATIC, OVERLAP_S + 120)
+
+
+def migrated_there_and_back(schedule: Schedule, soon: Soon) -> None:
+    """The operator changes their mind within minutes."""
+    migrate(schedule, soon(2))
+    call(schedule, NAME, soon(4))
+    call(schedule, NAME, 300 + soon(10))
+
+    def back() -> None:
+        migrate(schedule)
+
+    schedule.at(soon(600), back)
+
+
 Scenario = Callable[[Schedule, Soon], None]
 # With the weight of each.
 SCENARIOS: dict[str, tuple[Scenario, int]] = {
@@ -342,6 +403,11 @@ SCENARIOS: dict[str, tuple[Scenario, int]] = {
     "rotation_at_once": (rotation_at_once, 2),
     "bad_rotation": (bad_rotation, 2),
     "expired_rotation": (expired_rotation, 2),
+    "migrated_renewal": (migrated_renewal, 8),
+    "migrated_reinstall": (migrated_reinstall, 5),
+    "migrated_departure": (migrated_departure, 4),
+    "migrated_rotation": (migrated_rotation, 4),
+    "migrated_there_and_back": (migrated_there_and_back, 4),
 }
 # With the connection that each begins with.
 BEGINS_WITH = {
@@ -353,12 +419,13 @@ BEGINS_WITH = {
     "rotation_at_once": "bearer",
     "bad_rotation": "bearer",
     "expired_rotation": "bearer",
+    "migrated_rotation": "bearer",
 }
 
 
-def begin(name: str, mode: str, rng: random.Random, **how: Any) -> Schedule:
+def begin(name: str, mode: str, rng: random.Random, *, store: str = SECRETS_MANAGER, **how: Any) -> Schedule:
     """A schedule with all events of a scenario. `HERE` refers to it from now on."""
-    cloud, platform = prepared(mode, BEGINS_WITH.get(name, "oauth2"))
+    cloud, platform = prepared(mode, BEGINS_WITH.get(name, "oauth2"), store)
     # By now the first token has half a minute left, which is too little to be used.
     start = BEGIN + LIFE_S - 30
     schedule = Schedule(cloud, platform, rng, start=start, **how)
@@ -366,5 +433,7 @@ def begin(name: str, mode: str, rng: random.Random, **how: Any) -> Schedule:
     for secret_id, secret in cloud.secrets.items():
         for version, held in secret.versions.items():
             schedule.secret_stored(secret_id, version, held.text)
+    for item in cloud.items.values():
+        schedule.item_written({}, item)
     SCENARIOS[name][0](schedule, lambda limit: rng.random() * limit)
     return schedule

@@ -24,10 +24,11 @@ from greenlet import greenlet
 
 from portaria.aws import boto3_clients, table
 from portaria.aws.table import Table
-from portaria.connections import connection_store, renewal_sweep, rotation, vault
+from portaria.connections import connection_store, renewal_sweep, rotation
+from portaria.connections.credential_stores import sealing
 from portaria.connections.tokens import cache, provider, refresh_lease
 from portaria.connections.tokens import provider as token_provider
-from portaria.connections.vault import Credentials, Vault
+from portaria.connections.vault import Credentials, SealedTable
 from portaria.core import clock
 from portaria.core.callbacks import Secret
 from portaria.core.entities import Connection
@@ -42,7 +43,7 @@ from portaria.outbound.rate_limiter import RateLimiter
 from tests.fakes.crashes import Died
 from tests.simulation import faults
 from tests.simulation.aws import cloud as clouds
-from tests.simulation.aws.cloud import KEY_ID, PREFIX, TABLE, Cloud, Message
+from tests.simulation.aws.cloud import KEY_ID, TABLE, Cloud, Message
 from tests.simulation.aws.expressions import Item
 from tests.simulation.index_keys import misplaced
 from tests.simulation.platform import LIFE_S, Pair, Platform
@@ -62,6 +63,8 @@ NEVER = float("inf")
 POLL_S = 0.6
 # The remaining lifetime of a token that is used; it was read from the vault a moment ago.
 LEAST_LIFE_S = 45.0
+# The calls that change credentials, or what points to them, by the stack's store.
+HEAVY = {"secrets-manager": ("dynamodb.update_item",), "table": ("dynamodb.update_item", "dynamodb.put_item")}
 # A schedule with more deliveries than this does not end.
 MAX_DELIVERIES = 400
 
@@ -126,7 +129,6 @@ class Schedule:
         # When a refresh token was first stored, and the authorisations whose tokens a secret contains.
         self.stored: dict[str, float] = {}
         self.grants_of: dict[str, int] = {}
-        self.sealed: dict[str, str] = {}
         # The responses that a turn got, and the turns that a fault ended before they could store them.
         self.delivered: dict[str, int] = {}
         self.cut_short: set[int] = set()
@@ -135,6 +137,8 @@ class Schedule:
         self.down_until: dict[str, float] = {}
         # Whether the vault and the table were unavailable together: a response at that time could not be stored.
         self.nowhere_to_store = False
+        # The store that a migration moves all credentials to; empty without one.
+        self.migrates_to = ""
         # The last token that a connection was rotated to, as its administrator was told.
         self.rotated: dict[str, str] = {}
         self.events: list[tuple[float, Callable[[], None]]] = []
@@ -330,7 +334,7 @@ class Schedule:
     def take_rotations(self, body: str, time_left_s: Callable[[], float]) -> None:
         """An administrator, who repeats a call until it is answered."""
         wanted = json.loads(body)
-        table_, vault_ = Table(TABLE), Vault(PREFIX)
+        table_, vault_ = Table(TABLE), self.cloud.vault()
         try:
             if "token" in wanted:
                 credentials = {"token": Secret(wanted["token"])}
@@ -356,7 +360,7 @@ class Schedule:
         if connection is None:
             self.note("there is no such connection")
             return
-        supply = provider.TokenProvider(table_, Vault(PREFIX), KEY_ID, time_left_s)
+        supply = provider.TokenProvider(table_, self.cloud.vault(), KEY_ID, time_left_s)
         try:
             if how == "send":
                 supply.send(connection, lambda token: self.build(connection, token))
@@ -441,6 +445,14 @@ class Schedule:
             self.store(token)
             self.grants_of[secret_id] = self.platform.refreshes[token].pair.grant
 
+    def grant_sealed(self, item: Item) -> None:
+        """As `secret_stored`, for an item of the sealed table."""
+        for held in item["versions"]["M"].values():
+            if token := self.cloud.sealed.get(held["M"]["sealed"]["S"]):
+                self.store(token)
+                secret_id = SealedTable.secret_id(item["pk"]["S"].removeprefix("GRANT#"))
+                self.grants_of[secret_id] = self.platform.refreshes[token].pair.grant
+
     def store(self, token: str) -> None:
         self.stored.setdefault(token, self.time)
 
@@ -449,11 +461,13 @@ class Schedule:
             raise Violation(wrong)
         for name in ("sealed", "sealed_next", "sealed_grant"):
             text = new.get(name, {}).get("S", "")
-            if text and text in self.sealed:
-                self.store(self.sealed[text])
+            if text and text in self.cloud.sealed:
+                self.store(self.cloud.sealed[text])
+        if new.get("pk", {}).get("S", "").startswith("GRANT#"):
+            self.grant_sealed(new)
         if self.current and new.get("state") == {"S": "needs_reconnect"} and old.get("state") == {"S": "connected"}:
             self.check_given_up(new)
-        if self.current and "fence" in new and new["fence"] != old.get("fence"):
+        if self.current and "lease_until" in new and "fence" in new and new["fence"] != old.get("fence"):
             self.claims[new["name"]["S"]] = Claim(self.current.turn, self.time)
 
     def check_given_up(self, item: Item) -> None:
@@ -493,7 +507,9 @@ class Schedule:
                 worker.paused = True
             elif fault == "outage":
                 self.down_until[name.partition(".")[0]] = self.time + faults.OUTAGE_S * self.rng.random()
-                if all(self.down_until.get(service, 0.0) > self.time for service in ("dynamodb", "secretsmanager")):
+                is_in_table = self.migrates_to or self.cloud.credential_store == "table"
+                stores = ("dynamodb",) if is_in_table else ("dynamodb", "secretsmanager")
+                if all(self.down_until.get(service, 0.0) > self.time for service in stores):
                     self.nowhere_to_store = True
         if not refreshing:
             return self.attempt(name, call, fault, http)
@@ -572,7 +588,7 @@ class Schedule:
         self.seen_by.append(self.current.turn if self.current else 0)
         if fault := self.plan.get(self.calls):
             return fault
-        heavy = faults.is_http(name) or name.startswith("secretsmanager.") or name == "dynamodb.update_item"
+        heavy = faults.is_http(name) or name.startswith("secretsmanager.") or name in HEAVY[self.cloud.credential_store]
         self.heavy_calls += heavy
         if self.calls in self.drawn or (heavy and self.heavy_calls in self.drawn_heavy):
             return self.rng.choice(faults.kinds(name))
@@ -620,14 +636,14 @@ def _send(request: Request, *, allowed_domain: str, follow_redirects: int = 0, o
     return HERE.get().platform.send(request, allowed_domain=allowed_domain)
 
 
-def _seal(seal: Callable[[vault.Seal, Credentials], str]) -> Callable[[vault.Seal, Credentials], str]:
-    def sealing(self: vault.Seal, credentials: Credentials) -> str:
+def _seal(seal: Callable[[sealing.Seal, Credentials], str]) -> Callable[[sealing.Seal, Credentials], str]:
+    def observed(self: sealing.Seal, credentials: Credentials) -> str:
         text = seal(self, credentials)
         if token := credentials.get("refresh_token"):
-            HERE.get().sealed[text] = token.reveal()
+            HERE.get().cloud.sealed[text] = token.reveal()
         return text
 
-    return sealing
+    return observed
 
 
 def _random_below(limit: int) -> int:
@@ -657,7 +673,7 @@ def simulating() -> Iterator[None]:
             patch.object(provider.TokenProvider.__init__, "__kwdefaults__", memory),
             patch.object(token_provider, "id", lambda thing: HERE.get().turns, create=True),
             patch.object(provider, "POLL_S", POLL_S),
-            patch.object(vault.Seal, "seal", _seal(vault.Seal.seal)),
+            patch.object(sealing.Seal, "seal", _seal(sealing.Seal.seal)),
         ):
             yield
     finally:

@@ -29,9 +29,10 @@ import responses
 from botocore.exceptions import ClientError
 
 from portaria.aws import event_bus, light_client
-from portaria.connections import connection_store
+from portaria.connections import connection_store, credential_migration
+from portaria.connections.credential_stores.protocol import store_name
 from portaria.connections.tokens import sealed_credentials
-from portaria.connections.vault import Vault
+from portaria.connections.vault import SealedTable, Vault
 from portaria.core import clock, record_messages
 from portaria.core.callbacks import Record, Secret
 from portaria.core.errors import Retryable
@@ -105,6 +106,7 @@ class Teller:
 
     def __init__(self, stack: Cloud, mock: responses.RequestsMock) -> None:
         self.stack, self.mock = stack, mock
+        self.in_table = stack.environment["CREDENTIAL_STORE"] == "table"
         self.kommo, self.marketo, self.listing = Kommo(mock), Marketo(mock), Listing(mock, [])
         Engage(mock)
         LeadConnector(mock, "canary-one", "canary-two", "canary-three")
@@ -156,6 +158,38 @@ class Teller:
         assert bodies, f"nothing waits in {queue}"
         answer = self.handlers[function].handler(fakes.sqs_event(bodies, queue), fakes.Context())
         return {bodies[message_id] for message_id in fakes.reported(answer)}
+
+    def tell_of_table(self) -> None:
+        """What the store of credentials makes a difference to."""
+        self._register()
+        self._keep_credentials()
+        self._accept()
+        self._exchange()
+        self._move_people()
+        self._reconcile()
+        self._renew()
+        self._call()
+        self._attribute()
+        self._migrate()
+        self._leave()
+
+    def _migrate(self) -> None:
+        """All credentials are moved to Secrets Manager and back; copies are left over, and a static token is in reserve."""
+        self.administer("POST", "/connections/marketek/rotate", {"credentials": {"token": "canary-two"}})
+        for store in ("secrets-manager", "table"):
+            new = Vault(PREFIX).grant_id("gone.1", store)
+            left = {"pk": "CREDENTIAL_MIGRATIONS", "sk": f"gone#{new}", "connection": "gone", "fence": 1, "new": new}
+            self.stack.table.put(left | {"old": "table:gone", "started_at": "2026-01-01T00:00:00.000Z"})
+            self.put("renewals", json.dumps({"migrate": store}))
+            assert self.work("renew_tokens", "renewals") == set()
+            while bodies := self.stack.receive("renewals"):
+                for body in bodies:
+                    self.put("renewals", body)
+                    assert self.work("renew_tokens", "renewals") == set()
+            assert credential_migration.journal(self.stack.table) == []
+            items = {each["name"]: each for each in self.stack.table.query_all("CONNECTIONS", index="listing")}
+            for name in ("marketek", "billing"):
+                assert store_name(items[name]["secret_id"]) == store
 
     def tell(self) -> None:
         self._register()
@@ -246,7 +280,7 @@ class Teller:
             self.put(queue, bodies[code])
             if code == "browser-code":
                 # The vault refuses the grant: it is sealed, and opened at the next delivery.
-                with refusing("CreateSecret"):
+                with refusing("PutItem" if self.in_table else "CreateSecret"):
                     (again,) = self.work("exchange_code", queue)
                 self.put(queue, again)
             assert self.work("exchange_code", queue) == set()
@@ -454,9 +488,9 @@ class Teller:
 
     def end_token(self, name: str) -> None:
         """A day later the access token of a connection has expired, and its secret can take another version."""
-        store, ended = Vault(PREFIX), clock.to_iso(clock.now() - timedelta(hours=1))
-        connection = connection_store.get(self.stack.table, name)
         key = self.stack.environment["SEALING_KEY_ID"]
+        store, ended = Vault(PREFIX, SealedTable(self.stack.table, key)), clock.to_iso(clock.now() - timedelta(hours=1))
+        connection = connection_store.get(self.stack.table, name)
         assert sealed_credentials.move_to_vault(self.stack.table, store, key, connection)
         connection = connection_store.get(self.stack.table, name)
         credentials = store.read(connection.secret_id, connection.version_id) or {}
@@ -489,7 +523,7 @@ class Teller:
         assert self.work("renew_tokens", "renewals") == set()
         assert self.work("renew_tokens", "renewals") == set()
         self.end_token(name)
-        with refusing("PutSecretValue"):
+        with refusing("PutItem" if self.in_table else "PutSecretValue"):
             self.put("renewals", json.dumps({"connection": name}))
             assert self.work("renew_tokens", "renewals") == set()
         self.put("renewals", json.dumps({"connection": name}))
@@ -500,7 +534,7 @@ class Teller:
             ready = {"connection": name, "generation": 1 + refused}
             self.put("backfills", json.dumps({"detail-type": "connection.ready", "detail": ready}))
             assert self.work("backfill_records", "backfills") == set()
-            with refusing(*(["PutSecretValue"] if refused else [])):
+            with refusing(*(["PutItem" if self.in_table else "PutSecretValue"] if refused else [])):
                 self.listing.tokens = {f"canary-access-renewed-code{'+' * number}" for number in range(9)}
                 assert self.work("backfill_records", "backfills") == set()
         forget_tokens()
@@ -542,7 +576,7 @@ class Teller:
         self.end_token(name)
         assert call() == 200
         self.end_token(name)
-        with refusing("PutSecretValue"):
+        with refusing("PutItem" if self.in_table else "PutSecretValue"):
             assert call() == 200
         assert call() == 200
         assert [call(idempotency_key="one") for _ in range(2)] == [200, 200]
@@ -608,7 +642,7 @@ class Teller:
             self.depart(subdomain)
             assert len(self.work("remove_connections", "uninstalls")) == 1
             self.end_token(name)
-            with refusing(*(["PutSecretValue"] if refused else [])):
+            with refusing(*(["PutItem" if self.in_table else "PutSecretValue"] if refused else [])):
                 self.depart(subdomain)
                 assert self.work("remove_connections", "uninstalls") == set()
             self.kommo.revoked.add(subdomain)
@@ -752,19 +786,24 @@ def story() -> Story:
     told, output = Story(), io.StringIO()
     _seen_elsewhere.clear()
     forget_tokens()
-    with (
-        recording() as recorder,
-        cloud() as stack,
-        responses.RequestsMock(assert_all_requests_are_fired=False) as mock,
-        patch.object(light_client.AwsClient, "call", call_with_boto3),
-        patch.object(RateLimiter, "wait"),
-        redirect_stdout(output),
-        warnings.catch_warnings(),
-    ):
-        # Powertools warns if a call has added no metric.
-        warnings.filterwarnings("ignore", message="No application metrics to publish")
-        Teller(stack, mock).tell()
-    for one in (recorder, *_seen_elsewhere):
+    recorders = []
+    for store, tell in (("secrets-manager", Teller.tell), ("table", Teller.tell_of_table)):
+        with (
+            recording() as recorder,
+            cloud() as stack,
+            responses.RequestsMock(assert_all_requests_are_fired=False) as mock,
+            patch.object(light_client.AwsClient, "call", call_with_boto3),
+            patch.object(RateLimiter, "wait"),
+            redirect_stdout(output),
+            warnings.catch_warnings(),
+        ):
+            # Powertools warns if a call has added no metric.
+            warnings.filterwarnings("ignore", message="No application metrics to publish")
+            stack.environment["CREDENTIAL_STORE"] = store
+            tell(Teller(stack, mock))
+        recorders.append(recorder)
+        forget_tokens()
+    for one in (*recorders, *_seen_elsewhere):
         told.refused += one.refused
         for function, use in one.used:
             told.used.setdefault(function, set()).add(use)

@@ -7,7 +7,8 @@ from datetime import timedelta
 from itertools import islice
 
 from portaria.aws import due_index
-from portaria.connections.vault import Vault
+from portaria.connections.credential_stores.protocol import TABLE, store_name
+from portaria.connections.vault import SealedTable, Vault
 from portaria.core import clock
 from portaria.overview import stored_checks
 from portaria.overview.findings import FAIL, OK, WARN, Finding, named, runbook
@@ -66,19 +67,29 @@ def secrets(deployment: Deployment) -> Iterator[Finding]:
     wanted |= {connection.secret_id: f"the connection {connection.name}" for connection in held}
     fine = 0
     for secret_id, whose in islice(wanted.items(), MOST_SECRETS):
-        try:
-            is_there = "DeletedDate" not in deployment.call("secretsmanager", "describe_secret", SecretId=secret_id)
-        except NotThere:
-            is_there = False
+        is_there = _is_stored(deployment, secret_id)
         fine += is_there
         if not is_there:
-            advice = (
-                f"`aws secretsmanager restore-secret --secret-id {secret_id}` within 7 days; otherwise connect again"
-            )
+            restore = f"`aws secretsmanager restore-secret --secret-id {secret_id}`"
+            if store_name(secret_id) == TABLE:
+                restore = f"remove `removed_at` and `expires_at` from the item {SealedTable.key(secret_id)[0]}"
+            advice = f"{restore} within 7 days; otherwise connect again"
             yield Finding("secrets", FAIL, f"the secret of {whose} does not exist or is scheduled for deletion", advice)
     if fine or not wanted:
         more = f" of {len(wanted):,}, those changed last" if len(wanted) > MOST_SECRETS else ""
         yield Finding("secrets", OK, f"{fine} exist{more}" if wanted else "none is needed yet")
+
+
+def _is_stored(deployment: Deployment, secret_id: str) -> bool:
+    """Whether credentials exist in their store and have not been removed."""
+    if store_name(secret_id) == TABLE:
+        with deployment.reading():
+            item = deployment.table.get(*SealedTable.key(secret_id))
+        return bool(item) and "removed_at" not in (item or {})
+    try:
+        return "DeletedDate" not in deployment.call("secretsmanager", "describe_secret", SecretId=secret_id)
+    except NotThere:
+        return False
 
 
 def receipts(deployment: Deployment) -> Iterator[Finding]:

@@ -9,6 +9,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 from portaria.aws.boto3_clients import error_code
 from portaria.aws.table import Conflict
 from portaria.connections import connection_store
+from portaria.connections.credential_stores.protocol import TABLE, store_name
+from portaria.connections.vault import SealedTable
 from portaria.core import clock
 from portaria.core.item_keys import install_key
 from portaria_cli.doctor.findings import NotLooked, NotThere
@@ -59,9 +61,16 @@ def _integrations(run: Run, names: Names) -> None:
 
 
 def _connection(run: Run, names: Names) -> None:
-    """Its item would stay for 90 days, as that of a connection whose records may be on their way: this one has none."""
+    """Its item would stay for 90 days, as that of a connection whose records may be on their way: this one has none.
+
+    Sealed credentials would stay for seven days.
+    """
+    table = run.deployment.table
+    item = table.get(*connection_store.key(names.name)) or {}
     _delete(run, "connections", names.name)
-    run.deployment.table.delete(*connection_store.key(names.name))
+    if (secret_id := item.get("secret_id", "")) and store_name(secret_id) == TABLE:
+        table.delete(*SealedTable.key(secret_id))
+    table.delete(*connection_store.key(names.name))
 
 
 def _client(run: Run, names: Names) -> None:

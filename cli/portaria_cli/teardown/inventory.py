@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from portaria.connections.credential_stores.protocol import IN_TABLE
 from portaria.core.item_keys import INSTALL_STATES, install_list
 from portaria_cli.doctor.deployment import Deployment
 from portaria_cli.doctor.findings import NotLooked, NotThere
@@ -210,16 +211,17 @@ def layer_versions(deployment: Deployment, in_stack: set[str]) -> Left:
 
 
 def has_sealed_grants(deployment: Deployment, table: str) -> bool:
-    """Whether the table holds a grant that only the key can open."""
+    """Whether the table holds credentials that only the key can open."""
     for list_pk in HOLDERS:
         for _ in pages(
             deployment, "dynamodb", "query", "Items",
             TableName=table,
             IndexName="listing",
             KeyConditionExpression="list_pk = :list",
-            FilterExpression=" OR ".join(f"attribute_exists({name})" for name in SEALED),
+            FilterExpression=" OR ".join(f"attribute_exists({name})" for name in SEALED)
+            + " OR begins_with(secret_id, :in_table)",
             ProjectionExpression="pk",
-            ExpressionAttributeValues={":list": {"S": list_pk}},
+            ExpressionAttributeValues={":list": {"S": list_pk}, ":in_table": {"S": IN_TABLE}},
         ):  # fmt: skip
             return True
     return False

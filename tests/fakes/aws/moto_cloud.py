@@ -121,6 +121,7 @@ def cloud() -> Iterator[Cloud]:
                 "SECRETS_PREFIX": PREFIX,
                 "BUS_NAME": "portaria",
                 "SEALING_KEY_ID": key_id,
+                "CREDENTIAL_STORE": "secrets-manager",
                 "EXCHANGES_QUEUE_URL": urls["exchanges"],
                 "UNPROVEN_EXCHANGES_QUEUE_URL": urls["unproven_exchanges"],
                 "DEFERRED_EXCHANGES_QUEUE_URL": urls["deferred_exchanges"],

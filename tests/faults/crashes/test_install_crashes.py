@@ -14,7 +14,8 @@ import pytest
 import responses
 
 from portaria.aws import light_client
-from portaria.connections.vault import Vault
+from portaria.connections.credential_stores.protocol import SECRETS_MANAGER, TABLE
+from portaria.connections.vault import SealedTable, Vault
 from portaria.core import tags
 from portaria.core.callbacks import OAuthCallback, Secret
 from portaria.core.errors import Retryable
@@ -64,7 +65,7 @@ def turn(cloud: Cloud, body: str, time: VirtualClock, calls: Calls | None = None
         time.advance(later.after_s or 1)
 
 
-def run(die_at: int, when: str, *, reinstall: bool, code_known: bool = True) -> End:
+def run(die_at: int, when: str, *, reinstall: bool, code_known: bool = True, store: str = SECRETS_MANAGER) -> End:
     time = VirtualClock()
     with (
         cloud() as stack,
@@ -73,6 +74,7 @@ def run(die_at: int, when: str, *, reinstall: bool, code_known: bool = True) -> 
     ):
         kommo = Kommo(mock)
         fakes.register(stack)
+        stack.environment["CREDENTIAL_STORE"] = store
         if reinstall:
             kommo.codes[EARLIER] = SUBDOMAIN
             turn(stack, fakes.message(EARLIER, SUBDOMAIN, tags=tags.encode(TAGS)), time)
@@ -104,7 +106,8 @@ def check_connected(stack: Cloud, kommo: Kommo, item: dict[str, Any], generation
     connection = stack.table.get(f"CONNECTION#{item['connection']}", "CONNECTION")
     assert connection is not None
     assert (connection["state"], connection["generation"]) == ("connected", generation)
-    credentials = Vault(PREFIX).read(connection["secret_id"])
+    sealed_table = SealedTable(stack.table, stack.environment["SEALING_KEY_ID"])
+    credentials = Vault(PREFIX, sealed_table).read(connection["secret_id"])
     assert credentials is not None
     assert credentials["access_token"].reveal() == f"canary-access-{CODE}"
     assert credentials["refresh_token"].reveal() == f"canary-refresh-{CODE}"
@@ -123,7 +126,14 @@ def check_connected(stack: Cloud, kommo: Kommo, item: dict[str, Any], generation
         "tags": TAGS,
     }  # fmt: skip
     alive = boto3.client("secretsmanager").list_secrets(Filters=[{"Key": "name", "Values": [f"{PREFIX}/grants/"]}])
-    assert [secret["Name"] for secret in alive["SecretList"]] == [connection["secret_id"]]
+    sealed = boto3.client("dynamodb").scan(TableName=stack.table.name)["Items"]
+    kept = [secret["Name"] for secret in alive["SecretList"]] + [
+        SealedTable.secret_id(item["pk"]["S"].removeprefix("GRANT#"))
+        for item in sealed
+        if item["pk"]["S"].startswith("GRANT#") and "removed_at" not in item
+    ]
+    assert kept == [connection["secret_id"]]
+    assert connection["secret_id"].startswith("table:") == (stack.environment["CREDENTIAL_STORE"] == TABLE)
 
 
 def check_failed(stack: Cloud, item: dict[str, Any], own_tags: dict[str, str]) -> None:
@@ -134,16 +144,18 @@ def check_failed(stack: Cloud, item: dict[str, Any], own_tags: dict[str, str]) -
     assert failed[-1]["reconnect_url"] == "https://api.example.com/live/install/kommo/acme/start"
 
 
-def sweep(*, reinstall: bool, long: bool, code_known: bool = True) -> list[tuple[str, str, End]]:
+def sweep(
+    *, reinstall: bool, long: bool, code_known: bool = True, store: str = SECRETS_MANAGER
+) -> list[tuple[str, str, End]]:
     """Part, moment and outcome of each crash.
 
     A crash before a call leaves the same state as one after the previous call. So the short version crashes after each call and
     once before the first; the long version shows that the others make no difference.
     """
-    whole = run(0, "before", reinstall=reinstall, code_known=code_known)
+    whole = run(0, "before", reinstall=reinstall, code_known=code_known, store=store)
     part = "refused" if not code_known else "reinstall" if reinstall else "install"
     return [
-        (part, f"{when} {name}", run(number, when, reinstall=reinstall, code_known=code_known))
+        (part, f"{when} {name}", run(number, when, reinstall=reinstall, code_known=code_known, store=store))
         for number, name in enumerate(whole.calls, start=1)
         for when in ("before", "after")
         if long or when == "after" or number == 1
@@ -178,6 +190,28 @@ def test_exchange_code_killed_at_any_call_completes_on_redelivery(long: bool) ->
     window = {f"after POST {token_url}"} | ({"before secretsmanager.CreateSecret"} if long else set())
     assert {moment for _, moment in flagged} == window
     assert len(flagged) == 2 * len(window)
+
+
+def test_exchange_code_with_credentials_in_table_killed_at_any_call_completes_on_redelivery(long: bool) -> None:
+    """The short version leaves out the reinstall."""
+    cases = sweep(reinstall=False, long=long, store=TABLE) + (
+        sweep(reinstall=True, long=True, store=TABLE) if long else []
+    )
+
+    lost = [case for *case, end in cases if end.state != "connected" and end.reason != "answer_lost"]
+    twice = [case for *case, end in cases if end.grants > 1 or (end.exchanges > 1 and end.reason != "answer_lost")]
+    flagged = [moment for _, moment, end in cases if end.reason == "answer_lost"]
+    write_result(
+        "exchange, in the table", cases=len(cases), lost=len(lost), exchanged_twice=len(twice), flagged=len(flagged)
+    )
+
+    assert lost == []
+    assert twice == []
+    # The window has one more call than with Secrets Manager: the data key of the grant.
+    window = {f"after POST {SUBDOMAIN}.kommo.com/oauth2/access_token", "after kms.GenerateDataKey"}
+    window |= {"before kms.GenerateDataKey", "before dynamodb.PutItem"} if long else set()
+    assert set(flagged) == window
+    assert len(flagged) == len(window) * (2 if long else 1)
 
 
 def test_exchange_code_refused_and_killed_at_any_call_keeps_first_reason(long: bool) -> None:

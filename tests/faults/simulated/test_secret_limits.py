@@ -19,8 +19,9 @@ from botocore.exceptions import ClientError
 from portaria.aws import boto3_clients
 from portaria.aws.table import Table
 from portaria.connections import connection_store, renewal_sweep, rotation
+from portaria.connections.credential_stores.aws_secrets import ASIDE_LABELS
 from portaria.connections.tokens import cache, provider, refresh_lease, stored_grant
-from portaria.connections.vault import ASIDE_LABELS, Vault
+from portaria.connections.vault import Vault
 from portaria.core.callbacks import Secret
 from portaria.core.errors import Rejected, Retryable
 from portaria.core.settings import RenewTokensSettings

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import time
 
+import pytest
+
+from portaria.connections.credential_stores.protocol import SECRETS_MANAGER, STORES
 from tests.simulation import faults
 from tests.simulation.platform import MODES
 from tests.simulation.results import write_result
@@ -12,6 +15,8 @@ from tests.simulation.scenarios import SCENARIOS
 from tests.simulation.schedule import simulating
 
 SCHEDULES, LONG_SCHEDULES = 250, 100_000
+# With the credentials in the table, where most code is the same.
+SCHEDULES_IN_TABLE = 150
 PROCESSES = 2
 # The scenarios in which every pair of faults is tried, with the modes that make a difference.
 PAIRS = {
@@ -24,6 +29,7 @@ SHORT_SINGLES = {
     "one_renewal": MODES, "install": ("strict",), "departure": ("strict",),
     "fresh_rotation": ("strict",),
 }  # fmt: skip
+SHORT_SINGLES_IN_TABLE = {"one_renewal": ("strict",), "install": ("strict",), "fresh_rotation": ("strict",)}
 
 
 # Schedules that once broke a rule.
@@ -33,9 +39,10 @@ ONCE_BROKEN = (
 )
 
 
-def conclude(parts: dict[str, Tally], took_s: float) -> None:
+def conclude(store: str, parts: dict[str, Tally], took_s: float) -> None:
     total = sum(parts.values(), Tally())
     write_result(
+        store,
         schedules=total.schedules,
         lost=total.lost,
         flagged=total.flagged,
@@ -44,30 +51,34 @@ def conclude(parts: dict[str, Tally], took_s: float) -> None:
     )
     shown = ", ".join(f"{name} {tally.schedules:,}" for name, tally in parts.items())
     print(
-        f"\nsimulation: {total.schedules:,} schedules ({shown}) with {total.calls:,} calls in {took_s:.0f} s: "
+        f"\nsimulation, {store}: {total.schedules:,} schedules ({shown}) with {total.calls:,} calls in {took_s:.0f} s: "
         f"{total.lost} lost, {total.flagged} flagged"
     )
     assert not total.failures, "\n".join(["a schedule broke a rule:", *map(str, total.failures)])
 
 
-def test_simulation_schedules_lose_no_connection(long: bool) -> None:
+@pytest.mark.parametrize("store", STORES)
+def test_simulation_schedules_lose_no_connection(store: str, long: bool) -> None:
     started = time.monotonic()
     if not long:
-        chunks = [Chunk("singles", mode, name) for name, modes in SHORT_SINGLES.items() for mode in modes]
-        singles, drawn = run_all(chunks, PROCESSES), run_all(random_chunks(SCHEDULES, size=250), PROCESSES)
-        return conclude({"singles": singles, "random": drawn}, time.monotonic() - started)
-    singles = run_all([Chunk("singles", mode, name) for name in SCENARIOS for mode in MODES], PROCESSES)
+        short = SHORT_SINGLES if store == SECRETS_MANAGER else SHORT_SINGLES_IN_TABLE
+        chunks = [Chunk("singles", mode, name, store=store) for name, modes in short.items() for mode in modes]
+        schedules, size = (SCHEDULES, 250) if store == SECRETS_MANAGER else (SCHEDULES_IN_TABLE, 50)
+        singles = run_all(chunks, PROCESSES)
+        drawn = run_all(random_chunks(schedules, size=size, store=store), PROCESSES)
+        return conclude(store, {"singles": singles, "random": drawn}, time.monotonic() - started)
+    singles = run_all([Chunk("singles", mode, name, store=store) for name in SCENARIOS for mode in MODES], PROCESSES)
     pairs = run_all(
         [
-            Chunk("pairs", mode, name, first=part, count=PARTS)
+            Chunk("pairs", mode, name, first=part, count=PARTS, store=store)
             for name, modes in PAIRS.items()
             for mode in modes
             for part in range(PARTS)
         ],
         PROCESSES,
     )
-    drawn = run_all(random_chunks(LONG_SCHEDULES), PROCESSES)
-    conclude({"singles": singles, "pairs": pairs, "random": drawn}, time.monotonic() - started)
+    drawn = run_all(random_chunks(LONG_SCHEDULES, store=store), PROCESSES)
+    conclude(store, {"singles": singles, "pairs": pairs, "random": drawn}, time.monotonic() - started)
 
 
 def test_simulation_schedules_that_once_failed_pass() -> None:

@@ -23,6 +23,8 @@ from unittest.mock import patch
 from botocore.exceptions import ClientError
 
 from portaria.aws import boto3_clients, table
+from portaria.connections.credential_stores.protocol import IN_TABLE, SECRETS_MANAGER, store_name
+from portaria.connections.vault import SealedTable, Vault
 from portaria.core import clock
 from portaria.core.settings import Environment
 from tests.fakes import published_events
@@ -160,6 +162,10 @@ class Cloud:
         self.events: list[dict[str, Any]] = []
         self.keys: dict[bytes, tuple[bytes, str]] = {}
         self.numbered = 0
+        # The refresh token of each sealed text, for an observer.
+        self.sealed: dict[str, str] = {}
+        # The parameter of the stack.
+        self.credential_store = "secrets-manager"
         self.carry: Carry = lambda name, call: call()
         self.secret_stored: Callable[[str, str, str], None] = lambda secret_id, version, text: None
         self.item_written: Callable[[Item, Item], None] = lambda old, new: None
@@ -187,6 +193,8 @@ class Cloud:
         other.events = list(self.events)
         other.keys = dict(self.keys)
         other.numbered = self.numbered
+        other.sealed = dict(self.sealed)
+        other.credential_store = self.credential_store
         return other
 
     def number(self) -> int:
@@ -200,12 +208,42 @@ class Cloud:
     def settings(self, kind: type[Environment]) -> Any:
         """The settings of a function: queues are named by their variable (`EXCHANGES_QUEUE_URL` → `exchanges`)."""
         known = {"table_name": TABLE, "secrets_prefix": PREFIX, "bus_name": BUS, "sealing_key_id": KEY_ID}
-        known |= {"retry_after_minutes": "5,30,30", "quota_time_zone": "America/Chicago", "refused_grant_days": "7"}
+        known |= {
+            "credential_store": self.credential_store,
+            "retry_after_minutes": "5,30,30",
+            "quota_time_zone": "America/Chicago",
+            "refused_grant_days": "7",
+        }
         values = {
             name: known[name] if name in known else self.url(name.removesuffix("_queue_url"))
             for name in kind.__annotations__
         }
         return kind(**values)
+
+    def vault(self) -> Vault:
+        """As a function of the stack makes it."""
+        return Vault(PREFIX, SealedTable(table.Table(TABLE), KEY_ID), new_in=self.credential_store)
+
+    def labels(self, secret_id: str, version: str) -> set[str]:
+        """The labels of a stored version of credentials. A version without any may be deleted at any time."""
+        if store_name(secret_id) == SECRETS_MANAGER:
+            held = self.secrets[secret_id].versions.get(version)
+            return held.labels if held else set()
+        item = self.item(f"GRANT#{secret_id.removeprefix(IN_TABLE)}", "CREDENTIALS")
+        return set(item.get("versions", {}).get(version, {}).get("labels", ()))
+
+    def kept_grants(self) -> set[str]:
+        """The credentials of connections that have not been removed, in either store."""
+        secrets = {
+            name
+            for name, each in self.secrets.items()
+            if name.startswith(f"{PREFIX}/grants/") and each.deleted_at is None
+        }
+        return secrets | {
+            SealedTable.secret_id(pk.removeprefix("GRANT#"))
+            for (pk, _), item in self.items.items()
+            if pk.startswith("GRANT#") and "removed_at" not in item
+        }
 
     def item(self, pk: str, sk: str) -> dict[str, Any]:
         """An item as plain values, for an observer; empty if there is none."""

@@ -17,6 +17,7 @@ from portaria.api.resources.actions import sign_on as api
 from portaria.api.validation import parse
 from portaria.aws import boto3_clients
 from portaria.connections import connection_store, vault
+from portaria.connections.credential_stores import sealing
 from portaria.connections.tokens import static_credentials, usability
 from portaria.connections.vault import Vault
 from portaria.core import clock
@@ -230,14 +231,14 @@ def test_redeem_sign_on_concurrently_only_one_succeeds(
 ) -> None:
     """Given two calls that have both read the item before either has marked it."""
     ticket = ticket_of(ask(stack))
-    unseal, others = vault.unseal, []
+    unseal, others = sealing.unseal, []
 
     def while_another_is_faster(*arguments: Any) -> Any:
-        monkeypatch.setattr(vault, "unseal", unseal)
+        monkeypatch.setattr(sealing, "unseal", unseal)
         others.append(redeem(stack, ticket))
         return unseal(*arguments)
 
-    monkeypatch.setattr(vault, "unseal", while_another_is_faster)
+    monkeypatch.setattr(sealing, "unseal", while_another_is_faster)
     assert refused(stack, ticket) == "used_link"
     assert others == [f"https://one.engage.bz/#/login?key={KEY_1}"]
 
@@ -264,7 +265,7 @@ def test_redeem_sign_on_kms_failure_does_not_use_the_ticket(
     ticket = ticket_of(ask(stack))
     unavailable = Retryable("vault_unavailable", "Secrets Manager or KMS did not respond: ThrottlingException")
     with monkeypatch.context() as patched:
-        patched.setattr(vault, "unseal", failing(unavailable))
+        patched.setattr(sealing, "unseal", failing(unavailable))
         with pytest.raises(Retryable, match="vault_unavailable"):
             redeem(stack, ticket)
     assert redeem(stack, ticket)
@@ -273,7 +274,7 @@ def test_redeem_sign_on_kms_failure_does_not_use_the_ticket(
 def test_create_sign_on_link_without_data_key_requests_no_platform_key(
     stack: Cloud, engage: Engage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(vault, "prepare_seal", failing(Retryable("vault_unavailable", "the vault did not answer")))
+    monkeypatch.setattr(sealing, "prepare_seal", failing(Retryable("vault_unavailable", "the vault did not answer")))
     with pytest.raises(Retryable, match="vault_unavailable"):
         ask(stack)
     assert engage.keys == []

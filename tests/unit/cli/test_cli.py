@@ -574,6 +574,7 @@ def test_functions_import_no_command_line_module() -> None:
         "STACK_NAME": "portaria",
         "QUEUE_NAMES": "records=records",
         "SEALING_KEY_ID": "alias/sealing",
+        "CREDENTIAL_STORE": "secrets-manager",
     }
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"

@@ -42,6 +42,8 @@ OTHER_NAMES = {
 # Commands that call no operation, or several.
 NO_OPERATION = {
     ("installs", "link"): "is another name of install-links create",
+    ("credentials", "status"): "reads the table",
+    ("credentials", "migrate"): "sends a message to a worker",
     ("profiles", "list"): "reads the configuration file",
     ("profiles", "show"): "reads the configuration file",
 }

@@ -301,6 +301,20 @@ def test_doctor_json_counts_name_every_state(world: World) -> None:
     assert list(counts) == list(STATES)
 
 
+def test_doctor_sealed_credentials_missing_is_a_failure(world: World) -> None:
+    """Given credentials in the table, one of which has been removed, then that one is reported and no secret is looked at."""
+    keep_connection(world, "there", secret_id="table:there")
+    keep_connection(world, "gone", secret_id="table:gone")
+    world.stack.table.put({"pk": "GRANT#there", "sk": "CREDENTIALS", "versions": {}})
+    world.stack.table.put({"pk": "GRANT#gone", "sk": "CREDENTIALS", "versions": {}, "removed_at": "2026"})
+    failed = [found for found in findings("secrets", 1) if found["state"] == "fail"]
+    assert [found["found"] for found in failed] == [
+        "the secret of the connection gone does not exist or is scheduled for deletion"
+    ]
+    assert "GRANT#gone" in failed[0]["advice"]
+    assert "secretsmanager:DescribeSecret" not in world.asked
+
+
 # ---------------------------------------------------------------------------------------------- domains of OAuth clients
 
 

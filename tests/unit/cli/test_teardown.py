@@ -202,10 +202,15 @@ def test_teardown_without_recovery_deletes_secrets_at_once(account: Account) -> 
 
 @pytest.mark.parametrize(
     ("list_pk", "attribute"),
-    [("CONNECTIONS", "sealed"), ("CONNECTIONS", "sealed_next"), ("INSTALLS#exchanging", "sealed_grant")],
+    [
+        ("CONNECTIONS", "sealed"),
+        ("CONNECTIONS", "sealed_next"),
+        ("INSTALLS#exchanging", "sealed_grant"),
+        ("CONNECTIONS", "secret_id"),
+    ],
 )
 def test_teardown_sealed_grant_keeps_the_key(account: Account, list_pk: str, attribute: str) -> None:
-    account.put(STACK, pk="one", list_pk=list_pk, **{attribute: "{}"})
+    account.put(STACK, pk="one", list_pk=list_pk, **{attribute: "table:one"})
     done = {each["kind"]: each for each in told("teardown", "--yes", STACK)["removed"]}
     assert done["key"]["outcome"] == "kept"
     assert "--delete-data" in done["key"]["told"]
@@ -216,7 +221,7 @@ def test_teardown_sealed_grant_keeps_the_key(account: Account, list_pk: str, att
 
 
 def test_teardown_unsealed_items_do_not_keep_the_key(account: Account) -> None:
-    account.put(STACK, pk="one", list_pk="CONNECTIONS", name="kommo-one")
+    account.put(STACK, pk="one", list_pk="CONNECTIONS", name="kommo-one", secret_id="portaria/grants/one")
     told("teardown", "--yes", STACK)
     assert account.has(STACK)["key"] == "PendingDeletion"
 

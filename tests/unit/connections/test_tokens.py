@@ -16,6 +16,7 @@ import requests
 import responses
 
 from portaria.connections import connection_store, rotation, vault
+from portaria.connections.credential_stores import sealing
 from portaria.connections.tokens import cache, pair_storage, refresh_lease, sealed_credentials
 from portaria.connections.tokens.cache import Token
 from portaria.connections.tokens.provider import TokenProvider
@@ -407,9 +408,9 @@ def test_token_refresh_sealed_pair_is_bound_to_its_connection(harness: Harness) 
     with refusing("PutSecretValue"):
         harness.ask()
     key = harness.stack.environment["SEALING_KEY_ID"]
-    assert vault.unseal(key, {"connection": NAME}, harness.item["sealed"])
+    assert sealing.unseal(key, {"connection": NAME}, harness.item["sealed"])
     with pytest.raises((Rejected, Retryable)):
-        vault.unseal(key, {"connection": "kommo-acme-2"}, harness.item["sealed"])
+        sealing.unseal(key, {"connection": "kommo-acme-2"}, harness.item["sealed"])
 
 
 @pytest.mark.parametrize("refused", ["GenerateDataKey", "GetSecretValue"])

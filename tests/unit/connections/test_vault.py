@@ -15,6 +15,7 @@ from botocore.exceptions import ClientError, ReadTimeoutError
 
 from portaria.aws import boto3_clients
 from portaria.connections import vault
+from portaria.connections.credential_stores import protocol, sealing
 from portaria.connections.vault import Vault
 from portaria.core.callbacks import Secret
 from portaria.core.errors import Rejected, Retryable
@@ -113,8 +114,11 @@ def test_vault_client_secret_missing_names_the_client(kept: Vault) -> None:
         ("create_secret", lambda: Vault("p").create("p/grants/x", CREDENTIALS)),
         ("create_secret", lambda: Vault("p").replace("p/grants/x", CREDENTIALS)),
         ("delete_secret", lambda: Vault("p").remove("p/grants/x")),
-        ("generate_data_key", lambda: vault.prepare_seal("key", {"install": "install"})),
-        ("decrypt", lambda: vault.unseal("key", {"install": "install"}, json.dumps({"key": "eA==", "sealed": "eA=="}))),
+        ("generate_data_key", lambda: sealing.prepare_seal("key", {"install": "install"})),
+        (
+            "decrypt",
+            lambda: sealing.unseal("key", {"install": "install"}, json.dumps({"key": "eA==", "sealed": "eA=="})),
+        ),
     ],
 )
 def test_vault_aws_failure_is_retryable_and_exposes_no_secret(operation: str, call: Any, failure: Exception) -> None:
@@ -146,7 +150,7 @@ def test_vault_replace_secret_scheduled_for_deletion_is_retryable() -> None:
 def test_vault_credentials_and_seal_repr_hold_no_secret(kept: Vault, key_id: str) -> None:
     kept.create("portaria/grants/printed", CREDENTIALS)
     assert "canary" not in repr(kept.read("portaria/grants/printed"))
-    seal = vault.prepare_seal(key_id, {"install": "install-1"})
+    seal = sealing.prepare_seal(key_id, {"install": "install-1"})
     key = b64decode(seal.key.reveal())
     assert len(key) == 32
     assert "key=***" in repr(seal)
@@ -154,39 +158,39 @@ def test_vault_credentials_and_seal_repr_hold_no_secret(kept: Vault, key_id: str
 
 
 def test_seal_sealed_credentials_are_unsealed_and_not_readable(key_id: str) -> None:
-    sealed = vault.prepare_seal(key_id, {"install": "install-1"}).seal(CREDENTIALS)
+    sealed = sealing.prepare_seal(key_id, {"install": "install-1"}).seal(CREDENTIALS)
     assert "canary" not in sealed
     assert b"canary" not in b64decode(json.loads(sealed)["sealed"])
-    assert texts(vault.unseal(key_id, {"install": "install-1"}, sealed)) == texts(CREDENTIALS)
+    assert texts(sealing.unseal(key_id, {"install": "install-1"}, sealed)) == texts(CREDENTIALS)
 
 
 def test_seal_needs_no_aws_call(key_id: str) -> None:
     """Given the data key in memory, when the grant arrives, then sealing does not depend on a service."""
-    seal = vault.prepare_seal(key_id, {"install": "install-1"})
+    seal = sealing.prepare_seal(key_id, {"install": "install-1"})
     with patch.object(boto3_clients, "client", side_effect=AssertionError("asked AWS")):
         assert seal.seal(CREDENTIALS)
 
 
 def test_seal_twice_uses_different_nonces(key_id: str) -> None:
-    seal = vault.prepare_seal(key_id, {"install": "install-1"})
+    seal = sealing.prepare_seal(key_id, {"install": "install-1"})
     first, second = (b64decode(json.loads(seal.seal(CREDENTIALS))["sealed"]) for _ in range(2))
     assert first[:12] != second[:12]
     assert first[12:] != second[12:]
 
 
 def test_unseal_for_another_install_is_refused(key_id: str) -> None:
-    sealed = vault.prepare_seal(key_id, {"install": "install-1"}).seal(CREDENTIALS)
+    sealed = sealing.prepare_seal(key_id, {"install": "install-1"}).seal(CREDENTIALS)
     with pytest.raises(Rejected, match="seal_broken"):
-        vault.unseal(key_id, {"install": "install-2"}, sealed)
+        sealing.unseal(key_id, {"install": "install-2"}, sealed)
 
 
 @pytest.mark.parametrize("code", ["InvalidCiphertextException", "IncorrectKeyException"])
 def test_unseal_with_key_of_another_stack_is_refused(key_id: str, code: str) -> None:
     # No stand-in refuses another key as KMS does: tests/aws/recorded/kms.py.
-    sealed = vault.prepare_seal(key_id, {"install": "install-1"}).seal(CREDENTIALS)
+    sealed = sealing.prepare_seal(key_id, {"install": "install-1"}).seal(CREDENTIALS)
     client = MagicMock(**{"decrypt.side_effect": ClientError({"Error": {"Code": code, "Message": ""}}, "Decrypt")})
     with patch.object(boto3_clients, "client", return_value=client), pytest.raises(Rejected, match="seal_broken"):
-        vault.unseal(key_id, {"install": "install-1"}, sealed)
+        sealing.unseal(key_id, {"install": "install-1"}, sealed)
 
 
 def test_vault_drop_label_already_removed_is_ignored(kept: Vault) -> None:
@@ -208,23 +212,23 @@ def test_vault_add_existing_version_with_other_content_returns_false(kept: Vault
 
 def test_unseal_for_another_install_is_refused_even_if_kms_decrypts(key_id: str) -> None:
     """Given a KMS that decrypts for anyone, then the opened value still names its owner."""
-    seal = vault.prepare_seal(key_id, {"install": "install-1"})
+    seal = sealing.prepare_seal(key_id, {"install": "install-1"})
     generous = MagicMock(**{"decrypt.return_value": {"Plaintext": b64decode(seal.key.reveal())}})
     sealed = seal.seal(CREDENTIALS)
     with patch.object(boto3_clients, "client", return_value=generous):
-        assert texts(vault.unseal(key_id, {"install": "install-1"}, sealed)) == texts(CREDENTIALS)
+        assert texts(sealing.unseal(key_id, {"install": "install-1"}, sealed)) == texts(CREDENTIALS)
         with pytest.raises(Rejected, match="seal_broken"):
-            vault.unseal(key_id, {"install": "install-2"}, sealed)
+            sealing.unseal(key_id, {"install": "install-2"}, sealed)
 
 
 @pytest.mark.parametrize("position", [0, 11, 12, 40, -1])
 def test_unseal_changed_seal_is_refused(key_id: str, position: int) -> None:
-    parts = json.loads(vault.prepare_seal(key_id, {"install": "install-1"}).seal(CREDENTIALS))
+    parts = json.loads(sealing.prepare_seal(key_id, {"install": "install-1"}).seal(CREDENTIALS))
     changed = bytearray(b64decode(parts["sealed"]))
     changed[position] ^= 1
     parts["sealed"] = b64encode(bytes(changed)).decode()
     with pytest.raises(Rejected, match="seal_broken") as broken:
-        vault.unseal(key_id, {"install": "install-1"}, json.dumps(parts))
+        sealing.unseal(key_id, {"install": "install-1"}, json.dumps(parts))
     assert "canary" not in "".join(traceback.format_exception(broken.value))
 
 
@@ -233,8 +237,8 @@ def test_seal_passes_encryption_context_to_kms() -> None:
     client.generate_data_key.return_value = {"CiphertextBlob": b"x", "Plaintext": b"y" * 32}
     client.decrypt.return_value = {"Plaintext": b"y" * 32}
     with patch.object(boto3_clients, "client", return_value=client):
-        seal = vault.prepare_seal("key", {"install": "install-1"})
-        vault.unseal("key", {"install": "install-1"}, seal.seal(CREDENTIALS))
+        seal = sealing.prepare_seal("key", {"install": "install-1"})
+        sealing.unseal("key", {"install": "install-1"}, seal.seal(CREDENTIALS))
     assert client.generate_data_key.call_args.kwargs == {
         "KeyId": "key",
         "KeySpec": "AES_256",
@@ -264,5 +268,5 @@ def test_vault_stage_too_many_versions_is_retryable_as_full() -> None:
         pytest.raises(Retryable, match="vault_full") as full,
     ):
         Vault("p").stage("p/grants/full", "v", CREDENTIALS)
-    assert full.value.after_s == vault.FULL_WAIT_S
+    assert full.value.after_s == protocol.FULL_WAIT_S
     assert "canary" not in str(full.value)

@@ -124,7 +124,7 @@ def test_exchange_code_lease_held_by_another_worker_waits_for_its_end(harness: H
 def test_exchange_code_worker_without_lease_writes_nothing(harness: Harness) -> None:
     """Given a worker so slow that another one took the lease, when it continues, then its writes are refused."""
     body = harness.code("code-1")
-    stale = InstallLease(harness.stack.table, read_message(body))
+    stale = InstallLease(harness.stack.table, read_message(body), "portaria/grants/stale")
     stale.claim()
     harness.time.advance(LEASE_S + 1)
     harness.turn(body)

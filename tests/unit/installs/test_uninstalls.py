@@ -14,7 +14,8 @@ import pytest
 import responses
 
 from portaria.aws import queues
-from portaria.connections import connection_store, oauth_clients, vault, webhook_endpoints
+from portaria.connections import connection_store, oauth_clients, webhook_endpoints
+from portaria.connections.credential_stores import aws_secrets
 from portaria.connections.tokens import usability
 from portaria.core.callbacks import Secret
 from portaria.core.entities import Connection
@@ -143,7 +144,7 @@ def forge(harness: UninstallHarness, number: int) -> int:
 
 def test_accept_uninstall_1000_forged_hooks_read_one_secret(harness: UninstallHarness) -> None:
     """Given webhooks for many accounts and clients within a minute, then each secret is read once."""
-    with patch.object(vault, "_call", wraps=vault._call) as calls:
+    with patch.object(aws_secrets, "_call", wraps=aws_secrets._call) as calls:
         statuses = []
         for number in range(1_000):
             statuses.append(forge(harness, number))
@@ -156,7 +157,7 @@ def test_accept_uninstall_1000_forged_hooks_read_one_secret(harness: UninstallHa
 
 
 def test_accept_uninstall_forged_hooks_for_an_hour_read_secret_six_times_a_minute(harness: UninstallHarness) -> None:
-    with patch.object(vault, "_call", wraps=vault._call) as calls:
+    with patch.object(aws_secrets, "_call", wraps=aws_secrets._call) as calls:
         for number in range(3_600):
             harness.hook(signature=f"{number:064x}")
             harness.time.passed_s += 1

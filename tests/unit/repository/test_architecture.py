@@ -20,7 +20,8 @@ FUNCTIONS = ROOT / "functions"
 PLATFORMS = sorted(path.parent.name for path in (PACKAGE / "platforms").glob("*/__init__.py"))
 
 SERVICES = {
-    "portaria.connections.vault": {"secretsmanager", "kms"},
+    "portaria.connections.credential_stores.aws_secrets": {"secretsmanager"},
+    "portaria.connections.credential_stores.sealing": {"kms"},
     "portaria.aws.table": {"dynamodb"},
     "portaria.aws.queues": {"sqs"},
     "portaria.aws.event_bus": {"events"},

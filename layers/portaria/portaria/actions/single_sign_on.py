@@ -22,7 +22,8 @@ from datetime import UTC, datetime, timedelta
 
 from portaria import platforms
 from portaria.aws.table import Conflict, Item, Table
-from portaria.connections import connection_store, proxy_call, vault
+from portaria.connections import connection_store, proxy_call
+from portaria.connections.credential_stores import sealing
 from portaria.connections.tokens import static_credentials
 from portaria.connections.vault import Credentials, Vault
 from portaria.core import clock
@@ -68,7 +69,7 @@ def begin(
     """Returns a ticket that leads once to the URL at one of `FRONT_ENDS`, and its end. Raises as `addresses`."""
     ticket_id = secrets.token_urlsafe(16)
     # First the step that can fail: a key that cannot be sealed would be wasted.
-    seal = vault.prepare_seal(sealing_key_id, _context(ticket_id, name))
+    seal = sealing.prepare_seal(sealing_key_id, _context(ticket_id, name))
     address = addresses(table, vault_, name, user_identifier)[front_end]
     mac_key = secrets.token_urlsafe(32)
     ends_at = int((clock.now() + LIFE).timestamp())
@@ -132,7 +133,7 @@ def _use_up(table: Table, ticket_id: str) -> None:
 def _unseal(sealing_key_id: str, ticket_id: str, item: Item) -> Credentials:
     """Raises `Rejected` (`altered_link`) if the item was changed or moved, and `Retryable`."""
     try:
-        return vault.unseal(sealing_key_id, _context(ticket_id, item["connection"]), item["sealed"])
+        return sealing.unseal(sealing_key_id, _context(ticket_id, item["connection"]), item["sealed"])
     except Rejected:
         logger.warning("sign_on_seal_broken", extra={"link": ticket_id})
         raise _altered() from None

@@ -26,7 +26,7 @@ from aws_lambda_powertools.utilities.idempotency.exceptions import (
 )
 
 from portaria.aws.table import Table
-from portaria.connections import vault
+from portaria.connections.credential_stores import sealing
 from portaria.core.callbacks import Secret
 from portaria.core.errors import Rejected, StackUnavailable
 
@@ -75,12 +75,12 @@ class KeptAnswers:
         self._sealing_key_id = sealing_key_id
         self._is_secret = is_secret
         self._context = {"idempotency": hashlib.sha256(json.dumps([caller, operation, key]).encode()).hexdigest()}
-        self._seal: vault.Seal | None = None
+        self._seal: sealing.Seal | None = None
 
     def prepare(self) -> None:
         """Raises `Retryable` where KMS does not answer."""
         if self._is_secret:
-            self._seal = vault.prepare_seal(self._sealing_key_id, self._context)
+            self._seal = sealing.prepare_seal(self._sealing_key_id, self._context)
 
     def store(self, target: str, etag: str, content: Content | None) -> Content:
         text = json.dumps(content, ensure_ascii=False)
@@ -104,7 +104,7 @@ class KeptAnswers:
             detail = f"the request was done before with this {HEADER}; its response is too large to be kept"
             raise Rejected("answer_not_kept", detail, field=HEADER, status=409)
         if "sealed" in kept:
-            opened = vault.unseal(self._sealing_key_id, self._context, str(kept["sealed"]))
+            opened = sealing.unseal(self._sealing_key_id, self._context, str(kept["sealed"]))
             content: Content | None = json.loads(opened["content"].reveal())
             return content
         return kept["content"]  # type: ignore[no-any-return]

@@ -15,7 +15,7 @@ from portaria.api.deprecation import Deprecation
 from portaria.aws.stack_status import StackStatus
 from portaria.aws.table import Table
 from portaria.connections.tokens.provider import TokenProvider
-from portaria.connections.vault import Vault
+from portaria.connections.vault import SealedTable, Vault
 from portaria.core.callbacks import Secret
 from portaria.core.errors import ChangedMeanwhile, Rejected
 from portaria.core.http.request import HttpRequest
@@ -69,9 +69,11 @@ class ApiContext:
     @classmethod
     def from_settings(cls, settings: ManageSettings | ConsoleSettings) -> ApiContext:
         """The context of the function `manage`, and of the console, which carries out the same operations."""
+        table = Table(settings.table_name)
+        sealed_table = SealedTable(table, settings.sealing_key_id)
         return cls(
-            Table(settings.table_name),
-            Vault(settings.secrets_prefix),
+            table,
+            Vault(settings.secrets_prefix, sealed_table, new_in=settings.credential_store),
             sealing_key_id=settings.sealing_key_id,
             uninstalls_queue_url=settings.uninstalls_queue_url,
             records_queue_url=settings.records_queue_url,

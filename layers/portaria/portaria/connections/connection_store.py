@@ -22,6 +22,7 @@ from typing import Any
 from portaria.aws import due_index, filter_index, merged_pages
 from portaria.aws.table import Item, Table, update_of
 from portaria.connections import tag_index
+from portaria.connections.credential_stores.protocol import SECRETS_MANAGER, store_name
 from portaria.core import clock
 from portaria.core.entities import ROTATION_WARNINGS_AT, Connection
 from portaria.core.errors import Rejected
@@ -125,8 +126,8 @@ def renewal_at(connection: Connection) -> datetime:
 
 
 def vault_rests_until(item: Item) -> datetime:
-    """The time until which refreshes of a connection add no version to its secret."""
-    added_at = item.get(VERSION_ADDED_AT)
+    """The time until which refreshes of a connection add no version to its secret. The table takes any number of them."""
+    added_at = item.get(VERSION_ADDED_AT) if store_name(item["secret_id"]) == SECRETS_MANAGER else None
     return clock.from_iso(added_at) + VERSION_EVERY if added_at else datetime.min.replace(tzinfo=UTC)
 
 

@@ -21,9 +21,10 @@ from typing import Any
 from portaria.access import private_integrations
 from portaria.aws import due_index, event_bus, queues
 from portaria.aws.table import Conflict, Item, Table
-from portaria.connections import connection_store, grant_life, oauth_clients
+from portaria.connections import connection_store, credential_migration, grant_life, oauth_clients
+from portaria.connections.credential_stores.protocol import STORES
 from portaria.connections.tokens import provider, sealed_credentials
-from portaria.connections.vault import Vault
+from portaria.connections.vault import SealedTable, Vault
 from portaria.core import clock, event_catalogue
 from portaria.core.entities import ROTATION_WARNINGS_AT, Connection
 from portaria.core.errors import NeedsReconnect, Rejected, Retryable
@@ -43,7 +44,8 @@ VISIT_AGAIN = timedelta(minutes=30)
 
 @dataclass(frozen=True)
 class RenewalOutcome:
-    """The outcome of one message: `swept`, `renewed`, `visited`, `ended` (must be connected again) or `ignored`.
+    """The outcome of one message: `swept`, `renewed`, `visited`, `ended` (must be connected again), `ignored`,
+    `migration_queued`, or as `Migration.move`.
 
     `days_to_death` is the shortest remaining life, in days, of the due connections' refresh tokens.
     """
@@ -65,10 +67,12 @@ def handle_message(
         if "sweep" in message:
             return _sweep(message["sweep"], settings)
         integration = message.get("private_integration")
-        name = "" if integration else str(message["connection"])
+        name = "" if integration or "migrate" in message else str(message["connection"])
     except (ValueError, KeyError, TypeError, AttributeError):
         logger.error("renewal_message_unreadable")
         return RenewalOutcome("ignored")
+    if "migrate" in message:
+        return _migrate(message, settings, time_left_s)
     if integration:
         private_integrations.warn_of_age(Table(settings.table_name), settings.bus_name, str(integration))
         return RenewalOutcome("visited")
@@ -97,6 +101,23 @@ def _sweep(cursor: str | None, settings: RenewTokensSettings) -> RenewalOutcome:
     return RenewalOutcome("swept", queued=len(bodies) - bool(due.cursor), days_to_death=min(lives, default=None))
 
 
+def _migrate(
+    message: dict[str, str], settings: RenewTokensSettings, time_left_s: Callable[[], float]
+) -> RenewalOutcome:
+    """Move a connection's credentials to the store that the message names, or queue that for a page of connections.
+
+    The message names the store, because a function of an earlier deployment has another parameter.
+    """
+    store, table = message["migrate"], Table(settings.table_name)
+    if store not in STORES:
+        logger.error("renewal_message_unreadable")
+        return RenewalOutcome("ignored")
+    if "connection" not in message:
+        queued = credential_migration.queue_page(table, settings.renewals_queue_url, store, message.get("cursor", ""))
+        return RenewalOutcome("migration_queued", queued=queued)
+    return _Visit(message["connection"], settings, time_left_s, RateLimiter(RENEWALS_PER_SECOND)).migrate(store)
+
+
 class _Visit:
     def __init__(
         self, name: str, settings: RenewTokensSettings, time_left_s: Callable[[], float], rate_limiter: RateLimiter
@@ -105,7 +126,7 @@ class _Visit:
         self.rate_limiter = rate_limiter
         self.settings = settings
         self.table = Table(settings.table_name)
-        self.vault = Vault(settings.secrets_prefix)
+        self.vault = Vault(settings.secrets_prefix, SealedTable(self.table, settings.sealing_key_id))
         self.refused_limit = timedelta(days=float(settings.refused_grant_days))
         self.token_provider = provider.TokenProvider(
             self.table,
@@ -141,6 +162,13 @@ class _Visit:
         self._warn_of_age(connection, item)
         self._settle(item, connection, announced=announce)
         return RenewalOutcome("visited")
+
+    def migrate(self, store: str) -> RenewalOutcome:
+        connection = connection_store.find(self.table, self.name)
+        if connection and connection.reason == ConnectionReason.ANSWER_LOST and self.token_provider.recover(connection):
+            return RenewalOutcome("visited")
+        migration = credential_migration.Migration(self.table, self.vault, self.settings.sealing_key_id, self.name)
+        return RenewalOutcome(migration.move(store))
 
     def _renew(self, connection: Connection) -> RenewalOutcome:
         self.rate_limiter.wait()

@@ -225,7 +225,7 @@ def _labelled(vault: Vault, connection: Connection) -> tuple[str, Credentials | 
     current = vault.current_version(connection.secret_id)
     if not current:
         raise NoCredentials(
-            f"Secrets Manager has no secret for {connection.name}: delete the connection and create it again"
+            f"no credentials are stored for {connection.name}: delete the connection and create it again"
         )
     in_use = connection.version_id or current
     stored = vault.read(connection.secret_id, in_use)

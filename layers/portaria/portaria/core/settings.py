@@ -40,6 +40,8 @@ class SweepArrivalsSettings(Environment):
 
 
 class ExchangeCodeSettings(Environment):
+    """`credential_store` is where new grants are stored: `secrets-manager` or `table`."""
+
     table_name: str
     exchanges_queue_url: str
     unproven_exchanges_queue_url: str
@@ -47,6 +49,7 @@ class ExchangeCodeSettings(Environment):
     bus_name: str
     secrets_prefix: str
     sealing_key_id: str
+    credential_store: str
 
 
 class BackfillRecordsSettings(Environment):
@@ -67,6 +70,7 @@ class IngestRecordsSettings(Environment):
     records_queue_url: str
     bulk_records_queue_url: str
     secrets_prefix: str
+    sealing_key_id: str
     bus_name: str
     retry_after_minutes: str
     quota_time_zone: str
@@ -78,6 +82,7 @@ class ReleaseRecordsSettings(Environment):
     table_name: str
     waiting_records_queue_url: str
     secrets_prefix: str
+    sealing_key_id: str
     bus_name: str
     retry_after_minutes: str
     quota_time_zone: str
@@ -156,6 +161,7 @@ class ManageSettings(Environment):
     table_name: str
     secrets_prefix: str
     sealing_key_id: str
+    credential_store: str
     uninstalls_queue_url: str
     records_queue_url: str
     backfills_queue_url: str
@@ -183,6 +189,7 @@ class ConsoleSettings(Environment):
     table_name: str
     secrets_prefix: str
     sealing_key_id: str
+    credential_store: str
     uninstalls_queue_url: str
     records_queue_url: str
     backfills_queue_url: str

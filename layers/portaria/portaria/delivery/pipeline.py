@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 
 from portaria.aws.table import Table
-from portaria.connections.vault import Vault
+from portaria.connections.vault import SealedTable, Vault
 from portaria.core import clock
 from portaria.core.entities import Target
 from portaria.core.settings import IngestRecordsSettings, ReleaseRecordsSettings
@@ -98,7 +98,8 @@ def _run(
 ) -> BatchOutcome:
     """Run the stages in order. Without `stored`, the records come from a queue; with it, from their waiting lists."""
     queued = list(queued)
-    table, vault, is_drain = Table(settings.table_name), Vault(settings.secrets_prefix), stored is not None
+    table, is_drain = Table(settings.table_name), stored is not None
+    vault = Vault(settings.secrets_prefix, SealedTable(table, settings.sealing_key_id))
     outcome = BatchOutcome()
     undelivered = Undelivered(table, bulk=bulk, stored=stored or {})
     destinations = BatchDestinations(table)

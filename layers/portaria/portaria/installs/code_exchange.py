@@ -14,7 +14,7 @@ from collections.abc import Callable
 from portaria.aws import event_bus
 from portaria.aws.table import Conflict, Table
 from portaria.connections import connection_store, oauth_clients
-from portaria.connections.vault import Vault
+from portaria.connections.vault import Credentials, SealedTable, Vault
 from portaria.core import clock, event_catalogue
 from portaria.core.callbacks import OAuthClient
 from portaria.core.entities import Connection
@@ -75,8 +75,9 @@ class _Exchange:
         self.install = install
         self.settings = settings
         self.table = Table(settings.table_name)
-        self.vault = Vault(settings.secrets_prefix)
-        self.lease = InstallLease(self.table, install)
+        sealed_table = SealedTable(self.table, settings.sealing_key_id)
+        self.vault = Vault(settings.secrets_prefix, sealed_table, new_in=settings.credential_store)
+        self.lease = InstallLease(self.table, install, self.vault.grant_id(install.id))
         self.grants = GrantExchange(self.lease, settings, self.vault, time_left_s, connect_timeout_s)
 
     def run(self) -> None:
@@ -134,12 +135,19 @@ class _Exchange:
         """Subscribe to the account's event webhooks; then end those of the grant before, and remove that grant."""
         is_account = not self.install.connection
         if is_account:
-            credentials = self.vault.read(connection.secret_id)
+            credentials = self._credentials(connection)
             event_subscriptions.subscribe_installed(self.table, connection, client, credentials)
         if previous := self.lease.item.get("previous_secret_id"):
             if is_account:
                 # Their URL contains a key that ends with that grant.
-                credentials = self.vault.read(connection.secret_id)
+                credentials = self._credentials(connection)
                 destination = event_subscriptions.events_url(connection, client, self.vault.read(previous))
                 event_subscriptions.unsubscribe(connection, credentials, destination)
             self.vault.remove(previous)
+
+    def _credentials(self, connection: Connection) -> Credentials | None:
+        """Raises `Retryable` where a migration has just moved them."""
+        credentials = self.vault.read(connection.secret_id)
+        if credentials is None and connection_store.get(self.table, connection.name).secret_id != connection.secret_id:
+            raise Retryable("connection_changed", "the connection changed meanwhile", after_s=1)
+        return credentials

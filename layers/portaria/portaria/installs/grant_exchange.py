@@ -9,6 +9,7 @@ from dataclasses import replace as with_changes
 from portaria import platforms
 from portaria.aws.table import Conflict
 from portaria.connections import vault, webhook_endpoints
+from portaria.connections.credential_stores import sealing
 from portaria.connections.tokens import stored_grant
 from portaria.connections.vault import Credentials, Vault
 from portaria.core import clock
@@ -46,23 +47,30 @@ class GrantExchange:
         self.time_left_s = time_left_s
         self.connect_timeout_s = connect_timeout_s
         self.has_stored = False
-        self.secret_id = vault_.grant_id(lease.install.id)
+        self._version_id = ""
+
+    @property
+    def secret_id(self) -> str:
+        return str(self.lease.item["secret_id"])
+
+    @property
+    def version_id(self) -> str:
         # Which generation it will be is known only once the account is.
-        self.version_id = vault.version_id(self.secret_id, 0)
+        return self._version_id or vault.version_id(self.secret_id, 0)
 
     def stored(self) -> Credentials | None:
         """The grant of an earlier turn, moved into the vault if it had to be sealed."""
         if self.lease.attempt == 1:
             return None
         if sealed := self.lease.item.get("sealed_grant"):
-            credentials = vault.unseal(self.settings.sealing_key_id, {"install": self.install.id}, sealed)
-            self.version_id = self.vault.create(self.secret_id, credentials, self.version_id)
+            credentials = sealing.unseal(self.settings.sealing_key_id, {"install": self.install.id}, sealed)
+            self._version_id = self.vault.create(self.secret_id, credentials, self.version_id)
             self.lease.update("REMOVE sealed_grant", {})
             return credentials
         found = self.vault.find(self.secret_id)
         if not found:
             return None
-        credentials, self.version_id = found
+        credentials, self._version_id = found
         return credentials
 
     def exchange(self, client: OAuthClient) -> Credentials:
@@ -75,7 +83,7 @@ class GrantExchange:
         if clock.now() >= self.install.code_ends_at():
             raise Rejected("code_expired", "the authorization code expired before the platform accepted it")
         client_secret = self.vault.client_secret(self.install.platform, self.install.client)
-        seal = vault.prepare_seal(self.settings.sealing_key_id, {"install": self.install.id})
+        seal = sealing.prepare_seal(self.settings.sealing_key_id, {"install": self.install.id})
         if self.time_left_s() < TIME_TO_EXCHANGE_S:
             raise Retryable(
                 "short_of_time", "there is too little time left to wait for the platform's response", after_s=1
@@ -112,12 +120,12 @@ class GrantExchange:
         response = http_client.send(request, allowed_domain=host, owner=self.install.id)
         return accounts.read_account(response, host)
 
-    def _store(self, credentials: Credentials, seal: vault.Seal) -> None:
+    def _store(self, credentials: Credentials, seal: sealing.Seal) -> None:
         """Put the grant where it survives, before anything else is done with it: the vault, else sealed in the table."""
         self.has_stored = True
         while True:
             try:
-                self.version_id = self.vault.create(self.secret_id, credentials, self.version_id)
+                self._version_id = self.vault.create(self.secret_id, credentials, self.version_id)
                 return
             except Retryable as refused:
                 try:

@@ -20,12 +20,14 @@ LEASE_S = 45
 class InstallLease:
     """One worker's turn at an install. `attempt` fences it: a later turn has a higher one, and only the last may write.
 
-    `item` is the install's item as the claim returned it.
+    `item` is the install's item as the claim returned it. Its `secret_id` is where the grant is stored: the one that the first
+    turn was given, so that a later turn finds the grant although its stack stores new grants elsewhere by then.
     """
 
-    def __init__(self, table: Table, install: Install) -> None:
+    def __init__(self, table: Table, install: Install, secret_id: str) -> None:
         self.table = table
         self.install = install
+        self.secret_id = secret_id
         self.item: Item = {}
 
     @property
@@ -50,7 +52,8 @@ class InstallLease:
             "arrived_by = if_not_exists(arrived_by, :arrived_by), began_at = if_not_exists(began_at, :began_at), "
             "received_at = if_not_exists(received_at, :received_at), "
             "list_pk = :list_pk, list_sk = if_not_exists(list_sk, :list_sk), "
-            "filter_pk = :filter_pk, filter_sk = if_not_exists(filter_sk, :filter_sk), expires_at = :expires_at"
+            "filter_pk = :filter_pk, filter_sk = if_not_exists(filter_sk, :filter_sk), expires_at = :expires_at, "
+            "secret_id = if_not_exists(secret_id, :secret_id)"
             + "".join(f", #{name} = if_not_exists(#{name}, :{name})" for name in from_link),
             condition="attribute_not_exists(pk) OR #state = :received OR (#state = :exchanging AND "
             "(attribute_not_exists(lease_until) OR lease_until < :now))",
@@ -71,6 +74,7 @@ class InstallLease:
                 ":received_at": received_at,
                 **{f":{name}": value for name, value in (lists | places).items()},
                 ":expires_at": expires_at,
+                ":secret_id": self.secret_id,
             },
         )
 

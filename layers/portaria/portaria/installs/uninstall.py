@@ -21,7 +21,7 @@ from portaria.aws import event_bus, queues
 from portaria.aws.table import Conflict, Table, update_of
 from portaria.connections import connection_store, oauth_clients, tag_index, webhook_endpoints
 from portaria.connections.tokens import provider
-from portaria.connections.vault import Vault
+from portaria.connections.vault import SealedTable, Vault
 from portaria.core import clock, event_catalogue
 from portaria.core.entities import Connection, UninstallNotice
 from portaria.core.errors import (
@@ -88,7 +88,7 @@ class _Removal:
         self.name = name
         self.settings = settings
         self.table = Table(settings.table_name)
-        self.vault = Vault(settings.secrets_prefix)
+        self.vault = Vault(settings.secrets_prefix, SealedTable(self.table, settings.sealing_key_id))
         self.token_provider = provider.TokenProvider(self.table, self.vault, settings.sealing_key_id, time_left_s)
 
     def run(self, why: str, checks: int, secret_id: str) -> RemovalOutcome:

@@ -16,7 +16,7 @@ from dataclasses import replace as with_changes
 from datetime import timedelta
 
 from portaria.aws.table import Conflict, Item, Table
-from portaria.connections import vault
+from portaria.connections.credential_stores import sealing
 from portaria.core import clock, event_catalogue
 from portaria.core.callbacks import Secret
 from portaria.core.errors import ChangedMeanwhile, Rejected
@@ -185,12 +185,12 @@ def announced(table: Table, webhook_id: str) -> None:
 
 def seal(key_id: str, webhook_id: str, secret: Secret) -> str:
     """Raises `Retryable` where KMS does not answer."""
-    return vault.prepare_seal(key_id, _context(webhook_id)).seal({"secret": secret})
+    return sealing.prepare_seal(key_id, _context(webhook_id)).seal({"secret": secret})
 
 
 def unseal(key_id: str, webhook_id: str, sealed: str) -> Secret:
     """Raises `Retryable` where KMS does not answer, and `Rejected` where the seal is not of this webhook."""
-    return vault.unseal(key_id, _context(webhook_id), sealed)["secret"]
+    return sealing.unseal(key_id, _context(webhook_id), sealed)["secret"]
 
 
 def new_secret() -> Secret:

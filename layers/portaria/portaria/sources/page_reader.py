@@ -11,7 +11,7 @@ from portaria.aws.table import Table
 from portaria.connections import connection_store
 from portaria.connections.tokens import provider
 from portaria.connections.tokens.cache import Token
-from portaria.connections.vault import Vault
+from portaria.connections.vault import SealedTable, Vault
 from portaria.core.callbacks import Record, Secret, time_of_change
 from portaria.core.entities import Connection
 from portaria.core.errors import Rejected, Retryable, TokenRefused
@@ -69,7 +69,7 @@ class PageReader:
     ) -> None:
         self.table = table
         self.connection = connection
-        self.vault = Vault(settings.secrets_prefix)
+        self.vault = Vault(settings.secrets_prefix, SealedTable(table, settings.sealing_key_id))
         self.token_provider = provider.TokenProvider(table, self.vault, settings.sealing_key_id, time_left_s)
         self.rate_limiter = _rate_limiter(connection.platform, per_second)
         self.time_left_s = time_left_s

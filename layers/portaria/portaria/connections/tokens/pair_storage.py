@@ -18,10 +18,12 @@ from dataclasses import replace as with_changes
 from portaria.aws import due_index
 from portaria.aws.table import Conflict, Item
 from portaria.connections import connection_store, vault
+from portaria.connections.credential_stores import sealing
+from portaria.connections.credential_stores.sealing import Seal
 from portaria.connections.tokens.refresh_context import RefreshContext
 from portaria.connections.tokens.refresh_lease import RefreshLease
 from portaria.connections.tokens.stored_grant import add_version, read_stored
-from portaria.connections.vault import Credentials, Seal
+from portaria.connections.vault import Credentials
 from portaria.core import clock, event_catalogue
 from portaria.core.entities import Connection
 from portaria.core.stored_reasons import ConnectionReason
@@ -52,7 +54,7 @@ class PairStorage:
         sealed = connection_store.get_item(self.table, self.connection.name).get("sealed_next")
         if sealed:
             context = {"connection": self.connection.name}
-            self._commit(vault.unseal(self.context.sealing_key_id, context, sealed), sealed=sealed)
+            self._commit(sealing.unseal(self.context.sealing_key_id, context, sealed), sealed=sealed)
         return bool(sealed)
 
     def store(self, credentials: Credentials, seal: Seal) -> None:

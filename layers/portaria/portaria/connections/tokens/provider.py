@@ -196,9 +196,8 @@ class TokenProvider:
             item = connection_store.get_item(self.table, name)
             connection = connection_store.read(item)
             check_usable(connection)
-            if connection.kind in LOG_IN_KINDS:
-                return self.cache.keep(connection, self.sources.log_in(connection))
-            token = self.sources.stored(connection, item)
+            is_log_in = connection.kind in LOG_IN_KINDS
+            token = self.sources.log_in(connection) if is_log_in else self.sources.stored(connection, item)
             if token is None:
                 continue
             if connection.kind != "oauth2":

@@ -21,7 +21,8 @@ from datetime import timedelta
 from portaria import platforms
 from portaria.aws import due_index
 from portaria.aws.table import Conflict, Item
-from portaria.connections import connection_store, oauth_clients, refused_grants, vault
+from portaria.connections import connection_store, oauth_clients, refused_grants
+from portaria.connections.credential_stores import sealing
 from portaria.connections.refused_grants import Verdict
 from portaria.connections.tokens.cache import Token
 from portaria.connections.tokens.pair_storage import PairStorage
@@ -113,7 +114,7 @@ class TokenRefresh:
         client_secret = self.context.vault.client_secret(client.platform, client.name)
         old = self.old.credentials["refresh_token"]
         request = endpoint.refresh_request(self.connection, client, client_secret, old)
-        seal = vault.prepare_seal(self.context.sealing_key_id, {"connection": self.connection.name})
+        seal = sealing.prepare_seal(self.context.sealing_key_id, {"connection": self.connection.name})
         try:
             grant = self.call.send(endpoint, client, request)
         except GrantRevoked as revoked:

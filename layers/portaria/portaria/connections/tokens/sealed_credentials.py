@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 
 from portaria.aws.table import Conflict, Table
-from portaria.connections import connection_store, vault
+from portaria.connections import connection_store
+from portaria.connections.credential_stores import sealing
 from portaria.connections.tokens.refresh_lease import fence_of
 from portaria.connections.tokens.stored_grant import add_version
 from portaria.connections.vault import Vault
@@ -23,7 +24,7 @@ def move_to_vault(table: Table, vault_: Vault, sealing_key_id: str, connection: 
     if not sealed:
         return True
     connection = connection_store.read(item)
-    credentials = vault.unseal(sealing_key_id, {"connection": connection.name}, sealed)
+    credentials = sealing.unseal(sealing_key_id, {"connection": connection.name}, sealed)
     try:
         version = add_version(vault_, connection.secret_id, connection.generation, credentials, fence_of(item))
     except (Retryable, Rejected) as refused:

@@ -59,7 +59,7 @@ def static_credentials(table: Table, vault_: Vault, connection: Connection) -> t
             raise Retryable(
                 "vault_lags", f"Secrets Manager does not return the credentials of {connection.name} yet", after_s=2
             )
-        raise NoCredentials(f"Secrets Manager has no credentials for the connection {connection.name}")
+        raise NoCredentials(f"no credentials are stored for the connection {connection.name}")
 
 
 def with_client(

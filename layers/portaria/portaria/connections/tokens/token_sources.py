@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 
 from portaria.aws.table import Item, Table
-from portaria.connections import connection_store, vault
+from portaria.connections import connection_store
+from portaria.connections.credential_stores import sealing
 from portaria.connections.tokens.cache import Token, TokenCache
 from portaria.connections.tokens.static_credentials import log_in, with_client
 from portaria.connections.tokens.usability import is_young
@@ -32,7 +33,9 @@ class TokenSources:
         Raises `Rejected` (`no_credentials`) and `Retryable`.
         """
         if sealed := item.get("sealed"):
-            credentials: Credentials | None = vault.unseal(self.sealing_key_id, {"connection": connection.name}, sealed)
+            credentials: Credentials | None = sealing.unseal(
+                self.sealing_key_id, {"connection": connection.name}, sealed
+            )
         else:
             credentials = self.vault.read(connection.secret_id, connection.version_id)
         if not credentials:
@@ -42,7 +45,7 @@ class TokenSources:
                 raise Retryable(
                     "vault_lags", f"Secrets Manager does not return the credentials of {connection.name} yet", after_s=2
                 )
-            raise NoCredentials(f"Secrets Manager has no credentials for the connection {connection.name}")
+            raise NoCredentials(f"no credentials are stored for the connection {connection.name}")
         ends_at, given_at = credentials.get("expires_at"), credentials.get("given_at")
         # Older pairs are stored without `given_at`: a generation's token was issued when the generation began.
         begins = given_at.reveal() if given_at else connection.updated_at
@@ -65,16 +68,18 @@ class TokenSources:
         logger.warning("previous_credentials_used", extra={"connection": connection.name})
         return Token(credentials, connection.generation, previous)
 
-    def log_in(self, connection: Connection) -> Token:
+    def log_in(self, connection: Connection) -> Token | None:
         """For client credentials and passwords: any number of tokens may be requested, so none is stored.
 
-        Raises `Rejected` and `Retryable`.
+        Returns None if the connection's item points to other credentials by now. Raises `Rejected` and `Retryable`.
         """
         if refusal := self.cache.refusal(connection):
             raise refusal
         credentials = self.vault.read(connection.secret_id, connection.version_id) if connection.secret_id else {}
         if credentials is None:
-            raise NoCredentials(f"Secrets Manager has no credentials for the connection {connection.name}")
+            if connection_store.get(self.table, connection.name) != connection:
+                return None
+            raise NoCredentials(f"no credentials are stored for the connection {connection.name}")
         credentials, client = with_client(self.table, self.vault, connection, credentials)
         try:
             grant = log_in(connection, credentials, client)
