@@ -214,6 +214,7 @@ def stub(stored: dict[str, Any]) -> Iterator[tuple[dict[str, str], Any]]:
                 "WAITING_RECORDS_QUEUE_URL": f"https://localhost:{port}/123456789012/waiting_records",
                 "RECORDS_QUEUE_URL": f"https://localhost:{port}/123456789012/records",
                 "PRIVATE_INTEGRATION_MANAGERS": "administrators",
+                "EVENT_ENDPOINTS": "api",
             },
             asked,
         )

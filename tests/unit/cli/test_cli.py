@@ -571,6 +571,7 @@ def test_functions_import_no_command_line_module() -> None:
         "RECORDS_QUEUE_URL": "https://sqs.example.com/records",
         "WEBHOOK_DELIVERIES_QUEUE_URL": "https://sqs.example.com/webhook-deliveries",
         "PRIVATE_INTEGRATION_MANAGERS": "administrators",
+        "EVENT_ENDPOINTS": "api",
         "SEALING_KEY_ID": "alias/sealing",
     }
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)

@@ -13,6 +13,7 @@ from portaria.api import validation
 from portaria.api.authentication import Caller
 from portaria.api.deprecation import Deprecation
 from portaria.aws.table import Table
+from portaria.connections import webhook_endpoints
 from portaria.connections.tokens.provider import TokenProvider
 from portaria.connections.vault import Vault
 from portaria.core.callbacks import Secret
@@ -63,6 +64,7 @@ class ApiContext:
     waiting_records_queue_url: str = ""
     webhook_deliveries_queue_url: str = ""
     managers: str = ADMINISTRATORS
+    event_endpoints: str = webhook_endpoints.API
 
     @classmethod
     def from_settings(cls, settings: ManageSettings | ConsoleSettings) -> ApiContext:
@@ -77,6 +79,7 @@ class ApiContext:
             waiting_records_queue_url=settings.waiting_records_queue_url,
             webhook_deliveries_queue_url=settings.webhook_deliveries_queue_url,
             managers=settings.private_integration_managers,
+            event_endpoints=settings.event_endpoints,
         )
 
     @property

@@ -40,6 +40,8 @@ class SweepArrivalsSettings(Environment):
 
 
 class ExchangeCodeSettings(Environment):
+    """`event_endpoints` is read by `webhook_endpoints.base_urls`."""
+
     table_name: str
     exchanges_queue_url: str
     unproven_exchanges_queue_url: str
@@ -47,10 +49,11 @@ class ExchangeCodeSettings(Environment):
     bus_name: str
     secrets_prefix: str
     sealing_key_id: str
+    event_endpoints: str
 
 
 class BackfillRecordsSettings(Environment):
-    """`reconcile_every_minutes` is a whole number."""
+    """`reconcile_every_minutes` is a whole number; `event_endpoints` as in `ExchangeCodeSettings`."""
 
     table_name: str
     backfills_queue_url: str
@@ -58,6 +61,7 @@ class BackfillRecordsSettings(Environment):
     secrets_prefix: str
     sealing_key_id: str
     reconcile_every_minutes: str
+    event_endpoints: str
 
 
 class IngestRecordsSettings(Environment):
@@ -84,8 +88,11 @@ class ReleaseRecordsSettings(Environment):
 
 
 class ReceiveEventsSettings(Environment):
+    """`success_logs` is `summary` or `each`."""
+
     table_name: str
     records_queue_url: str
+    success_logs: str
 
 
 class AcceptRecordsSettings(Environment):
@@ -121,11 +128,14 @@ class AcceptUninstallSettings(Environment):
 
 
 class RemoveConnectionsSettings(Environment):
+    """`event_endpoints` as in `ExchangeCodeSettings`."""
+
     table_name: str
     uninstalls_queue_url: str
     bus_name: str
     secrets_prefix: str
     sealing_key_id: str
+    event_endpoints: str
 
 
 class FanOutEventsSettings(Environment):
@@ -143,6 +153,8 @@ class DeliverWebhooksSettings(Environment):
 
 
 class ManageSettings(Environment):
+    """`event_endpoints` as in `ExchangeCodeSettings`."""
+
     table_name: str
     secrets_prefix: str
     sealing_key_id: str
@@ -152,6 +164,7 @@ class ManageSettings(Environment):
     waiting_records_queue_url: str
     webhook_deliveries_queue_url: str
     private_integration_managers: str
+    event_endpoints: str
 
 
 class CallConnectionSettings(Environment):
@@ -166,6 +179,8 @@ class RedeemTicketSettings(Environment):
 
 
 class ConsoleSettings(Environment):
+    """As `ManageSettings`."""
+
     table_name: str
     secrets_prefix: str
     sealing_key_id: str
@@ -176,3 +191,4 @@ class ConsoleSettings(Environment):
     webhook_deliveries_queue_url: str
     private_integration_managers: str
     call_connection_function: str
+    event_endpoints: str
