@@ -98,9 +98,7 @@ def test_template_tracing_sets_functions_and_api(tracing: str, functions: str, a
 
 
 @pytest.mark.parametrize(("success_logs", "level"), [("summary", "WARN"), ("each", "INFO")])
-def test_template_success_logs_sets_level_of_lambda_lines_of_receive_events_only(
-    success_logs: str, level: str
-) -> None:
+def test_template_success_logs_sets_level_of_lambda_lines_of_receive_events_only(success_logs: str, level: str) -> None:
     stack = deploy("portaria", SuccessLogs=success_logs)
     levels: dict[str, Any] = {
         name: each["LoggingConfig"].get("SystemLogLevel") for name, each in stack.of("AWS::Lambda::Function").items()

@@ -14,9 +14,9 @@ Each address contains a secret key. This function reads no secret: the table hol
 written by `webhook_endpoints`. An unknown connection and a wrong key get the same answer, after one read each. It is 404 and
 not 403, because 403 would reveal that the connection exists.
 
-Nothing in front of a function URL limits forged calls, so this module bounds what they cost. A malformed path is refused without
-a read. After `UNKNOWN_BURST` lookups that found no address, a process looks up at most `UNKNOWN_PER_S` addresses a second and
-answers the rest with the platform's retry status. Remembered addresses need no lookup, so their events are still accepted.
+A function URL has no throttle, so this module bounds what forged calls cost. A malformed path is refused without a read.
+After `UNKNOWN_BURST` lookups that found no address, a process looks up at most `UNKNOWN_PER_S` addresses a second and answers
+the rest with the platform's retry status. Remembered addresses need no lookup, so their events are still accepted.
 
 This module is on the webhooks' cold path: no boto3, no Powertools, nothing that is not used there.
 """
@@ -122,7 +122,8 @@ class EventReceiver:
     def receive(self, request: HttpRequest, budget: TimeBudget) -> None:
         """Queue the records of one delivery. Once this returns, its records are in the queue.
 
-        Raises `Rejected`: 404 `unknown_address`, the platform's retry status `too_many_unknown_addresses`, 413 `body_too_large`, 400 `bad_body`, or what the platform refuses.
+        Raises `Rejected`: 404 `unknown_address`, 413 `body_too_large`, 400 `bad_body`, `too_many_unknown_addresses` with the
+        platform's retry status, or what the platform refuses.
         Raises `Retryable` and `AwsError` where it should be delivered again; some of its records may have been queued then.
         """
         connection = request.path_parameter("connection")
@@ -148,8 +149,7 @@ class EventReceiver:
             queued += len(records)
         if events.delivery and queued:
             self._remember(connection, events.delivery, now, budget)
-        left = {name: number for name, number in events.left.items() if number}
-        self._tally.add(deliveries=1, records=queued, mended=int(events.mended), **left)
+        self._tally.add(deliveries=1, records=queued, mended=int(events.mended), **events.left)
         self._report(connection=connection, request=request.request_id)
 
     def refuse(self, rejected: Rejected, request: HttpRequest) -> None:
@@ -182,12 +182,11 @@ class EventReceiver:
         mended = counts.pop("mended", 0)
         if deliveries := counts.pop("deliveries", 0):
             records = counts.pop("records", 0)
-            left = counts
-            log("INFO", "events_received", **newest, deliveries=deliveries, records=records, **left)
+            log("INFO", "events_received", **newest, deliveries=deliveries, records=records, **counts)
             if records:
                 count("EventsReceived", records)
-            if left:
-                count("EventsIgnored", sum(left.values()))
+            if counts:
+                count("EventsIgnored", sum(counts.values()))
             if mended:
                 count("EventsMended", mended)
         for reason, number in refused.items():
