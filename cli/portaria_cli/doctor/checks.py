@@ -23,6 +23,7 @@ CHECKS: dict[str, Check] = {
     "schedules": stack.schedules,
     "alarms": stack.alarms,
     "API": network.api,
+    "event webhooks": network.event_webhooks,
     "OAuth clients": data.clients,
     "API domains": data.api_domains,
     "secrets": data.secrets,
