@@ -27,7 +27,10 @@ def read_model() -> Model:
     shape = read_shape()
     measures = Measures(
         batch=counted.count_batch(shape.batch),
+        backfill=counted.count_batch(1_000, bulk=True),
+        front_door=counted.count_front_door(1_000, Assumed().front_door_records_a_call),
         renewal=counted.count_renewal(),
+        reconciliation=counted.count_reconciliation(),
         event=counted.count_event("summary"),
         event_each=counted.count_event("each"),
     )
@@ -114,7 +117,9 @@ def explain(model: Model, prices: PriceList) -> None:
     renewal = {name: round(count, 2) for name, count in sorted(measures.renewal.calls.items())}
     console.print(
         f"Counted: a batch of {shape.batch} live events writes {measures.batch.write_units:g} and reads "
-        f"{measures.batch.read_units:g} units; a renewal writes {measures.renewal.write_units:g}, reads "
+        f"{measures.batch.read_units:g} units, a batch of 1,000 backfilled records {measures.backfill.write_units:g} and "
+        f"{measures.backfill.read_units:g}, a reconciliation {measures.reconciliation.write_units:g} and "
+        f"{measures.reconciliation.read_units:g}; a renewal writes {measures.renewal.write_units:g}, reads "
         f"{measures.renewal.read_units:g} and makes the calls {renewal}; an event logs {measures.event.log_bytes} bytes, "
         f"or {measures.event_each.log_bytes} with SuccessLogs=each.\n"
         f"Assumed: {', '.join(f'{name} {value:g}' for name, value in assumed._asdict().items())}.\n"

@@ -142,22 +142,25 @@ def renewals(model: Model, count: float, store: str) -> Bill:
 
 
 def reconciliations(model: Model, busy: int, idle_accounts: int, store: str) -> Bill:
-    """Readings of changes; each reads the account's credentials, because a process has seldom just used them."""
-    shape, assumed, _ = model
+    """Readings of changes, as counted; each reads the account's credentials, because a process has seldom just used them."""
+    shape, assumed, measures = model
+    counted = measures.reconciliation
     minutes = SECONDS_A_MONTH / 60
     count = OBJECTS * (busy * minutes / shape.reconcile_every + idle_accounts * minutes / shape.reconcile_idle_every)
     bill = Bill(
         lambda_request=count,
         lambda_gb_s=count * assumed.reconciliation_s * shape.memory_gb["BackfillRecordsFunction"],
-        dynamodb_write=count * assumed.reconciliation_write_units,
-        dynamodb_read=count * assumed.reconciliation_read_units,
+        dynamodb_write=count * counted.write_units,
+        dynamodb_read=count * counted.read_units,
+        # Sent, received and deleted.
         sqs_request=3 * count,
         out_gb=count * 2_000 / 1e9,
         **flows.logs(assumed, count * assumed.log_bytes_a_call),
     )
+    reads = count * counted.of("secretsmanager")
     if store == SEALED_TABLE:
-        return bill.add(key_call=count, dynamodb_read=count * math.ceil(assumed.sealed_item_bytes / 4_096))
-    return bill.add(secret_call=count)
+        return bill.add(key_call=reads, dynamodb_read=reads * math.ceil(assumed.sealed_item_bytes / 4_096))
+    return bill.add(secret_call=reads)
 
 
 def _marks_gb(fleet: Fleet) -> float:

@@ -42,10 +42,6 @@ class Assumed(NamedTuple):
     report_write_units: float = 3.0
     # The sealed versions of a grant: the item that each renewal puts back, and the reads of it.
     sealed_item_bytes: int = 4_500
-    # A reconciliation: its due time is claimed and settled (in one index, whose key changes), a reading is begun and the
-    # subscription is renewed; it reads itself, the connection, its routes, its address, pauses and its client.
-    reconciliation_write_units: float = 9.0
-    reconciliation_read_units: float = 7.0
     # The console's overview, which refreshes every 15 seconds; the reads are the most that it may need.
     overview_s: float = 0.250
     overview_refreshes: int = 22 * 8 * 3_600 // 15
@@ -70,7 +66,10 @@ class Measures(NamedTuple):
     """What `counted` found."""
 
     batch: Counted
+    backfill: Counted
+    front_door: Counted
     renewal: Counted
+    reconciliation: Counted
     event: Received
     event_each: Received
 
@@ -142,7 +141,7 @@ def front_door(model: Model, *, endpoint: str = API_GATEWAY) -> Bill:
         **logs(assumed, calls * assumed.log_bytes_a_call),
     )
     bill.add(**messages(assumed, calls, assumed.record_bytes * assumed.front_door_records_a_call))
-    return bill.add(**_bulk(model, batches))
+    return bill.add(**_thousands(model, batches, model.measures.front_door))
 
 
 def backfill(model: Model) -> Bill:
@@ -153,13 +152,11 @@ def backfill(model: Model) -> Bill:
         lambda_gb_s=pages * assumed.backfill_page_s * model.shape.memory_gb["BackfillRecordsFunction"],
         lambda_request=pages / 50,
         out_gb=pages * assumed.answer_bytes / 1e9,
-        # Each page is checked off; each record's mark is read, so that none overwrites a newer one, and once more where its
-        # request is not among the first of a batch.
+        # Each page is checked off.
         dynamodb_write=2 * pages,
-        dynamodb_read=2 * MILLION,
     )
     bill.add(**messages(assumed, pages, assumed.record_bytes * assumed.contacts_a_page))
-    return bill.add(**_bulk(model, MILLION / 1_000))
+    return bill.add(**_thousands(model, MILLION / 1_000, model.measures.backfill))
 
 
 def waiting(model: Model) -> Bill:
@@ -174,7 +171,8 @@ def waiting(model: Model) -> Bill:
         dynamodb_read=MILLION * (1 + assumed.record_bytes / 4_000),
         lambda_gb_s=leaving * assumed.release_of_1000_records_s * model.shape.memory_gb["ReleaseRecordsFunction"],
     )
-    return bill.add(**_bulk(model, leaving))
+    # Marks are counted above; what remains is as for records without marks.
+    return bill.add(**_thousands(model, leaving, model.measures.front_door))
 
 
 def webhooks(model: Model) -> Bill:
@@ -230,11 +228,13 @@ def sampled(a_second: float) -> float:
     return 1.0 if a_second <= 1 else (1 + 0.05 * (a_second - 1)) / a_second
 
 
-def _bulk(model: Model, batches: float) -> Bill:
-    """Batches of a thousand records: a receipt, fingerprints of eight bytes, what Adobe reports, and the quota's ledger."""
+def _thousands(model: Model, batches: float, counted: Counted) -> Bill:
+    """Batches of a thousand records, as counted, and what Adobe reports of them."""
     assumed = model.assumed
-    writes = 2 + math.ceil((8 * 1_000 + 200) / 1_024) + 1 + assumed.report_write_units
-    bill = Bill(dynamodb_write=batches * writes, dynamodb_read=batches * 8)
+    bill = Bill(
+        dynamodb_write=batches * (counted.write_units + assumed.report_write_units),
+        dynamodb_read=batches * counted.read_units,
+    )
     return bill.add(**_batches(model, batches, assumed.ingest_of_1000_records_s, 1_000))
 
 

@@ -12,6 +12,7 @@ from bench.cost.bill import MILLION, SERVICES, Bill, read_prices
 from bench.cost.counted import read_units, write_units
 from bench.cost.flows import API_GATEWAY, FUNCTION_URL, SEALED_TABLE, SECRETS_MANAGER, Model
 from bench.cost.shape import CREATED_PRICES, OPTIONAL_PRICES, RESOURCE_PRICES, read_document
+from bench.report import ROOT
 
 PRICES = read_prices()
 
@@ -87,6 +88,24 @@ def test_cost_model_batch_writes_a_mark_for_each_record_and_little_else(model: M
     batch = model.measures.batch
     assert batch.calls["dynamodb.update_item"] >= model.shape.batch
     assert model.shape.batch < batch.write_units <= model.shape.batch + 10
+
+
+@pytest.mark.parametrize("endpoint", flows.ENDPOINTS)
+def test_cost_document_has_the_price_of_live_events(model: Model, endpoint: str) -> None:
+    usd = flows.live(model, endpoint).dollars(PRICES)
+    assert f"| live events, `{endpoint}` | {usd:.2f} |" in (ROOT / "docs" / "cost.md").read_text()
+
+
+def test_cost_model_reconciliation_reads_one_credential_and_writes_little(model: Model) -> None:
+    counted = model.measures.reconciliation
+    assert counted.calls["secretsmanager.get_secret_value"] == 1
+    assert 5 <= counted.write_units <= 12
+
+
+def test_cost_model_backfilled_record_is_read_and_not_written(model: Model) -> None:
+    counted = model.measures.backfill
+    assert 1_000 <= counted.read_units <= 1_100
+    assert counted.write_units < 100
 
 
 def item(size: int = 100, **keys: str) -> dict[str, dict[str, str]]:
