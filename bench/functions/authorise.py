@@ -216,6 +216,7 @@ def stub(stored: dict[str, Any]) -> Iterator[tuple[dict[str, str], Any]]:
                 "PRIVATE_INTEGRATION_MANAGERS": "administrators",
                 "STACK_NAME": "portaria",
                 "QUEUE_NAMES": "records=records",
+                "EVENT_ENDPOINTS": "api",
             },
             asked,
         )

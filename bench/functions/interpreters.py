@@ -152,6 +152,7 @@ def aws(stub_module: str = "bench.functions.aws_stub") -> Iterator[dict[str, str
                 "EXCHANGES_QUEUE_URL": f"https://localhost:{port}/123456789012/exchanges",
                 "UNPROVEN_EXCHANGES_QUEUE_URL": f"https://localhost:{port}/123456789012/unproven_exchanges",
                 "RECORDS_QUEUE_URL": f"https://localhost:{port}/123456789012/records",
+                "SUCCESS_LOGS": "summary",
             }
         finally:
             stub.terminate()

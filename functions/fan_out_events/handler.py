@@ -20,7 +20,12 @@ settings = FanOutEventsSettings.from_env()
 @logger.inject_lambda_context(clear_state=True)
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    return sqs_batch.handle(
+    queued: list[int] = []
+
+    def fan_out(body: str, time_left_s: Callable[[], float]) -> None:
+        queued.append(event_fan_out.fan_out(body, settings))
+
+    answer = sqs_batch.handle(
         event,
         context,
         fan_out,
@@ -29,9 +34,6 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
         logger=logger,
         metrics=metrics,
     )
-
-
-def fan_out(body: str, time_left_s: Callable[[], float]) -> None:
-    queued = event_fan_out.fan_out(body, settings)
-    metrics.add_metric("WebhookDeliveriesQueued", MetricUnit.Count, queued)
-    logger.info("event_fanned_out", deliveries=queued)
+    metrics.add_metric("WebhookDeliveriesQueued", MetricUnit.Count, sum(queued))
+    logger.info("events_fanned_out", events=len(queued), deliveries=sum(queued))
+    return answer

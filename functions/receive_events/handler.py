@@ -8,7 +8,7 @@ from portaria.aws.light_client import AwsError
 from portaria.core.error_roots import Rejected, Retryable
 from portaria.core.http.request import HttpRequest
 from portaria.core.settings import ReceiveEventsSettings
-from portaria.webhooks.event_receiver import HOOK_S, WORK_S, EventReceiver, retry_status
+from portaria.webhooks.event_receiver import HOOK_S, ROUTE, WORK_S, EventReceiver, retry_status
 from portaria.webhooks.request_log import log
 from portaria.webhooks.time_budget import TimeBudget
 
@@ -22,7 +22,7 @@ receiver = EventReceiver(ReceiveEventsSettings.from_env())
 
 def handler(event: dict[str, Any], context: object) -> Answer:
     """Catches every error that `receive` is documented to raise."""
-    request = HttpRequest.from_event(event)
+    request = HttpRequest.from_event(event).matched(ROUTE)
     budget = TimeBudget(request.elapsed_s(), hook_s=HOOK_S, work_s=WORK_S)
     try:
         if request.method != "POST":

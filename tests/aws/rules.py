@@ -55,6 +55,8 @@ def function_resource_policy_has_at_most_10_kb(stack: Stack) -> Iterator[str]:
             "Action": permission["Action"],
             "Resource": permission["FunctionName"],
         }
+        if permission["Principal"] == "*":
+            statement["Principal"] = "*"
         if "SourceArn" in permission:
             statement["Condition"] = {"ArnLike": {"AWS:SourceArn": permission["SourceArn"]}}
         policies[permission["FunctionName"]].append(statement)
@@ -137,13 +139,51 @@ def reserved_concurrency_leaves_room_for_other_functions(stack: Stack) -> Iterat
 
 @rule(f"{DOCS}/lambda/latest/dg/configuration-concurrency.html")
 def reserved_concurrency_covers_the_burst(stack: Stack) -> Iterator[str]:
-    """A reservation is also a maximum: below the throttle's burst, Lambda refuses requests that API Gateway accepted."""
+    """A reservation is also a maximum: below the throttle's burst, Lambda refuses requests that API Gateway accepted.
+
+    A function URL has no throttle: there the reservation is the limit, as many executions as the operator chooses.
+    """
     bursts = {"AcceptInstallFunction": "InstallThrottle", "ReceiveEventsFunction": "EventsThrottle"}
+    served = {function.rsplit(":", 1)[0] for function in _function_urls(stack)}
     for name, throttle in bursts.items():
+        if any(f"-{name}-" in function for function in served):
+            continue
         reserved = stack.of("AWS::Lambda::Function")[name].get("ReservedConcurrentExecutions")
         burst = int(stack.parameters[throttle].split(",")[1])
         if reserved is not None and int(reserved) < burst:
             yield f"{name} has {reserved} executions reserved, below the burst of {burst}"
+
+
+def _function_urls(stack: Stack) -> dict[str, Properties]:
+    """The function URLs by the ARN of their alias."""
+    return {url["TargetFunctionArn"]: url for url in stack.of("AWS::Lambda::Url").values()}
+
+
+@rule(f"{DOCS}/lambda/latest/dg/urls-auth.html")
+def public_function_urls_have_both_permissions(stack: Stack) -> Iterator[str]:
+    """Since October 2025 a new function URL needs `lambda:InvokeFunctionUrl` and `lambda:InvokeFunction`."""
+    public = {
+        ("lambda:InvokeFunctionUrl", "FunctionUrlAuthType", "NONE"),
+        ("lambda:InvokeFunction", "InvokedViaFunctionUrl", True),
+    }
+    for function, url in _function_urls(stack).items():
+        granted = {
+            (permission["Action"], name, permission[name])
+            for permission in stack.of("AWS::Lambda::Permission").values()
+            for name in ("FunctionUrlAuthType", "InvokedViaFunctionUrl")
+            if permission["FunctionName"] == function and permission["Principal"] == "*" and name in permission
+        }
+        if url["AuthType"] == "NONE" and granted != public:
+            yield f"the function URL of {function} has the permissions {sorted(map(str, granted))}"
+
+
+@rule(f"{DOCS}/lambda/latest/dg/urls-configuration.html")
+def public_functions_have_reserved_concurrency(stack: Stack) -> Iterator[str]:
+    """Reserved concurrency is the only limit of a function URL: ten calls a second for each execution."""
+    for function in _function_urls(stack):
+        name = function.split(":")[-2].removeprefix(f"{stack.name}-").rsplit("-", 1)[0]
+        if not int(stack.of("AWS::Lambda::Function")[name].get("ReservedConcurrentExecutions", 0)):
+            yield f"{name} has a function URL and no reserved concurrency"
 
 
 @rule(f"{DOCS}/lambda/latest/dg/monitoring-cloudwatchlogs-log-level.html")

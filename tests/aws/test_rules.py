@@ -28,6 +28,7 @@ PARAMETERS = {
         "HostedZoneId": "Z0123456789",
     },
     "arm64": {"Architecture": "arm64"},
+    "function_url": {"WebhookEndpoint": "function-url", "WebhookReservedConcurrency": "20", "Tracing": "active"},
     "debug": {
         "LogLevel": "DEBUG",
         "AccessLogs": "yes",

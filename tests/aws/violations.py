@@ -241,3 +241,14 @@ def a_table_with_thirty_indexes(template: Template) -> None:
 def a_schedule_role_for_any_account(template: Template) -> None:
     statement = properties(template, "RenewalsScheduleRole")["AssumeRolePolicyDocument"]["Statement"][0]
     del statement["Condition"]
+
+
+@violates("public_function_urls_have_both_permissions")
+def a_function_url_without_permissions(template: Template) -> None:
+    template["Resources"]["ReceiveEventsUrl"].pop("Condition")
+
+
+@violates("public_functions_have_reserved_concurrency")
+def a_function_url_without_reserved_concurrency(template: Template) -> None:
+    template["Resources"]["ReceiveEventsUrl"].pop("Condition")
+    properties(template, "ReceiveEventsFunction").pop("ReservedConcurrentExecutions")

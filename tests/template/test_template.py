@@ -161,7 +161,7 @@ def test_function_has_timeout_memory_tracing_and_log_group(function: Function) -
     answers_itself = function.methods and function.name not in OUTLASTS_ITS_CALLER
     assert 1 <= timeout_s <= (API_TIMEOUT_S if answers_itself else 900)
     assert 128 <= function.properties["MemorySize"] <= 3008
-    assert function.setting("Tracing") == "Active"
+    assert function.setting("Tracing") == {"Fn::FindInMap": ["Traces", {"Ref": "Tracing"}, "Lambda"]}
     assert function.setting("Handler") == "handler.handler"
     # SAM adds a function's own layers to those of Globals. The install hook's function starts without the libraries.
     assert template()["Globals"]["Function"]["Layers"] == [{"Ref": "PortariaLayer"}]

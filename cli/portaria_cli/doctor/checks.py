@@ -23,6 +23,7 @@ CHECKS: dict[str, Check] = {
     "schedules": stack.schedules,
     "alarms": stack.alarms,
     "API": network.api,
+    "event webhooks": network.event_webhooks,
     "OAuth clients": data.of_stored("OAuth clients"),
     "API domains": data.of_stored("API domains"),
     "secrets": data.secrets,

@@ -13,6 +13,7 @@ from portaria_cli.doctor.data import stored_state
 from portaria_cli.doctor.deployment import MOST_SKEW_S, Deployment, off_by_s
 
 MOST_HOSTS = 20
+FORBIDDEN, REFUSED_METHOD = 403, 405
 FROM_HERE = "tested from here, not from the functions"
 
 
@@ -45,6 +46,33 @@ def api(deployment: Deployment) -> Iterator[Finding]:
     else:
         advice = "run `portaria logs manage`" if status >= 500 else "a firewall (WebAcl) may block you"
         yield Finding("API", FAIL, f"{host} answers {status}", advice)
+
+
+def event_webhooks(deployment: Deployment) -> Iterator[Finding]:
+    """A function URL answers by the function: it refuses a GET. At API Gateway, `api` has checked the host."""
+    name, url = "event webhooks", deployment.outputs.get("EventsUrl", "").rstrip("/")
+    host = urlsplit(url).hostname or ""
+    if ".lambda-url." not in host:
+        yield Finding(name, OK, "new addresses are at the API")
+        return
+    try:
+        with deployment.network():
+            request = Request("GET", f"{url}/events", read_timeout_s=25)
+            status = http_client.send(request, allowed_domain=host, owner="").status
+    except (Rejected, Retryable) as error:
+        advice = "check whether a proxy or a firewall is between you and AWS; " + FROM_HERE
+        yield Finding(name, FAIL, error.detail, advice)
+        return
+    if status == REFUSED_METHOD:
+        yield Finding(name, OK, f"{host} answers")
+    elif status == FORBIDDEN:
+        advice = (
+            "deploy again: `make deploy`; if it stays, a policy of your AWS organization forbids public function URLs: "
+            "set WebhookEndpoint=api-gateway"
+        )
+        yield Finding(name, FAIL, f"{host} refuses public calls", advice)
+    else:
+        yield Finding(name, FAIL, f"{host} answers {status}", "run `portaria logs receive_events`")
 
 
 def platforms(deployment: Deployment) -> Iterator[Finding]:

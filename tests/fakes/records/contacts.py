@@ -111,11 +111,15 @@ class Listing:
         self.tokens = {"canary-access-1"}
         self.pages: list[int] = []
         self.webhooks: list[dict[str, Any]] = []
+        self.subscribe_status = 201
+        self.unsubscribed: list[str] = []
         mock.add_callback("GET", re.compile(r"https://[a-z-]+\.kommo\.com/api/v4/contacts"), self._list_contacts)
         mock.add_callback("GET", re.compile(r"https://[a-z-]+\.kommo\.com/api/v4/companies"), self._list_companies)
 
     def take_webhooks(self, mock: responses.RequestsMock) -> None:
-        mock.add_callback("POST", re.compile(r"https://[a-z-]+\.kommo\.com/api/v4/webhooks"), self._subscribe)
+        url = re.compile(r"https://[a-z-]+\.kommo\.com/api/v4/webhooks")
+        mock.add_callback("POST", url, self._subscribe)
+        mock.add_callback("DELETE", url, self._unsubscribe)
 
     def _list_contacts(self, request: requests.PreparedRequest) -> Answer | Exception:
         self.pages.append(int(self._query(request)["page"][0]))
@@ -153,8 +157,13 @@ class Listing:
         return 200, {"Content-Type": "application/hal+json"}, json.dumps({"_embedded": {"companies": found}})
 
     def _subscribe(self, request: requests.PreparedRequest) -> Answer:
-        self.webhooks.append(json.loads(request.body or "{}"))
-        return 201, {}, "{}"
+        if self.subscribe_status == 201:
+            self.webhooks.append(json.loads(request.body or "{}"))
+        return self.subscribe_status, {}, "{}"
+
+    def _unsubscribe(self, request: requests.PreparedRequest) -> Answer:
+        self.unsubscribed.append(json.loads(request.body or "{}")["destination"])
+        return 204, {}, ""
 
     @staticmethod
     def _query(request: requests.PreparedRequest) -> dict[str, list[str]]:

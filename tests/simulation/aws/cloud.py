@@ -210,9 +210,11 @@ class Cloud:
         known = {"table_name": TABLE, "secrets_prefix": PREFIX, "bus_name": BUS, "sealing_key_id": KEY_ID}
         known |= {
             "credential_store": self.credential_store,
-            "retry_after_minutes": "5,30,30",
+            "event_endpoints": "api",
             "quota_time_zone": "America/Chicago",
             "refused_grant_days": "7",
+            "retry_after_minutes": "5,30,30",
+            "success_logs": "each",
         }
         values = {
             name: known[name] if name in known else self.url(name.removesuffix("_queue_url"))

@@ -573,6 +573,7 @@ def test_functions_import_no_command_line_module() -> None:
         "PRIVATE_INTEGRATION_MANAGERS": "administrators",
         "STACK_NAME": "portaria",
         "QUEUE_NAMES": "records=records",
+        "EVENT_ENDPOINTS": "api",
         "SEALING_KEY_ID": "alias/sealing",
         "CREDENTIAL_STORE": "secrets-manager",
     }

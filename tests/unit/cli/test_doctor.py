@@ -730,6 +730,20 @@ def test_doctor_api_error_status_is_a_failure_with_advice(world: World) -> None:
     assert only("fail")["advice"] == "run `portaria logs manage`"
 
 
+@pytest.mark.parametrize(
+    ("status", "state", "told"),
+    [(405, "ok", "answers"), (403, "fail", "refuses public calls"), (502, "fail", "answers 502")],
+)
+def test_doctor_function_url_answer_sets_finding_state(world: World, status: int, state: str, told: str) -> None:
+    host = "abc.lambda-url.us-east-1.on.aws"
+    world.stacks["Outputs"].append({"OutputKey": "EventsUrl", "OutputValue": f"https://{host}/"})
+    # The API gets the same answer, which is a failure there.
+    world.status = status
+    found = [each for each in examine(1) if each["check"] == "event webhooks"]
+    assert [(each["state"], told in each["found"]) for each in found] == [(state, True)]
+    assert [request.url for request in world.sent if host in request.url] == [f"https://{host}/events"]
+
+
 def test_doctor_unreachable_platform_is_a_warning(world: World) -> None:
     keep_connection(world, "crm")
     keep_connection(world, "wild", allowed_domain="*.example.net")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from unittest.mock import patch
 
 from portaria.connections import connection_store
 from portaria.core.entities import Connection
@@ -39,6 +40,15 @@ def test_create_event_address_repeated_keeps_five_earlier_ones_until_they_expire
     item = stack.table.get(event_receiver.partition("marketek"), event_receiver.SK) or {}
     keys = [event_receiver.read_key(text) for text in item["keys"]]
     assert [key.until == 0 for key in keys] == [True, *[False] * 5]
+
+
+def test_create_event_address_is_at_the_first_endpoint(stack: Cloud) -> None:
+    to_leadconnector(stack)
+    url = "https://abc.lambda-url.us-east-1.on.aws"
+    for endpoints, base in ((f"{url}/,api", url), (f"api,{url}/", API_URL), ("api", API_URL)):
+        with patch.dict(stack.environment, EVENT_ENDPOINTS=endpoints):
+            made = Manage(stack).call("POST", "/connections/marketek/event-addresses")
+        assert made.content["url"].startswith(f"{base}/events/leadconnector/marketek/")
 
 
 def test_create_event_address_requires_scope_for_the_connection(manage: Manage, stack: Cloud) -> None:

@@ -54,6 +54,30 @@ def format_2(**changes: Any) -> dict[str, Any]:
     }
 
 
+@pytest.mark.parametrize(
+    ("path", "parameters"),
+    [
+        ("/hooks/one", {"name": "one"}),
+        ("/hooks/one/", {"name": "one"}),
+        ("/hooks/a%2Fb", {"name": "a%2Fb"}),
+        ("/hooks", {}),
+        ("/hooks/one/two", {}),
+        ("/other/one", {}),
+        ("/", {}),
+        ("", {}),
+    ],
+)
+def test_http_request_function_url_path_is_matched_to_route(path: str, parameters: dict[str, str]) -> None:
+    request = HttpRequest.from_event(format_2(rawPath=path)).matched("/hooks/{name}")
+    assert request.path_parameters == parameters
+    assert request.resource == ("/hooks/{name}" if parameters else "")
+
+
+def test_http_request_route_of_api_gateway_is_not_matched_again() -> None:
+    request = HttpRequest.from_event(rest())
+    assert request.matched("/hooks/{other}") is request
+
+
 @dataclass(frozen=True)
 class Case:
     """One request in both shapes, and the expected value of one field."""

@@ -319,6 +319,21 @@ def test_exchange_code_webhook_address_is_stored_before_subscription(harness: Ha
     assert len(harness.kommo.webhooks) == 1
 
 
+def test_exchange_code_after_endpoint_changed_leaves_one_subscription_at_the_new_endpoint(harness: Harness) -> None:
+    """Given an account that was installed at API Gateway, then a reconnection leaves only the function URL."""
+    assert harness.turn(harness.code("code-1")).state == "connected"
+    (old,) = harness.kommo.webhooks
+    url = "https://abc.lambda-url.us-east-1.on.aws"
+    with patch.dict(harness.stack.environment, EVENT_ENDPOINTS=f"{url}/,api"):
+        harness.time.advance(10)
+        assert harness.turn(harness.code("code-2")).state == "connected"
+    (new,) = harness.kommo.webhooks
+    assert old.startswith("https://api.example.com/live/events/kommo/")
+    assert new.startswith(f"{url}/events/kommo/")
+    item = harness.stack.table.get(event_receiver.partition(harness.connection("code-2")["name"]), event_receiver.SK)
+    assert (item or {})["endpoint"] == url
+
+
 def test_exchange_code_webhooks_refused_connects_with_note(harness: Harness) -> None:
     body = harness.code("code-1")
     harness.kommo.before[WEBHOOKS] = [(402, kommo_fake.PROBLEM, "{}")]

@@ -314,6 +314,16 @@ def test_remove_connections_deleted_connection_unsubscribes_webhooks(harness: Un
     assert [detail["why"] for _, detail in fakes.events(harness.stack)] == ["deleted"]
 
 
+def test_remove_connections_unsubscribes_webhooks_at_each_endpoint(harness: UninstallHarness) -> None:
+    url = "https://abc.lambda-url.us-east-1.on.aws"
+    endpoints = {"EVENT_ENDPOINTS": f"{url}/,api"}
+    harness.worker = functions.load("remove_connections", harness.stack.environment | endpoints)
+    harness.kommo.webhooks.add(WEBHOOK.replace("https://api.example.com/live", url))
+    uninstall.delete(harness.table, harness.stack.environment["UNINSTALLS_QUEUE_URL"], harness.connection)
+    assert harness.work() == set()
+    assert harness.kommo.webhooks == set()
+
+
 def test_remove_connections_name_reused_keeps_new_credentials(harness: UninstallHarness) -> None:
     uninstall.delete(harness.table, harness.stack.environment["UNINSTALLS_QUEUE_URL"], harness.connection)
     again = harness.add(

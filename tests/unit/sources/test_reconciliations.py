@@ -54,6 +54,9 @@ class Harness:
         with patch.dict(os.environ, stack.environment):
             self.settings = BackfillRecordsSettings.from_env()
 
+    def use_endpoints(self, endpoints: str) -> None:
+        self.settings = BackfillRecordsSettings(**{**vars(self.settings), "event_endpoints": endpoints})
+
     def begin(self) -> None:
         """As a backfill does when it starts."""
         reconciliation.begin(self.stack.table, connection_store.get(self.stack.table, SOURCE), "contacts")
@@ -567,10 +570,36 @@ class TestResubscription:
             harness.reconcile(timedelta(minutes=35))
         assert len(harness.listing.webhooks) == 2
 
+    def test_reconciliation_of_changed_endpoint_moves_subscription_once(self, harness: Harness) -> None:
+        """The subscription at the new endpoint is made before the old one is deleted."""
+        url = "https://abc.lambda-url.us-east-1.on.aws"
+        harness.use_endpoints(f"{url}/,api")
+        for _ in range(3):
+            harness.reconcile(timedelta(minutes=61))
+        destinations = {webhook["destination"] for webhook in harness.listing.webhooks}
+        (destination,) = destinations
+        path = destination.removeprefix(url)
+        assert path.startswith(f"/events/kommo/{SOURCE}/")
+        assert harness.listing.unsubscribed == [f"https://api.example.com/live{path}"]
+        harness.use_endpoints(f"api,{url}/")
+        harness.reconcile(timedelta(minutes=61))
+        assert harness.listing.webhooks[-1]["destination"] == f"https://api.example.com/live{path}"
+        assert harness.listing.unsubscribed[1:] == [destination]
+
+    def test_reconciliation_of_changed_endpoint_refused_keeps_old_subscription(self, harness: Harness) -> None:
+        harness.use_endpoints("https://abc.lambda-url.us-east-1.on.aws/,api")
+        harness.listing.subscribe_status = 500
+        harness.reconcile()
+        assert harness.listing.unsubscribed == []
+        harness.listing.subscribe_status = 201
+        harness.reconcile(timedelta(minutes=61))
+        assert len(harness.listing.unsubscribed) == 1
+
     def test_reconciliation_webhooks_refused_still_reconciles(self, harness: Harness) -> None:
         harness.change(3)
-        with patch.object(Listing, "_subscribe", lambda *_: (402, {}, "")):
-            assert harness.reconcile() == {"3"}
+        harness.listing.subscribe_status = 402
+        assert harness.reconcile() == {"3"}
+        assert harness.listing.webhooks == []
 
 
 def test_reconciliation_connection_without_webhook_key_is_not_subscribed(harness: Harness) -> None:

@@ -14,6 +14,7 @@ from portaria.api.authentication import Caller
 from portaria.api.deprecation import Deprecation
 from portaria.aws.stack_status import StackStatus
 from portaria.aws.table import Table
+from portaria.connections import webhook_endpoints
 from portaria.connections.tokens.provider import TokenProvider
 from portaria.connections.vault import SealedTable, Vault
 from portaria.core.callbacks import Secret
@@ -65,6 +66,7 @@ class ApiContext:
     webhook_deliveries_queue_url: str = ""
     managers: str = ADMINISTRATORS
     stack_status: StackStatus = field(default_factory=StackStatus)
+    event_endpoints: str = webhook_endpoints.API
 
     @classmethod
     def from_settings(cls, settings: ManageSettings | ConsoleSettings) -> ApiContext:
@@ -82,6 +84,7 @@ class ApiContext:
             webhook_deliveries_queue_url=settings.webhook_deliveries_queue_url,
             managers=settings.private_integration_managers,
             stack_status=StackStatus(settings.stack_name, settings.queue_names),
+            event_endpoints=settings.event_endpoints,
         )
 
     @property

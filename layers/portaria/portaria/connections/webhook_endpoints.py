@@ -8,6 +8,7 @@ closed, processes that have just used it accept events for another minute; inges
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import timedelta
 
 from portaria import platforms
@@ -25,6 +26,37 @@ OVERLAP_S = 60 * 60
 MAX_PREVIOUS = 5
 # The item of a closed URL is deleted after this time.
 CLOSED_FOR = timedelta(days=1)
+
+
+# The API Gateway API itself, in the setting `event_endpoints`.
+API = "api"
+
+
+def base_urls(endpoints: str, api_url: str) -> list[str]:
+    """The base URLs of event webhooks, that of new URLs first.
+
+    `endpoints` is the setting `event_endpoints`: `api` or a function URL, or both with a comma between them. `api_url` may be
+    empty, and the API's base URL is empty then.
+    """
+    return [(api_url if endpoint == API else endpoint).rstrip("/") for endpoint in endpoints.split(",")]
+
+
+def subscribed_endpoint(table: Table, connection: Connection) -> str:
+    """The base URL that `record_endpoint` stored; empty if there is none."""
+    item = table.get(partition(connection.name), SK) or {}
+    return str(item.get("endpoint", ""))
+
+
+def record_endpoint(table: Table, connection: Connection, endpoint: str) -> None:
+    """Store that the platform sends the connection's events to `endpoint` only. Does nothing without a URL."""
+    with suppress(Conflict):
+        table.update(
+            partition(connection.name),
+            SK,
+            "SET endpoint = :endpoint",
+            condition="attribute_exists(pk) AND granted_at = :granted_at",
+            values={":endpoint": endpoint, ":granted_at": connection.granted_at},
+        )
 
 
 def open_address(table: Table, connection: Connection, key: Secret, header: Secret | None = None) -> bool:

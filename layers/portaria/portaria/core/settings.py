@@ -40,7 +40,10 @@ class SweepArrivalsSettings(Environment):
 
 
 class ExchangeCodeSettings(Environment):
-    """`credential_store` is where new grants are stored: `secrets-manager` or `table`."""
+    """`credential_store` is where new grants are stored: `secrets-manager` or `table`.
+
+    `event_endpoints` is read by `webhook_endpoints.base_urls`.
+    """
 
     table_name: str
     exchanges_queue_url: str
@@ -50,10 +53,11 @@ class ExchangeCodeSettings(Environment):
     secrets_prefix: str
     sealing_key_id: str
     credential_store: str
+    event_endpoints: str
 
 
 class BackfillRecordsSettings(Environment):
-    """`reconcile_every_minutes` is a whole number."""
+    """`reconcile_every_minutes` is a whole number; `event_endpoints` as in `ExchangeCodeSettings`."""
 
     table_name: str
     backfills_queue_url: str
@@ -61,6 +65,7 @@ class BackfillRecordsSettings(Environment):
     secrets_prefix: str
     sealing_key_id: str
     reconcile_every_minutes: str
+    event_endpoints: str
 
 
 class IngestRecordsSettings(Environment):
@@ -89,8 +94,11 @@ class ReleaseRecordsSettings(Environment):
 
 
 class ReceiveEventsSettings(Environment):
+    """`success_logs` is `summary` or `each`."""
+
     table_name: str
     records_queue_url: str
+    success_logs: str
 
 
 class AcceptRecordsSettings(Environment):
@@ -126,11 +134,14 @@ class AcceptUninstallSettings(Environment):
 
 
 class RemoveConnectionsSettings(Environment):
+    """`event_endpoints` as in `ExchangeCodeSettings`."""
+
     table_name: str
     uninstalls_queue_url: str
     bus_name: str
     secrets_prefix: str
     sealing_key_id: str
+    event_endpoints: str
 
 
 class FanOutEventsSettings(Environment):
@@ -156,7 +167,10 @@ class CountStatesSettings(Environment):
 
 
 class ManageSettings(Environment):
-    """`queue_names` has `name=physical name` of each queue that work waits in, separated by commas."""
+    """`queue_names` has `name=physical name` of each queue that work waits in, separated by commas.
+
+    `event_endpoints` as in `ExchangeCodeSettings`.
+    """
 
     table_name: str
     secrets_prefix: str
@@ -170,6 +184,7 @@ class ManageSettings(Environment):
     private_integration_managers: str
     stack_name: str
     queue_names: str
+    event_endpoints: str
 
 
 class CallConnectionSettings(Environment):
@@ -199,3 +214,4 @@ class ConsoleSettings(Environment):
     stack_name: str
     queue_names: str
     call_connection_function: str
+    event_endpoints: str

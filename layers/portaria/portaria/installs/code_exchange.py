@@ -136,13 +136,17 @@ class _Exchange:
         is_account = not self.install.connection
         if is_account:
             credentials = self._credentials(connection)
-            event_subscriptions.subscribe_installed(self.table, connection, client, credentials)
+            event_subscriptions.subscribe_installed(
+                self.table, connection, client, credentials, endpoints=self.settings.event_endpoints
+            )
         if previous := self.lease.item.get("previous_secret_id"):
             if is_account:
                 # Their URL contains a key that ends with that grant.
                 credentials = self._credentials(connection)
-                destination = event_subscriptions.events_url(connection, client, self.vault.read(previous))
-                event_subscriptions.unsubscribe(connection, credentials, destination)
+                ended = self.vault.read(previous)
+                endpoints = self.settings.event_endpoints
+                for destination in event_subscriptions.event_urls(connection, client, ended, endpoints):
+                    event_subscriptions.unsubscribe(connection, credentials, destination)
             self.vault.remove(previous)
 
     def _credentials(self, connection: Connection) -> Credentials | None:

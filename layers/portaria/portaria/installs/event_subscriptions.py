@@ -20,24 +20,40 @@ from portaria.platforms.protocols import WebhookSubscriptions
 Send = Callable[[Request], Response]
 
 
-def events_url(connection: Connection, client: OAuthClient, credentials: Credentials | None) -> str:
-    """The URL that a platform sends a connection's events to; empty where the redirect URI is not this API's own."""
+def event_urls(
+    connection: Connection, client: OAuthClient, credentials: Credentials | None, endpoints: str
+) -> list[str]:
+    """The URLs that a platform may send a connection's events to, that of new subscriptions first.
+
+    One for each of `endpoints` (the setting `event_endpoints`). The URL at the API is empty if the redirect URI is not the
+    API's own. All are empty without credentials.
+    """
     redirect_uri = client.redirect_uri.rstrip("/")
     base_url = redirect_uri.removesuffix(f"/install/{client.platform}/{client.name}")
-    if not credentials or base_url == redirect_uri:
-        return ""
-    return f"{base_url}/events/{connection.platform}/{connection.name}/{credentials['webhook_key'].reveal()}"
+    bases = webhook_endpoints.base_urls(endpoints, "" if base_url == redirect_uri else base_url)
+    if not credentials:
+        return ["" for _ in bases]
+    path = f"/events/{connection.platform}/{connection.name}/{credentials['webhook_key'].reveal()}"
+    return [base and base + path for base in bases]
 
 
 def subscribe(
-    table: Table, connection: Connection, client: OAuthClient, credentials: Credentials | None, send: Send
+    table: Table,
+    connection: Connection,
+    client: OAuthClient,
+    credentials: Credentials | None,
+    send: Send,
+    *,
+    endpoints: str,
 ) -> None:
-    """Subscribe to an account's event webhooks. `send` sends the request to the account.
+    """Subscribe to an account's event webhooks. `send` sends the requests to the account.
 
     The address is open before the platform learns of it, so no event is refused. The address of an older grant is not opened
-    again, and nothing is sent then. Raises `Rejected` where the account may not have webhooks, and what `send` raises.
+    again, and nothing is sent then. A subscription at another endpoint is deleted after the platform has accepted this one;
+    a death between the two leaves both, and the next call deletes it. Raises `Rejected` where the account may not have
+    webhooks, and what `send` raises.
     """
-    destination = events_url(connection, client, credentials)
+    destination, *others = event_urls(connection, client, credentials, endpoints)
     if not credentials or not destination:
         return
     if not webhook_endpoints.open_address(table, connection, credentials["webhook_key"]):
@@ -45,17 +61,23 @@ def subscribe(
     webhooks = _webhooks(connection)
     request = webhooks.subscribe_request(connection.allowed_domain, credentials["access_token"], destination)
     webhooks.read_answer(send(request))
+    endpoint = destination.partition("/events/")[0]
+    if not others or webhook_endpoints.subscribed_endpoint(table, connection) == endpoint:
+        return
+    for other in others:
+        unsubscribe(connection, credentials, other, send)
+    webhook_endpoints.record_endpoint(table, connection, endpoint)
 
 
 def subscribe_installed(
-    table: Table, connection: Connection, client: OAuthClient, credentials: Credentials | None
+    table: Table, connection: Connection, client: OAuthClient, credentials: Credentials | None, *, endpoints: str
 ) -> None:
     """Subscribe an account that has just been installed. An account that may not have webhooks gets a note.
 
     Raises `Retryable`.
     """
     try:
-        subscribe(table, connection, client, credentials, partial(_send, connection))
+        subscribe(table, connection, client, credentials, partial(_send, connection), endpoints=endpoints)
     except Rejected as refused:
         table.update(
             *connection_store.key(connection.name),
@@ -65,17 +87,19 @@ def subscribe_installed(
         )
 
 
-def unsubscribe(connection: Connection, credentials: Credentials | None, destination: str) -> None:
+def unsubscribe(
+    connection: Connection, credentials: Credentials | None, destination: str, send: Send | None = None
+) -> None:
     """Delete the subscription of the URL `destination`. An account that refuses keeps it: its events are refused here.
 
-    Without credentials or a destination nothing is sent. Raises `Retryable`.
+    Without credentials or a destination nothing is sent. Raises `Retryable`, and what `send` raises.
     """
     if not credentials or not destination:
         return
     webhooks = _webhooks(connection)
     request = webhooks.unsubscribe_request(connection.allowed_domain, credentials["access_token"], destination)
     with suppress(Rejected):
-        webhooks.read_answer(_send(connection, request))
+        webhooks.read_answer(send(request) if send else _send(connection, request))
 
 
 def _send(connection: Connection, request: Request) -> Response:

@@ -160,7 +160,7 @@ class _Removal:
         return RemovalOutcome("checked")
 
     def _unsubscribe(self, connection: Connection) -> None:
-        """Delete the subscription to the event webhooks, with the stored token."""
+        """Delete the subscriptions to the event webhooks, with the stored token."""
         try:
             platform = platforms.load(connection.platform)
             platform.require(platform.webhook_subscriptions)
@@ -168,8 +168,9 @@ class _Removal:
         except Rejected:
             return
         credentials = self.vault.read(connection.secret_id, connection.version_id)
-        destination = event_subscriptions.events_url(connection, client, credentials)
-        event_subscriptions.unsubscribe(connection, credentials, destination)
+        endpoints = self.settings.event_endpoints
+        for destination in event_subscriptions.event_urls(connection, client, credentials, endpoints):
+            event_subscriptions.unsubscribe(connection, credentials, destination)
 
 
 def _mark(table: Table, connection: Connection, why: str) -> None:

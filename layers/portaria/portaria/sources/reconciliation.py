@@ -325,7 +325,9 @@ class _Reconciling:
             if "webhook_key" not in credentials:
                 return
             client = oauth_clients.get(self.table, connection.platform, connection.client)
-            event_subscriptions.subscribe(self.table, connection, client, credentials, reader.send)
+            event_subscriptions.subscribe(
+                self.table, connection, client, credentials, reader.send, endpoints=self.settings.event_endpoints
+            )
         except (Rejected, Retryable) as refused:
             logger.warning("webhook_subscription_failed", extra={**self.facts, "reason": refused.reason})
 

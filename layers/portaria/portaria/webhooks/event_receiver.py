@@ -2,7 +2,7 @@
 
 The strictest platform waits two seconds, a cold start included, and they are spent so:
 
-    0.4 s  until the handler starts: the caller's connection, API Gateway, a cold start
+    0.4 s  until the handler starts: the caller's connection, API Gateway or the function URL, a cold start
     0.5 s  at most for the address, which is remembered for a minute
     0.8 s  at most for SQS
     0.3 s  for the answer's way back
@@ -13,6 +13,10 @@ elsewhere: the platform still has the event, and reconciliation finds the change
 Each address contains a secret key. This function reads no secret: the table holds the keys' SHA-256 (`EVENTS#{connection}`),
 written by `webhook_endpoints`. An unknown connection and a wrong key get the same answer, after one read each. It is 404 and
 not 403, because 403 would reveal that the connection exists.
+
+A function URL has no throttle, so this module bounds what forged calls cost. A malformed path is refused without a read.
+After `UNKNOWN_BURST` lookups that found no address, a process looks up at most `UNKNOWN_PER_S` addresses a second and answers
+the rest with the platform's retry status. Remembered addresses need no lookup, so their events are still accepted.
 
 This module is on the webhooks' cold path: no boto3, no Powertools, nothing that is not used there.
 """
@@ -34,8 +38,9 @@ from portaria.core.http.request import HttpRequest
 from portaria.core.item_keys import ItemKey
 from portaria.core.settings import ReceiveEventsSettings
 from portaria.webhooks.light_table import LightTable
-from portaria.webhooks.request_log import count, log
+from portaria.webhooks.request_log import Tally, count, log
 from portaria.webhooks.time_budget import TimeBudget
+from portaria.webhooks.token_bucket import TokenBucket
 
 HOOK_S = 1.7
 WORK_S = 1.3
@@ -44,11 +49,22 @@ QUEUE_S = 0.8
 # The two calls that know a repeated delivery; without them it is queued once more, which does no harm.
 REMEMBER_S = 0.4
 
+# Every path that this function serves. API Gateway matches it; a function URL leaves that to the function.
+ROUTE = "/events/{platform}/{connection}/{key}"
+# Lookups that found no address: a burst for each process, and then this many a second.
+UNKNOWN_BURST = 50
+UNKNOWN_PER_S = 5.0
+# With `SuccessLogs=summary`, a process writes its counts at most this often.
+SUMMARY_S = 10.0
+
 MAX_BODY_BYTES = 1_000_000
 REMEMBERED_S = 60.0
 MAX_REMEMBERED = 500
 DELIVERY_LIFE_S = 24 * 60 * 60
 SK = "KEY"
+UNKNOWN_ADDRESS = "unknown_address"
+# Refusals that anyone can cause. The summary counts them; all others are logged one by one.
+ANONYMOUS_REFUSALS = frozenset({UNKNOWN_ADDRESS, "not_post", "too_many_unknown_addresses"})
 
 # `{platform}-{client}-{account}` is longer than a name that somebody gives; SQS takes 128 characters for a group.
 _CONNECTION = re.compile(r"[A-Za-z0-9_-]{3,128}")
@@ -100,11 +116,14 @@ class EventReceiver:
         self._sqs = AwsClient("sqs", "AmazonSQS")
         self._table = LightTable(settings.table_name)
         self._addresses: dict[str, tuple[float, Address]] = {}
+        self._unknown = TokenBucket(UNKNOWN_BURST, UNKNOWN_PER_S)
+        self._tally = Tally(0.0 if settings.success_logs == "each" else SUMMARY_S)
 
     def receive(self, request: HttpRequest, budget: TimeBudget) -> None:
         """Queue the records of one delivery. Once this returns, its records are in the queue.
 
-        Raises `Rejected`: 404 `unknown_address`, 413 `body_too_large`, 400 `bad_body`, or what the platform refuses.
+        Raises `Rejected`: 404 `unknown_address`, 413 `body_too_large`, 400 `bad_body`, `too_many_unknown_addresses` with the
+        platform's retry status, or what the platform refuses.
         Raises `Retryable` and `AwsError` where it should be delivered again; some of its records may have been queued then.
         """
         connection = request.path_parameter("connection")
@@ -130,27 +149,49 @@ class EventReceiver:
             queued += len(records)
         if events.delivery and queued:
             self._remember(connection, events.delivery, now, budget)
-        left = {name: number for name, number in events.left.items() if number}
-        log("INFO", "events_received", connection=connection, request=request.request_id, records=queued, **left)
-        if queued:
-            count("EventsReceived", queued)
-        if left:
-            count("EventsIgnored", sum(left.values()))
-        if events.mended:
-            count("EventsMended")
+        self._tally.add(deliveries=1, records=queued, mended=int(events.mended), **events.left)
+        self._report(connection=connection, request=request.request_id)
 
     def refuse(self, rejected: Rejected, request: HttpRequest) -> None:
-        """Log a delivery that was refused; never its key or its body."""
+        """Log a delivery that was refused; never its key or its body. `ANONYMOUS_REFUSALS` are counted."""
         connection = request.path_parameter("connection")
+        shown = connection if _CONNECTION.fullmatch(connection) else ""
+        if rejected.reason in ANONYMOUS_REFUSALS:
+            self._tally.add(**{rejected.reason: 1})
+            self._report(connection=shown, request=request.request_id)
+            return
         log(
             "WARNING",
             "events_refused",
             reason=rejected.reason,
             detail=rejected.detail,
-            connection=connection if _CONNECTION.fullmatch(connection) else "",
+            connection=shown,
             request=request.request_id,
         )
         count("EventsRefused")
+
+    def _report(self, **newest: str) -> None:
+        """Write the counts, if the last ones are old enough; `newest` names the delivery that was counted last.
+
+        A process that receives nothing more leaves out what it counted in its last `SUMMARY_S` seconds.
+        """
+        counts = self._tally.take_due()
+        if not counts:
+            return
+        refused = {reason: counts.pop(reason) for reason in ANONYMOUS_REFUSALS if reason in counts}
+        mended = counts.pop("mended", 0)
+        if deliveries := counts.pop("deliveries", 0):
+            records = counts.pop("records", 0)
+            log("INFO", "events_received", **newest, deliveries=deliveries, records=records, **counts)
+            if records:
+                count("EventsReceived", records)
+            if counts:
+                count("EventsIgnored", sum(counts.values()))
+            if mended:
+                count("EventsMended", mended)
+        for reason, number in refused.items():
+            log("WARNING", "events_refused", reason=reason, refused=number, **newest)
+            count("EventsRefused", number)
 
     def _check(self, request: HttpRequest, now: int, budget: TimeBudget) -> EventAddress:
         """Raises `Rejected` (404 `unknown_address`) unless the path holds this connection's key."""
@@ -161,10 +202,14 @@ class EventReceiver:
         until, remembered = self._addresses.get(connection, (0.0, None))
         if remembered and time.monotonic() < until and (found := _match(remembered, platform, given, now)):
             return found
-        # A key that is not remembered may be a new one: only the table's word is a refusal.
+        # A key that is not remembered may be a new one, so only the table decides that it is unknown.
+        if not self._unknown.has_token():
+            detail = "calls of unknown addresses exceed the limit of lookups"
+            raise Rejected("too_many_unknown_addresses", detail, status=retry_status(platform))
         address = self._read_address(connection, budget.part(ADDRESS_READ_S))
         found = _match(address, platform, given, now) if address else None
         if not address or not found:
+            self._unknown.take()
             raise _unknown_address()
         if len(self._addresses) >= MAX_REMEMBERED:
             self._addresses.clear()
@@ -243,4 +288,4 @@ def _ed25519(public_key: bytes, signature: bytes, message: bytes) -> bool:
 
 
 def _unknown_address() -> Rejected:
-    return Rejected("unknown_address", "there is no such address", status=404)
+    return Rejected(UNKNOWN_ADDRESS, "there is no such address", status=404)

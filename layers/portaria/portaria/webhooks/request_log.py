@@ -33,6 +33,29 @@ def count(metric: str, number: int = 1) -> None:
     write_line({"_aws": metadata, "service": os.environ["POWERTOOLS_SERVICE_NAME"], metric: number})
 
 
+class Tally:
+    """Counts of one process, due at once if none were written in the last `every_s` seconds, and otherwise after that time."""
+
+    def __init__(self, every_s: float) -> None:
+        self._every_s = every_s
+        self._counts: dict[str, int] = {}
+        self._taken_at: float | None = None
+
+    def add(self, **counts: int) -> None:
+        for name, number in counts.items():
+            if number:
+                self._counts[name] = self._counts.get(name, 0) + number
+
+    def take_due(self) -> dict[str, int]:
+        """Return the counts and begin again at zero; empty while they are not due."""
+        now = time.monotonic()
+        if self._taken_at is not None and now - self._taken_at < self._every_s:
+            return {}
+        self._taken_at = now
+        counts, self._counts = self._counts, {}
+        return counts
+
+
 def write_line(line: dict[str, Any]) -> None:
     sys.stdout.write(json.dumps(line) + "\n")
     sys.stdout.flush()

@@ -128,6 +128,24 @@ class HttpRequest(NamedTuple):
             principal=_text(identity.get("userArn") or identity.get("caller")),
         )
 
+    def matched(self, route: str) -> HttpRequest:
+        """This request with the path parameters of `route` (`/events/{platform}`), if AWS matched no route and the path fits.
+
+        Values stay percent-encoded. A function URL matches no route: its events have no path parameters.
+        """
+        if self.resource:
+            return self
+        names, steps = route.strip("/").split("/"), self.path.strip("/").split("/")
+        if len(names) != len(steps):
+            return self
+        found: dict[str, str] = {}
+        for name, step in zip(names, steps, strict=True):
+            if name.startswith("{"):
+                found[name[1:-1]] = step
+            elif name != step:
+                return self
+        return self._replace(resource=route, path_parameters=found)
+
     def elapsed_s(self) -> float:
         """Seconds since AWS received the request, a cold start included; 0 where the two clocks disagree."""
         elapsed_s = time.time() - self.received_at

@@ -47,7 +47,8 @@ def create(asked: ApiRequest) -> Reply:
         raise Rejected(
             "connection_changed", "the connection has just been created again: read it and try again", status=409
         )
-    told = {"url": Secret(f"{asked.api_url}/events/{connection.platform}/{name}/{key.reveal()}")}
+    base_url = webhook_endpoints.base_urls(asked.context.event_endpoints, asked.api_url)[0]
+    told = {"url": Secret(f"{base_url}/events/{connection.platform}/{name}/{key.reveal()}")}
     told |= {"header_value": header} if header else {}
     until = clock.to_iso(clock.now() + timedelta(seconds=webhook_endpoints.OVERLAP_S))
     return Reply({"header_name": header_name, "header_value": None, "previous_until": until}, once=told)
