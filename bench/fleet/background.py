@@ -12,6 +12,7 @@ from typing import Any
 import simpy
 
 from bench.fleet import configuration
+from bench.fleet.call_counts import connection_units
 from bench.fleet.configuration import Configuration
 from bench.fleet.meters import BusyShare, Meters
 from bench.fleet.steps import Steps
@@ -29,9 +30,8 @@ QUEUE_AGAIN_S = reconciliation.QUEUE_AGAIN.total_seconds()
 RENEWAL_DYNAMODB, RENEWAL_SECRETS, RENEWAL_KMS = 7, 4, 1
 INSTALL_DYNAMODB, INSTALL_SECRETS, INSTALL_KMS, INSTALL_REQUESTS = 14, 3, 1, 3
 READING_DYNAMODB = 8
-# A connection's item is between one and two kilobytes. Moving it in the index by_due deletes and puts it, and it is
-# written in the table and in two more indexes.
-CONNECTION_UNITS, RECONCILIATION_UNITS = 2, 1
+# An item that moves in the index by_due is deleted and put there. A connection's is in the table and in two more indexes too.
+RECONCILIATION_UNITS = 1
 MOVES = 2
 
 
@@ -55,9 +55,7 @@ class Installs:
 
     def arrive(self) -> Process:
         fleet = self.fleet
-        times = sorted(
-            fleet.installs_at + self._chance.random() * fleet.installs_within for _ in range(fleet.installs)
-        )
+        times = sorted(fleet.installs_at + self._chance.random() * fleet.installs_within for _ in range(fleet.installs))
         for at in times:
             yield self.env.timeout(max(0.0, at - self.env.now))
             self.env.process(self._exchange())
@@ -114,6 +112,7 @@ class Renewals:
         self.source = configured.sources["Renewals"]
         self.busy = BusyShare(self.source.concurrency)
         self.sweep_s = configured.renewal_sweep_s
+        self.units = connection_units()
         issued = fleet.renewals_at - 0.8 * fleet.token_life_s
         self.ends_at = issued + fleet.token_life_s
         self._due = sorted(
@@ -137,8 +136,8 @@ class Renewals:
             for first in range(0, len(due), configuration.DUE_PAGE):
                 page = due[first : first + configuration.DUE_PAGE]
                 lasts_s = len(page) * call_s
-                self.meters.add("writes by_due:CONNECTIONS", self.env.now, len(page) * CONNECTION_UNITS * MOVES, lasts_s)
-                self.meters.add("dynamodb_table_writes", self.env.now, len(page) * CONNECTION_UNITS * 5, lasts_s)
+                self.meters.add("writes by_due:CONNECTIONS", self.env.now, len(page) * self.units * MOVES, lasts_s)
+                self.meters.add("dynamodb_table_writes", self.env.now, len(page) * self.units * 5, lasts_s)
                 yield self.env.timeout(lasts_s)
                 self.queue.extend(page)
 
@@ -172,8 +171,8 @@ class Renewals:
             self.meters.add("kms_requests", begin, RENEWAL_KMS + RENEWAL_SECRETS)
             # Four writes of the item, each in the table and in three indexes.
             for key in ("by_due:CONNECTIONS", "listing:CONNECTIONS"):
-                self.meters.add(f"writes {key}", begin, 4 * CONNECTION_UNITS, paced_s)
-            self.meters.add("dynamodb_table_writes", begin, 16 * CONNECTION_UNITS, paced_s)
+                self.meters.add(f"writes {key}", begin, 4 * self.units, paced_s)
+            self.meters.add("dynamodb_table_writes", begin, 16 * self.units, paced_s)
             self.meters.add("dynamodb_table_reads", begin, 3, paced_s)
             self.meters.add("sqs_requests", begin, 3)
             steps.bill("RenewTokens", paced_s, 1)

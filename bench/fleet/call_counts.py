@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections import Counter
+import sys
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -65,8 +66,8 @@ class BatchCalls:
 
 @dataclass
 class _Counts:
-    reads: Counter[str] = field(default_factory=Counter)
-    writes: Counter[str] = field(default_factory=Counter)
+    reads: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    writes: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     calls: int = 0
     concurrent: int = 0
 
@@ -142,14 +143,27 @@ def count_batches(*, parked: bool = False) -> BatchCalls:
     """The calls of a batch whose token is cached and whose destination is open, or paused (`parked`)."""
     few, many = _count(FEW, parked=parked), _count(MANY, parked=parked)
 
-    def lines(first: Counter[str], second: Counter[str]) -> dict[str, Line]:
-        return {key: _line(first[key], second[key]) for key in first | second}
+    def lines(first: dict[str, float], second: dict[str, float]) -> dict[str, Line]:
+        return {key: _line(first[key], second[key]) for key in {**first, **second}}
 
     return BatchCalls(
         lines(few.reads, many.reads),
         lines(few.writes, many.writes),
         _line(few.calls - few.concurrent, many.calls - many.concurrent),
     )
+
+
+@cache
+def connection_units() -> int:
+    """The write units of a connection's item, with the fields of an installed account of Kommo."""
+    moment = "2026-01-01T00:00:00.000Z"
+    connection = Connection(
+        "kommo-fleet-31234567", "kommo", "oauth2", "fleet.kommo.com", "connected", 1, "portaria/grants/" + "0" * 32,
+        "0" * 40, client="fleet", account_id="31234567", label="Fleet", scopes="crm files notifications",
+        created_at=moment, updated_at=moment, granted_at=moment, token_ends_at=moment, tags={"tenant": "31234567"},
+    )  # fmt: skip
+    size = sum(len(name) + len(str(value)) for name, value in connection_store.to_item(connection).items())
+    return math.ceil(size / WRITE_UNIT)
 
 
 def _line(few: float, many: float) -> Line:
@@ -175,7 +189,9 @@ def _count(sources: int, *, parked: bool) -> _Counts:
             counts.writes.clear()
             counts.calls = counts.concurrent = 0
             outcome = harness.ingest(*(_message(name, next(numbers)) for name in names))
-            if outcome.waiting or (is_counted and outcome.counts["RecordsHeld" if parked else "RecordsSent"] != sources):
+            if outcome.waiting or (
+                is_counted and outcome.counts["RecordsHeld" if parked else "RecordsSent"] != sources
+            ):
                 raise RuntimeError(f"the counted batch did not go through: {outcome}")
     return counts
 
@@ -205,8 +221,7 @@ def _harness(counts: _Counts) -> Iterator[Harness]:
         return found
 
     patches = [
-        patch.object(module, "run_concurrently", counted)
-        for module in _modules_with("run_concurrently", concurrently)
+        patch.object(module, "run_concurrently", counted) for module in _modules_with("run_concurrently", concurrently)
     ]
     with installed(lambda: cloud):
         harness = Harness(cloud)
@@ -227,8 +242,6 @@ def _harness(counts: _Counts) -> Iterator[Harness]:
 
 
 def _modules_with(name: str, value: object) -> list[Any]:
-    import sys  # noqa: PLC0415
-
     return [
         module
         for module_name, module in list(sys.modules.items())

@@ -124,9 +124,7 @@ class Day:
                 # The busiest of all keys of one kind: `writes WAITING#marketo-* 3`.
                 key = name.removeprefix(f"{kind} ").partition(" ")[0]
                 if key not in hottest or peak.value > hottest[key].used:
-                    hottest[key] = Usage(
-                        f"{quota_name} {key}", 100 * peak.value / limit, peak.value, limit, peak.at
-                    )
+                    hottest[key] = Usage(f"{quota_name} {key}", 100 * peak.value / limit, peak.value, limit, peak.at)
             found += hottest.values()
         return found
 

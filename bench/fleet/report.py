@@ -11,6 +11,7 @@ import time
 from dataclasses import replace
 from typing import Any
 
+import simpy
 from rich.table import Table
 
 from bench.fleet import bill
@@ -23,8 +24,6 @@ from bench.report import BUILD, conclude, console
 # A fleet of this size needs these parameters; the defaults are for smaller ones.
 PARAMETERS = {"Size": "large", "EventsThrottle": "1000,2000"}
 SEED = 1
-# The day's busiest hours, without failures: what a load is tried with.
-PEAK = {"begin": 8.5 * HOUR, "end": 11 * HOUR, "outage": None, "parked_subscription": None, "renewals_at": 8.6 * HOUR}
 FACTORS = (1.0, 1.5, 2.0, 3.0, 4.0)
 HALVINGS = 3
 BROKEN = 99.5
@@ -34,7 +33,7 @@ LIMITS = {"nearest_percent": 80.0, "installs_over_2_min": 0.0, "not_conserved": 
 def measure() -> bool:
     configured = read_template(**PARAMETERS)
     day = _simulate("A day of 10,000 accounts", Fleet(), configured)
-    defaults = _simulate("Its busiest hours with the template's defaults", replace(Fleet(), **PEAK), read_template())
+    defaults = _simulate("Its busiest hours with the template's defaults", Fleet().at_peak(), read_template())
     slow = _simulate("Its busiest hours with an outage of timeouts", _with_timeouts(), configured)
     broken, factor, tried = find_breaking_load(configured)
     validation = validate()
@@ -93,7 +92,9 @@ def day_limits(day: Day) -> list[Usage]:
     return [usage for usage in day.usages() if not usage.is_recovery]
 
 
-def find_breaking_load(configured: Configuration, factors: tuple[float, ...] = FACTORS) -> tuple[Usage, float, dict[str, Any]]:
+def find_breaking_load(
+    configured: Configuration, factors: tuple[float, ...] = FACTORS
+) -> tuple[Usage, float, dict[str, Any]]:
     """The limit that is reached first when accounts and events grow together, at how many times the fleet, and what was tried.
 
     The answer is the least tried factor that breaks a limit, within an eighth of the step between two factors.
@@ -122,7 +123,7 @@ def find_breaking_load(configured: Configuration, factors: tuple[float, ...] = F
 
 
 def _worst(factor: float, configured: Configuration, tried: dict[str, Any]) -> Usage:
-    day = _simulate(f"{factor:.2f} times the fleet", replace(Fleet().grown(factor), **PEAK), configured)
+    day = _simulate(f"{factor:.2f} times the fleet", Fleet().grown(factor).at_peak(), configured)
     usages = day_limits(day)
     tried[f"{factor:.3f}"] = {usage.name: round(usage.percent, 1) for usage in usages[:5]}
     return usages[0]
@@ -130,7 +131,7 @@ def _worst(factor: float, configured: Configuration, tried: dict[str, Any]) -> U
 
 def _with_timeouts() -> Fleet:
     outage = Outage("leadconnector", 9 * HOUR, 11 * HOUR, 10.0)
-    return replace(Fleet(), **{**PEAK, "outage": outage, "end": 10 * HOUR})
+    return replace(Fleet().at_peak(), outage=outage, end=10 * HOUR)
 
 
 def _simulate(title: str, fleet: Fleet, configured: Configuration) -> Day:
@@ -147,8 +148,6 @@ def _simulate(title: str, fleet: Fleet, configured: Configuration) -> Day:
 
 def _steps_per_s() -> float:
     """How many events simpy handles: why single events of the fleet are not processes of it."""
-    import simpy  # noqa: PLC0415
-
     env = simpy.Environment()
     places = simpy.Resource(env, 5)
 
@@ -195,5 +194,3 @@ def _add_texts(**texts: Any) -> None:
     """Add what is no number to build/bench/fleet.json."""
     path = BUILD / "fleet.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **texts}, indent=2) + "\n")
-
-

@@ -82,7 +82,7 @@ class Steps:
         )
         if not self._spread:
             return mean_s
-        return mean_s * self._chance.lognormvariate(-self._spread**2 / 2, self._spread)
+        return mean_s * self._chance.lognormvariate(-(self._spread**2) / 2, self._spread)
 
     def drain_s(self, sources: int, records: int, together: int) -> float:
         """The same for waiting records: their entries are read before, and deleted afterwards."""
@@ -123,7 +123,9 @@ class Steps:
     ) -> None:
         """Requests with their receipts: the keys that a destination's requests share."""
         each = sources / requests
-        self.meters.add("dynamodb_table_writes", at, requests * self._request_writes.of(each) + 10 * quota_units, lasts_s)
+        self.meters.add(
+            "dynamodb_table_writes", at, requests * self._request_writes.of(each) + 10 * quota_units, lasts_s
+        )
         if destination.platform == "marketo":
             number = destination.number
             for key, line in self._shared_writes:

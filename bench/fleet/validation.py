@@ -1,7 +1,7 @@
 """The model against `record_load`: the same load with the local cloud's service times, and what the local cloud took.
 
-`validation.toml` has one run of record_load: its pace, its functions' durations, and the delays that it measured. The model gets
-the pace and the durations and must find the delays.
+`validation.toml` has one run of record_load: its pace, how long the local cloud takes for a batch, and the delays that were
+measured. The model gets the pace and the times, and must find the delays.
 """
 
 from __future__ import annotations

@@ -71,6 +71,17 @@ class Fleet:
         """The events of one weekday."""
         return self.events_a_month * WEEKDAY_PART / WEEKDAYS
 
+    def at_peak(self) -> Fleet:
+        """The busiest hours, without failures: what a load is tried with."""
+        return replace(
+            self,
+            begin=8.5 * HOUR,
+            end=11 * HOUR,
+            outage=None,
+            parked_subscription=None,
+            renewals_at=8.6 * HOUR,
+        )
+
     def grown(self, factor: float) -> Fleet:
         """The same fleet with so many times the accounts and events."""
         return replace(

@@ -53,9 +53,7 @@ def test_day_same_seed_gives_same_figures() -> None:
 @pytest.mark.parametrize("end", [600.0, 1_800.0, HOUR])
 def test_day_with_failures_conserves_events(end: float) -> None:
     outage = Outage("leadconnector", 300.0, 2_000.0, 0.3)
-    fleet = replace(
-        SMALL, leadconnector_part=0.3, outage=outage, parked_subscription=0, parked_until=2_400.0, end=end
-    )
+    fleet = replace(SMALL, leadconnector_part=0.3, outage=outage, parked_subscription=0, parked_until=2_400.0, end=end)
     day = run(fleet, replace(configured(), retry_waits_s=(60.0, 120.0)))
     assert day.is_conserved
     assert day.live.accepted == 20 * end
