@@ -34,10 +34,19 @@ def find(table: Table, name: str) -> tuple[Route, str]:
 
 def for_connection(table: Table, connection: Connection) -> list[Route]:
     """The routes that start at a connection, by its own name or by the OAuth client that it was installed with."""
+    return [route for source in sources_of(connection) for route in for_source(table, source)]
+
+
+def sources_of(connection: Connection) -> list[str]:
+    """The sources of routes that start at a connection: itself, and the OAuth client that it was installed with."""
     sources = [f"connection:{connection.name}"]
     if connection.client:
         sources.append(f"client:{connection.platform}/{connection.client}")
-    return [read(item) for source in sources for item in table.query_all(source, index="by_source")]
+    return sources
+
+
+def for_source(table: Table, source: str) -> list[Route]:
+    return [read(item) for item in table.query_all(source, index="by_source")]
 
 
 def target(route: Route, destination: Connection) -> Target:

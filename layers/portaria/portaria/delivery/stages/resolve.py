@@ -66,6 +66,9 @@ class MessageResolver:
         self._outcome = outcome
         self._split_url = split_url
         self._routes: dict[tuple[str, str, str], list[ResolvedRoute] | Rejected] = {}
+        # What the sources of a batch share is read once: an OAuth client's routes and the destinations' connections.
+        self._by_client: dict[str, list[Route]] = {}
+        self._connections: dict[str, Connection] = {}
         self._weights: dict[str, int] = {}
         self._route_destinations: dict[str, str] = {}
         # Of each source object, whether its platform can list changes, and those that were requested in this batch.
@@ -150,14 +153,28 @@ class MessageResolver:
         if message.route:
             found = [routes.get(self._table, message.route)]
         else:
-            found = [route for route in routes.for_connection(self._table, source) if route.object == message.object]
+            found = [route for route in self._routes_from(source) if route.object == message.object]
         self._weights[message.connection] = max((route.weight for route in found), default=1)
         return [self._resolve_route(source, route) for route in found]
+
+    def _routes_from(self, source: Connection) -> list[Route]:
+        own, *of_client = routes.sources_of(source)
+        found = routes.for_source(self._table, own)
+        for client in of_client:
+            if client not in self._by_client:
+                self._by_client[client] = routes.for_source(self._table, client)
+            found += self._by_client[client]
+        return found
+
+    def _destination(self, name: str) -> Connection:
+        if name not in self._connections:
+            self._connections[name] = connection_store.get(self._table, name)
+        return self._connections[name]
 
     def _resolve_route(self, source: Connection, route: Route) -> ResolvedRoute:
         self._route_destinations[route.name] = route.destination
         try:
-            destination = connection_store.get(self._table, route.destination)
+            destination = self._destination(route.destination)
             return ResolvedRoute(
                 route.name,
                 routes.target(route, destination),

@@ -1,0 +1,219 @@
+"""The limits that the product sets itself: event sources, throttles and memory from template.yaml, rates from the code."""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from bench.report import ROOT
+from portaria.aws import due_index
+from portaria.connections.renewal_sweep import RENEWALS_PER_SECOND
+from portaria.delivery import record_release, retry_schedule
+from portaria.installs.exchange_queues import EXCHANGES_PER_S
+from portaria.platforms.kommo.pagination import PAGE_SIZE
+from portaria.platforms.leadconnector import persons
+from portaria.platforms.marketo import ingestion
+
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Quota:
+    """A default quota of AWS."""
+
+    name: str
+    value: float
+    unit: str
+    adjustable: bool
+    source: str
+    read: str
+
+
+@dataclass(frozen=True)
+class EventSource:
+    """How Lambda drains a queue. `concurrency` is the template's maximum, or Lambda's own."""
+
+    queue: str
+    function: str
+    batch: int
+    window_s: float
+    concurrency: int
+
+
+@dataclass(frozen=True)
+class Throttle:
+    """A token bucket of API Gateway: requests a second, and how many at once."""
+
+    rate: float
+    burst: float
+
+
+@dataclass(frozen=True)
+class ReadingRules:
+    """How accounts are read: by how many workers, at how many requests a second of all and of each of them.
+
+    The interval is a quarter of the time since the last change, between `least_s` and `most_s`. A sweep queues at most
+    `sweep_limit` readings a minute (0: all that are due).
+    """
+
+    workers: int
+    per_s: float
+    per_worker_s: float
+    least_s: float
+    most_s: float
+    sweep_limit: int
+
+    def interval_s(self, idle_s: float) -> float:
+        doublings = min(16, math.floor(math.log2(max(1.0, idle_s / (4 * self.least_s)))))
+        return min(self.most_s, self.least_s * float(2**doublings))
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """A deployed stack. `memory_gb` and `reserved` are by function; 0 reserves nothing."""
+
+    sources: dict[str, EventSource]
+    memory_gb: dict[str, float]
+    reserved: dict[str, int]
+    events_throttle: Throttle
+    install_throttle: Throttle
+    readings: ReadingRules
+    retry_waits_s: tuple[float, ...]
+    renewal_sweep_s: float
+    parameters: dict[str, str]
+    queues: int
+
+
+# What the code says, by the names that the model uses.
+RENEWALS_A_WORKER = RENEWALS_PER_SECOND
+EXCHANGES_A_WORKER = EXCHANGES_PER_S
+CONTACTS_A_PAGE = PAGE_SIZE
+DUE_PAGE = due_index.PAGE_SIZE
+DRAIN_RUN_S = record_release.RUN_S
+DRAIN_FIRST, DRAIN_GROWTH, DRAIN_LARGEST = (
+    record_release.FIRST_BATCH,
+    record_release.GROWTH,
+    record_release.LARGEST_BATCH,
+)
+LONGEST_IN_QUEUE_S = retry_schedule.LONGEST_IN_QUEUE_S
+# By platform: objects of one request, and requests a second of one worker to one destination (None: no limit of ours).
+MAX_OBJECTS = {"marketo": ingestion.MAX_OBJECTS, "leadconnector": persons.MAX_OBJECTS}
+REQUESTS_A_WORKER = {"marketo": ingestion.REQUESTS_PER_SECOND, "leadconnector": persons.REQUESTS_PER_SECOND}
+
+
+@cache
+def quotas() -> dict[str, Quota]:
+    read: dict[str, dict[str, Any]] = tomllib.loads((HERE / "quotas.toml").read_text())
+    return {name: Quota(name, **fields) for name, fields in read.items()}
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads CloudFormation's short forms as the mappings that they stand for: `!Ref X` as `{"Ref": "X"}`."""
+
+
+def _intrinsic(loader: yaml.SafeLoader, suffix: str, node: yaml.Node) -> dict[str, Any]:
+    if isinstance(node, yaml.ScalarNode):
+        return {suffix: loader.construct_scalar(node)}
+    if isinstance(node, yaml.SequenceNode):
+        return {suffix: loader.construct_sequence(node, deep=True)}
+    assert isinstance(node, yaml.MappingNode)
+    return {suffix: loader.construct_mapping(node, deep=True)}
+
+
+_Loader.add_multi_constructor("!", _intrinsic)
+
+
+@cache
+def _template() -> dict[str, Any]:
+    # A subclass of SafeLoader.
+    read: dict[str, Any] = yaml.load((ROOT / "template.yaml").read_text(), _Loader)
+    return read
+
+
+def read_template(**changes: str) -> Configuration:
+    """The stack with the template's default parameters and these changes. Raises `KeyError` for an unknown parameter."""
+    template = _template()
+    parameters = {name: str(each["Default"]) for name, each in template["Parameters"].items()}
+    for name, value in changes.items():
+        if name not in parameters:
+            raise KeyError(name)
+        parameters[name] = value
+    resources = template["Resources"]
+    functions = {
+        name: each["Properties"] for name, each in resources.items() if each["Type"] == "AWS::Serverless::Function"
+    }
+
+    def valued(given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        ((kind, inner),) = given.items()
+        if kind == "Ref":
+            return parameters.get(inner, inner)
+        if kind == "FindInMap":
+            name, first, second = (valued(each) for each in inner)
+            return template["Mappings"][name][first][second]
+        raise ValueError(f"{kind} has no value here")
+
+    sources = {}
+    for name, each in functions.items():
+        for event in each.get("Events", {}).values():
+            if event["Type"] == "SQS":
+                given = event["Properties"]
+                queue = given["Queue"]["GetAtt"].partition(".")[0].removesuffix("Queue")
+                scaling = given.get("ScalingConfig", {}).get("MaximumConcurrency", quotas()["lambda_concurrency"].value)
+                sources[queue] = EventSource(
+                    queue,
+                    name.removesuffix("Function"),
+                    int(given["BatchSize"]),
+                    float(given.get("MaximumBatchingWindowInSeconds", 0)),
+                    int(valued(scaling)),
+                )
+
+    def throttle(name: str) -> Throttle:
+        rate, burst = parameters[name].split(",")
+        return Throttle(float(rate), float(burst))
+
+    return Configuration(
+        sources,
+        {name.removesuffix("Function"): each["MemorySize"] / 1024 for name, each in functions.items()},
+        {
+            "AcceptInstall": int(parameters["AcceptReservedConcurrency"]),
+            "ReceiveEvents": int(parameters["WebhookReservedConcurrency"]),
+        },
+        throttle("EventsThrottle"),
+        throttle("InstallThrottle"),
+        _reading_rules(sources["Backfills"].concurrency, parameters),
+        tuple(60 * float(minutes) for minutes in parameters["RetryAfterMinutes"].split(",")),
+        seconds_of(resources["RenewalsSchedule"]["Properties"]["ScheduleExpression"]),
+        parameters,
+        sum(event["Type"] == "SQS" for each in functions.values() for event in each.get("Events", {}).values()),
+    )
+
+
+def _reading_rules(workers: int, parameters: dict[str, str]) -> ReadingRules:
+    """Of accounts of Kommo, by the product's code."""
+    least_s = 60 * float(parameters["ReconcileEvery"])
+    if find_spec("portaria.outbound.request_slots") is None:
+        # Each worker has a pace of its own, and all accounts are read at the same interval.
+        pace = import_module("portaria.platforms.kommo.pagination").REQUESTS_PER_SECOND
+        return ReadingRules(workers, workers * pace, pace, least_s, least_s, 0)
+    # One budget of all workers, of which some slots are reserved for other requests.
+    slots = import_module("portaria.platforms.kommo.request_limits").PER_ADDRESS - 1.0
+    most_s = 60 * float(parameters["ReconcileIdleEvery"])
+    return ReadingRules(
+        workers, slots, slots, least_s, most_s, import_module("portaria.sources.reconciliation").SWEEP_LIMIT
+    )
+
+
+def seconds_of(expression: str) -> float:
+    """The interval of a schedule such as `rate(5 minutes)`."""
+    count, unit = expression.removeprefix("rate(").removesuffix(")").split()
+    return int(count) * {"minute": 60.0, "hour": 3_600.0, "day": 86_400.0}[unit.removesuffix("s")]

@@ -1,0 +1,333 @@
+"""Live events: from the webhook through the Records queue to their destinations, and those that wait for one.
+
+One process of simpy is one batch: an invocation of ingest_records, or a drain of release_records. Single events are no
+processes, because simpy handles about 90,000 jobs a second, and all tried loads together have more than 20 million events. They
+are entries of a queue, so each event still has its own age.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections import defaultdict, deque
+from collections.abc import Generator
+from dataclasses import dataclass, field
+from typing import Any
+
+import simpy
+
+from bench.fleet import configuration
+from bench.fleet.configuration import Configuration, EventSource
+from bench.fleet.meters import Ages, BusyShare, Meters
+from bench.fleet.steps import Steps
+from bench.fleet.workload import Accounts, Destination, Fleet
+
+# An event that is not delivered: when it arrived, its account, how often it has failed.
+Entry = tuple[float, int, int]
+Process = Generator[Any, Any, None]
+
+# Lambda begins to drain a queue with so many batches at the same time, and adds at most 300 a minute.
+FIRST_POLLERS = 5
+# SQS hands over at most ten messages in one call.
+RECEIVED_TOGETHER = 10
+# An invocation of ingest_records begins no request with less time left: the request's timeouts and the time to finish.
+INGEST_TIMEOUT_S, LEAST_LEFT_S = 120.0, 33.0
+SWEEP_S = 60.0
+# Quota items: about so many bytes for each tenant, at most so many tenants in an item, so many items.
+TENANT_BYTES, TENANTS_AN_ITEM, QUOTA_ITEMS = 25, 300, 10
+# The deletions of delivered entries run ten at a time.
+DELETED_TOGETHER = 10
+
+
+@dataclass
+class Batch:
+    """Messages that one poller collects. Its window begins with its first message."""
+
+    first_at: float
+    entries: list[Entry] = field(default_factory=list)
+
+
+@dataclass
+class Waiting:
+    """Records that wait in the table for one destination: `parked` until the pause ends, `retries` (a heap) until a time."""
+
+    parked: deque[Entry] = field(default_factory=deque)
+    retries: list[tuple[float, Entry]] = field(default_factory=list)
+    is_drained: bool = False
+
+    def __len__(self) -> int:
+        return len(self.parked) + len(self.retries)
+
+
+class LivePath:
+    """`delivered`, `dead` (dead letters) and `refused` (by API Gateway) count events; `ages` has the age at the
+    destination's request: `live` of all, `open` of those whose destination was neither down nor parked.
+    """
+
+    def __init__(
+        self, env: simpy.Environment, fleet: Fleet, accounts: Accounts, configured: Configuration, steps: Steps,
+        meters: Meters,
+    ) -> None:  # fmt: skip
+        self.env, self.fleet, self.accounts, self.meters, self.steps = env, fleet, accounts, meters, steps
+        self.configured = configured
+        self.source: EventSource = configured.sources["Records"]
+        self.busy = BusyShare(self.source.concurrency)
+        self.release_busy = BusyShare(configured.sources["WaitingRecords"].concurrency)
+        self.drains = simpy.Resource(env, configured.sources["WaitingRecords"].concurrency)
+        self.queue: deque[Entry] = deque()
+        self.collecting: deque[Batch] = deque()
+        self.pollers = float(min(FIRST_POLLERS, self.source.concurrency))
+        self.running = self.draining = 0
+        self.in_flight = self.returning = 0
+        self.waiting: dict[int, Waiting] = defaultdict(Waiting)
+        self.ages = {"live": Ages(), "open": Ages()}
+        self.oldest_s = {"Records": 0.0, "WaitingRecords": 0.0}
+        self.accepted = self.delivered = self.dead = self.refused = 0
+        self.waited_most = 0
+        # When nothing waited any more for the platform that was down.
+        self.recovered_at = 0.0
+        self._tokens = configured.events_throttle.burst
+        self._tenants: dict[int, set[int]] = defaultdict(set)
+        self._warm_receivers = 0.0
+
+    # ------------------------------------------------------------------------------------------------------- the webhook
+
+    def receive(self, arrived: list[int]) -> None:
+        """One tick's events: API Gateway's throttle, the receiver, and the queue."""
+        now, tick_s = self.env.now, self.fleet.tick_s
+        throttle = self.configured.events_throttle
+        self._tokens = min(throttle.burst, self._tokens + throttle.rate * tick_s)
+        taken = min(len(arrived), int(self._tokens))
+        self._tokens -= taken
+        self.refused += len(arrived) - taken
+        self.accepted += taken
+        self.meters.add("api_gateway_requests", now, len(arrived))
+        self.meters.add("lambda_requests", now, taken)
+        changed_at = self.accounts.changed_at
+        for account in arrived[:taken]:
+            self.queue.append((now, account, 0))
+            changed_at[account] = now
+        self.steps.receive(taken, now)
+        self._scale_receivers(taken / tick_s)
+        self.dispatch()
+
+    @property
+    def receivers(self) -> float:
+        """The environments of receive_events that have been started and not ended yet."""
+        return self._warm_receivers
+
+    def _scale_receivers(self, per_second: float) -> None:
+        # Events come independently, so how many are in progress varies as a Poisson number does.
+        mean = per_second * self.steps.seconds("receive_events")
+        needed = math.ceil(mean + 3 * math.sqrt(mean)) if mean else 0
+        if needed > self._warm_receivers:
+            self.meters.note("lambda_scaling", needed - self._warm_receivers, self.env.now)
+            self._warm_receivers = needed
+        # Lambda ends idle environments after some minutes.
+        self._warm_receivers = max(needed, self._warm_receivers * (1 - self.fleet.tick_s / 600))
+        reserved = self.configured.reserved["ReceiveEvents"]
+        if reserved:
+            self.meters.note("reserved_receive_events", 100 * needed / reserved, self.env.now)
+
+    # ------------------------------------------------------------------------------------------------- the Records queue
+
+    def dispatch(self) -> None:
+        """Hand messages to pollers in turn, and invoke each batch that is full or whose window has ended."""
+        now, size = self.env.now, self.source.batch
+        while self.queue:
+            if not self.collecting or (
+                all(len(each.entries) for each in self.collecting) and self._free_pollers() >= 1
+            ):
+                if self._free_pollers() < 1:
+                    break
+                self.collecting.append(Batch(now))
+            batch = self.collecting[0]
+            for _ in range(min(RECEIVED_TOGETHER, size - len(batch.entries), len(self.queue))):
+                batch.entries.append(self.queue.popleft())
+                self.in_flight += 1
+            if len(batch.entries) >= size or not self.source.window_s:
+                self.collecting.popleft()
+                self._invoke(batch)
+            else:
+                self.collecting.rotate(-1)
+        for batch in [each for each in self.collecting if now - each.first_at >= self.source.window_s]:
+            self.collecting.remove(batch)
+            self._invoke(batch)
+        self.meters.note("sqs_in_flight", self.in_flight, now)
+        if self.queue:
+            self.oldest_s["Records"] = max(self.oldest_s["Records"], now - self.queue[0][0])
+
+    def scale_pollers(self) -> None:
+        """Lambda adds pollers while messages are left over, and takes them away when none are."""
+        added = configuration.quotas()["event_source_growth"].value / 60 * self.fleet.tick_s
+        if self.queue:
+            self.pollers = min(self.source.concurrency, self.pollers + added)
+        elif self.running < self.pollers / 2:
+            self.pollers = max(min(FIRST_POLLERS, self.source.concurrency), self.pollers - self.fleet.tick_s / 10)
+
+    def _free_pollers(self) -> int:
+        return int(self.pollers) - self.running - len(self.collecting)
+
+    def _invoke(self, batch: Batch) -> None:
+        self.running += 1
+        self.env.process(self._ingest(batch.entries))
+
+    def _ingest(self, entries: list[Entry]) -> Process:
+        """One invocation of ingest_records. Its requests go to one destination after the other."""
+        begin = self.env.now
+        by_destination: dict[int, list[Entry]] = defaultdict(list)
+        for entry in entries:
+            by_destination[self.accounts.of[entry[1]].number].append(entry)
+        sources = len({entry[1] for entry in entries})
+        lasts_s = self.steps.batch_s(sources, len(entries), len(by_destination))
+        returned: list[Entry] = []
+        for number, ones in by_destination.items():
+            if lasts_s > INGEST_TIMEOUT_S - LEAST_LEFT_S:
+                returned += ones
+                continue
+            lasts_s += self._deliver(self.accounts.destinations[number], ones, begin + lasts_s)
+        shares = [len({entry[1] for entry in ones}) for ones in by_destination.values()]
+        self.steps.account_batch("IngestRecords", begin, lasts_s, shares, len(entries))
+        self.busy.add(begin, lasts_s)
+        self.returning += len(returned)
+        yield self.env.timeout(lasts_s)
+        self.returning -= len(returned)
+        self.running -= 1
+        self.in_flight -= len(entries)
+        self.queue.extendleft(reversed(returned))
+        self.dispatch()
+
+    # -------------------------------------------------------------------------------------------------- at a destination
+
+    def is_down(self, destination: Destination, at: float) -> bool:
+        outage = self.fleet.outage
+        return bool(outage and destination.platform == outage.platform and outage.begin <= at < outage.end)
+
+    def is_parked(self, destination: Destination, at: float) -> bool:
+        return destination.number == self.fleet.parked_subscription and at < self.fleet.parked_until
+
+    def _deliver(self, destination: Destination, entries: list[Entry], at: float, rate_factor: int = 1) -> float:
+        """Send entries, and return how long it takes. Those that cannot be sent wait, or become dead letters."""
+        sources = {entry[1] for entry in entries}
+        waiting = self.waiting.get(destination.number)
+        is_draining = rate_factor > 1
+        if self.is_parked(destination, at) or (waiting and waiting.parked and not is_draining):
+            self.waiting[destination.number].parked.extend(entries)
+            return self.steps.park(destination, len(sources), len(entries), at)
+        if self.is_down(destination, at):
+            assert self.fleet.outage
+            requests = math.ceil(len(entries) / configuration.MAX_OBJECTS[destination.platform])
+            lasts_s = requests * (self.fleet.outage.answer_s + self.steps.request_calls_s)
+            self.steps.requests(destination, requests, len(sources), at, lasts_s)
+            self._fail(destination, entries, at + lasts_s)
+            return lasts_s
+        self._tenants[destination.number] |= sources
+        most = configuration.MAX_OBJECTS[destination.platform]
+        lasts_s, sent = 0.0, 0
+        pace = configuration.REQUESTS_A_WORKER[destination.platform]
+        each_s = self.steps.request_s(destination.platform)
+        spaced_s = max(each_s, 1 / (pace * rate_factor)) if pace else each_s
+        was_open = not (self.fleet.outage and destination.platform == self.fleet.outage.platform)
+        was_open = was_open and destination.number != self.fleet.parked_subscription
+        while sent < len(entries):
+            piece = entries[sent : sent + most]
+            reaches = at + lasts_s + each_s
+            for arrived, _, _ in piece:
+                self.ages["live"].add(reaches - arrived)
+                if was_open:
+                    self.ages["open"].add(reaches - arrived)
+            sent += len(piece)
+            lasts_s += spaced_s if sent < len(entries) else each_s
+        requests = math.ceil(len(entries) / most)
+        self.steps.requests(destination, requests, len(sources), at, lasts_s, self._quota_units(destination, requests))
+        self.delivered += len(entries)
+        return lasts_s
+
+    def _quota_units(self, destination: Destination, requests: int) -> float:
+        """Write units of one of the quota's items: an item holds the counts of its tenants, and is written whole."""
+        if destination.platform != "marketo":
+            return 0.0
+        tenants = min(TENANTS_AN_ITEM, len(self._tenants[destination.number]))
+        return requests * math.ceil((tenants * TENANT_BYTES + 100) / 1_024) / QUOTA_ITEMS
+
+    def _fail(self, destination: Destination, entries: list[Entry], at: float) -> None:
+        waits = self.configured.retry_waits_s
+        for arrived, account, tries in entries:
+            if tries >= len(waits):
+                self.dead += 1
+                continue
+            retry = (at + waits[tries], (arrived, account, tries + 1))
+            heapq.heappush(self.waiting[destination.number].retries, retry)
+        self.steps.wait(destination, len({entry[1] for entry in entries}), len(entries), at)
+
+    # ---------------------------------------------------------------------------------------------- what waits in the table
+
+    def sweep(self) -> Process:
+        """Every minute: a drain for each destination with records that are due."""
+        while True:
+            yield self.env.timeout(SWEEP_S)
+            now = self.env.now
+            waits = failed = 0
+            for number, waiting in list(self.waiting.items()):
+                if not waiting:
+                    continue
+                waits += len(waiting)
+                failed += len(waiting.retries)
+                oldest = waiting.parked[0][0] if waiting.parked else waiting.retries[0][1][0]
+                self.oldest_s["WaitingRecords"] = max(self.oldest_s["WaitingRecords"], now - oldest)
+                destination = self.accounts.destinations[number]
+                if not waiting.is_drained and self._due(destination, waiting):
+                    waiting.is_drained = True
+                    self.env.process(self._drain(destination, waiting))
+            self.waited_most = max(self.waited_most, waits)
+            outage = self.fleet.outage
+            if outage and now > outage.end and not failed and not self.recovered_at:
+                self.recovered_at = now
+
+    def _due(self, destination: Destination, waiting: Waiting) -> bool:
+        now = self.env.now
+        parked = bool(waiting.parked) and not self.is_parked(destination, now)
+        return parked or bool(waiting.retries and waiting.retries[0][0] <= now)
+
+    def _drain(self, destination: Destination, waiting: Waiting) -> Process:
+        """Batches of a destination's waiting records until none are due, in turns with other destinations."""
+        with self.drains.request() as turn:
+            yield turn
+            ends_at, size = self.env.now + configuration.DRAIN_RUN_S, configuration.DRAIN_FIRST
+            begin = self.env.now
+            self.draining += 1
+            while self._due(destination, waiting) and self.env.now < ends_at:
+                entries = self._take(destination, waiting, size)
+                sources = len({entry[1] for entry in entries})
+                lasts_s = self.steps.drain_s(sources, len(entries), DELETED_TOGETHER)
+                at = self.env.now
+                lasts_s += self._deliver(destination, entries, at + lasts_s, rate_factor=4)
+                self.steps.account_batch("ReleaseRecords", at, lasts_s, [sources], len(entries))
+                yield self.env.timeout(lasts_s)
+                size = min(configuration.DRAIN_LARGEST, size * configuration.DRAIN_GROWTH)
+            self.draining -= 1
+            self.release_busy.add(begin, self.env.now - begin)
+        waiting.is_drained = False
+        if self._due(destination, waiting):
+            waiting.is_drained = True
+            self.env.process(self._drain(destination, waiting))
+
+    def _take(self, destination: Destination, waiting: Waiting, size: int) -> list[Entry]:
+        now, most = self.env.now, size
+        pace = configuration.REQUESTS_A_WORKER[destination.platform]
+        if pace:
+            # As much as the destination takes in fifteen seconds.
+            most = min(size, max(1, int(pace * 4 * 15 * configuration.MAX_OBJECTS[destination.platform])))
+        entries: list[Entry] = []
+        if not self.is_parked(destination, now):
+            while waiting.parked and len(entries) < most:
+                entries.append(waiting.parked.popleft())
+        while waiting.retries and waiting.retries[0][0] <= now and len(entries) < most:
+            entries.append(heapq.heappop(waiting.retries)[1])
+        return entries
+
+    @property
+    def undelivered(self) -> int:
+        """Accepted events that are in the queue or in the table. A batch that has begun has decided about its events."""
+        collected = sum(len(each.entries) for each in self.collecting)
+        return len(self.queue) + collected + self.returning + sum(len(each) for each in self.waiting.values())
