@@ -133,6 +133,7 @@ def cloud() -> Iterator[Cloud]:
                 "SLOW_WEBHOOK_DELIVERIES_QUEUE_URL": urls["slow_webhook_deliveries"],
                 "RECORDS_DEAD_LETTERS_URL": urls["records_dead_letters"],
                 "RECONCILE_EVERY_MINUTES": "30",
+                "RECONCILE_IDLE_EVERY_MINUTES": "720",
                 "RETRY_AFTER_MINUTES": "5,30,30",
                 "QUOTA_TIME_ZONE": "America/Chicago",
                 "ADOBE_CLIENT_ID": "4f1c2a9b8e7d4c3b",

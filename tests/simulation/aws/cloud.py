@@ -201,6 +201,7 @@ class Cloud:
         """The settings of a function: queues are named by their variable (`EXCHANGES_QUEUE_URL` → `exchanges`)."""
         known = {"table_name": TABLE, "secrets_prefix": PREFIX, "bus_name": BUS, "sealing_key_id": KEY_ID}
         known |= {"retry_after_minutes": "5,30,30", "quota_time_zone": "America/Chicago", "refused_grant_days": "7"}
+        known |= {"reconcile_every_minutes": "30", "reconcile_idle_every_minutes": "720"}
         values = {
             name: known[name] if name in known else self.url(name.removesuffix("_queue_url"))
             for name in kind.__annotations__

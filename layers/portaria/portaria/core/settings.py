@@ -27,6 +27,14 @@ class Environment:
         return cls(**{name: os.environ[name.upper()] for name in names})
 
 
+def shared_outbound_addresses() -> int:
+    """The number of public addresses that all functions share, those of NAT gateways in a VPC.
+
+    0 if each execution environment has an address of its own; the variable is not set for functions that need not know.
+    """
+    return int(os.environ.get("SHARED_OUTBOUND_ADDRESSES") or 0)
+
+
 class AcceptInstallSettings(Environment):
     table_name: str
     exchanges_queue_url: str
@@ -50,7 +58,7 @@ class ExchangeCodeSettings(Environment):
 
 
 class BackfillRecordsSettings(Environment):
-    """`reconcile_every_minutes` is a whole number."""
+    """`reconcile_every_minutes` and `reconcile_idle_every_minutes` are whole numbers."""
 
     table_name: str
     backfills_queue_url: str
@@ -58,10 +66,14 @@ class BackfillRecordsSettings(Environment):
     secrets_prefix: str
     sealing_key_id: str
     reconcile_every_minutes: str
+    reconcile_idle_every_minutes: str
 
 
 class IngestRecordsSettings(Environment):
-    """`retry_after_minutes` are whole numbers with commas between them; `quota_time_zone` is a name of the IANA's."""
+    """`retry_after_minutes` are whole numbers with commas between them; `quota_time_zone` is a name of the IANA's.
+
+    `reconcile_every_minutes` is a whole number.
+    """
 
     table_name: str
     records_queue_url: str
@@ -70,6 +82,7 @@ class IngestRecordsSettings(Environment):
     bus_name: str
     retry_after_minutes: str
     quota_time_zone: str
+    reconcile_every_minutes: str
 
 
 class ReleaseRecordsSettings(Environment):
