@@ -29,7 +29,7 @@ import responses
 from botocore.exceptions import ClientError
 
 from portaria.aws import event_bus, light_client
-from portaria.connections import connection_store
+from portaria.connections import connection_store, request_budget
 from portaria.connections.tokens import sealed_credentials
 from portaria.connections.vault import Vault
 from portaria.core import clock, record_messages
@@ -759,7 +759,10 @@ def story() -> Story:
     ):
         # Powertools warns if a call has added no metric.
         warnings.filterwarnings("ignore", message="No application metrics to publish")
+        # Every request claims a slot of its platform's budget.
+        stack.environment["SHARED_OUTBOUND_ADDRESSES"] = "1"
         Teller(stack, mock).tell()
+    request_budget.configure("0")
     for one in (recorder, *_seen_elsewhere):
         told.refused += one.refused
         for function, use in one.used:

@@ -132,6 +132,7 @@ def cloud() -> Iterator[Cloud]:
                 "WEBHOOK_DELIVERIES_QUEUE_URL": urls["webhook_deliveries"],
                 "SLOW_WEBHOOK_DELIVERIES_QUEUE_URL": urls["slow_webhook_deliveries"],
                 "RECORDS_DEAD_LETTERS_URL": urls["records_dead_letters"],
+                "SHARED_OUTBOUND_ADDRESSES": "0",
                 "RECONCILE_EVERY_MINUTES": "30",
                 "RECONCILE_IDLE_EVERY_MINUTES": "720",
                 "RETRY_AFTER_MINUTES": "5,30,30",

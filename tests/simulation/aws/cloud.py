@@ -202,6 +202,7 @@ class Cloud:
         known = {"table_name": TABLE, "secrets_prefix": PREFIX, "bus_name": BUS, "sealing_key_id": KEY_ID}
         known |= {"retry_after_minutes": "5,30,30", "quota_time_zone": "America/Chicago", "refused_grant_days": "7"}
         known |= {"reconcile_every_minutes": "30", "reconcile_idle_every_minutes": "720"}
+        known |= {"shared_outbound_addresses": "0"}
         values = {
             name: known[name] if name in known else self.url(name.removesuffix("_queue_url"))
             for name in kind.__annotations__

@@ -3,8 +3,8 @@
 A request claims a slot (`request_slots`) with one conditional write that increases a counter, and is sent in that slot. A claim
 needs no return: if the process dies, its slot passes unused. A counter that a wrong clock has set far ahead is reset.
 
-Which functions share an address is known only in a VPC with NAT gateways. There (`SHARED_OUTBOUND_ADDRESSES` is their number)
-every request claims a slot. Elsewhere each execution environment has an address of its own in practice, so only the requests
+Which functions share an address is known only in a VPC with NAT gateways. There (`configure` is told their number) every
+request claims a slot. Elsewhere each execution environment has an address of its own in practice, so only the requests
 that read accounts (backfills and reconciliations), which can wait, claim slots of one common budget.
 
 An account gets at most half the slots of one address. That leaves the other half to other accounts, and to what the account's
@@ -21,7 +21,7 @@ from typing import Any
 
 from portaria import platforms
 from portaria.aws.table import Conflict, Table
-from portaria.core import clock, settings
+from portaria.core import clock
 from portaria.core.errors import RateLimited
 from portaria.outbound.request_slots import ALL, Lane, LaneRule, Priority
 
@@ -160,21 +160,30 @@ class RequestBudget:
         if counters is None:
             if len(self._accounts) >= MAX_ACCOUNTS:
                 self._accounts.clear()
-            counters = self._accounts[account] = SlotCounters(
-                self._table, self._platform, self._per_account, account
-            )
+            counters = self._accounts[account] = SlotCounters(self._table, self._platform, self._per_account, account)
         return counters
 
 
+class _Process:
+    """What this process knows: how many addresses are shared, and its budgets."""
+
+    shared_addresses = 0
+
+
+def configure(shared_addresses: str) -> None:
+    """Set how many public addresses all functions share, a whole number; 0 until this is called."""
+    _Process.shared_addresses = int(shared_addresses)
+    _budget.cache_clear()
+
+
 @cache
-def budget(table_name: str, platform: str) -> RequestBudget:
-    """This process's budget of a platform. A platform without limits has one that never waits."""
-    return RequestBudget(Table(table_name), platform, settings.shared_outbound_addresses())
+def _budget(table_name: str, platform: str) -> RequestBudget:
+    return RequestBudget(Table(table_name), platform, _Process.shared_addresses)
 
 
 def wait(table: Table, platform: str, priority: Priority, account: str = "") -> None:
-    """As `RequestBudget.wait`."""
-    budget(table.name, platform).wait(priority, account)
+    """As `RequestBudget.wait`. A platform without limits never waits."""
+    _budget(table.name, platform).wait(priority, account)
 
 
 def _sleep_until(moment: float) -> None:
@@ -185,5 +194,3 @@ def _sleep_until(moment: float) -> None:
 
 def _exhausted(whose: str, after_s: float) -> BudgetExhausted:
     return BudgetExhausted(f"the platform's request limit for {whose} is used by other requests", after_s=after_s)
-
-

@@ -27,14 +27,6 @@ class Environment:
         return cls(**{name: os.environ[name.upper()] for name in names})
 
 
-def shared_outbound_addresses() -> int:
-    """The number of public addresses that all functions share, those of NAT gateways in a VPC.
-
-    0 if each execution environment has an address of its own; the variable is not set for functions that need not know.
-    """
-    return int(os.environ.get("SHARED_OUTBOUND_ADDRESSES") or 0)
-
-
 class AcceptInstallSettings(Environment):
     table_name: str
     exchanges_queue_url: str
@@ -55,6 +47,7 @@ class ExchangeCodeSettings(Environment):
     bus_name: str
     secrets_prefix: str
     sealing_key_id: str
+    shared_outbound_addresses: str
 
 
 class BackfillRecordsSettings(Environment):
@@ -67,6 +60,7 @@ class BackfillRecordsSettings(Environment):
     sealing_key_id: str
     reconcile_every_minutes: str
     reconcile_idle_every_minutes: str
+    shared_outbound_addresses: str
 
 
 class IngestRecordsSettings(Environment):
@@ -125,6 +119,7 @@ class RenewTokensSettings(Environment):
     secrets_prefix: str
     sealing_key_id: str
     refused_grant_days: str
+    shared_outbound_addresses: str
 
 
 class AcceptUninstallSettings(Environment):
@@ -139,6 +134,7 @@ class RemoveConnectionsSettings(Environment):
     bus_name: str
     secrets_prefix: str
     sealing_key_id: str
+    shared_outbound_addresses: str
 
 
 class FanOutEventsSettings(Environment):
@@ -171,6 +167,7 @@ class CallConnectionSettings(Environment):
     table_name: str
     secrets_prefix: str
     sealing_key_id: str
+    shared_outbound_addresses: str
 
 
 class RedeemTicketSettings(Environment):

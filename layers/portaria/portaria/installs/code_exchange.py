@@ -141,5 +141,5 @@ class _Exchange:
                 # Their URL contains a key that ends with that grant.
                 credentials = self.vault.read(connection.secret_id)
                 destination = event_subscriptions.events_url(connection, client, self.vault.read(previous))
-                event_subscriptions.unsubscribe(connection, credentials, destination)
+                event_subscriptions.unsubscribe(self.table, connection, credentials, destination)
             self.vault.remove(previous)

@@ -8,13 +8,14 @@ from functools import partial
 
 from portaria import platforms
 from portaria.aws.table import Table
-from portaria.connections import connection_store, webhook_endpoints
+from portaria.connections import connection_store, request_budget, webhook_endpoints
 from portaria.connections.vault import Credentials
 from portaria.core.callbacks import OAuthClient
 from portaria.core.entities import Connection
 from portaria.core.errors import Rejected
 from portaria.core.http.messages import Request, Response
 from portaria.outbound import http_client
+from portaria.outbound.request_slots import Priority
 from portaria.platforms.protocols import WebhookSubscriptions
 
 Send = Callable[[Request], Response]
@@ -55,7 +56,7 @@ def subscribe_installed(
     Raises `Retryable`.
     """
     try:
-        subscribe(table, connection, client, credentials, partial(_send, connection))
+        subscribe(table, connection, client, credentials, partial(_send, table, connection))
     except Rejected as refused:
         table.update(
             *connection_store.key(connection.name),
@@ -65,7 +66,7 @@ def subscribe_installed(
         )
 
 
-def unsubscribe(connection: Connection, credentials: Credentials | None, destination: str) -> None:
+def unsubscribe(table: Table, connection: Connection, credentials: Credentials | None, destination: str) -> None:
     """Delete the subscription of the URL `destination`. An account that refuses keeps it: its events are refused here.
 
     Without credentials or a destination nothing is sent. Raises `Retryable`.
@@ -75,10 +76,11 @@ def unsubscribe(connection: Connection, credentials: Credentials | None, destina
     webhooks = _webhooks(connection)
     request = webhooks.unsubscribe_request(connection.allowed_domain, credentials["access_token"], destination)
     with suppress(Rejected):
-        webhooks.read_answer(_send(connection, request))
+        webhooks.read_answer(_send(table, connection, request))
 
 
-def _send(connection: Connection, request: Request) -> Response:
+def _send(table: Table, connection: Connection, request: Request) -> Response:
+    request_budget.wait(table, connection.platform, Priority.EXCHANGE)
     return http_client.send(request, allowed_domain=connection.allowed_domain, owner=connection.name)
 
 

@@ -169,7 +169,7 @@ class _Removal:
             return
         credentials = self.vault.read(connection.secret_id, connection.version_id)
         destination = event_subscriptions.events_url(connection, client, credentials)
-        event_subscriptions.unsubscribe(connection, credentials, destination)
+        event_subscriptions.unsubscribe(self.table, connection, credentials, destination)
 
 
 def _mark(table: Table, connection: Connection, why: str) -> None:

@@ -62,6 +62,8 @@ class Priority(Enum):
     """
 
     EXCHANGE = (LaneRule(SHARED, 5.0),)
+    # Less than what a lease leaves beside the refresh itself.
+    REFRESH = (LaneRule(SHARED, 2.5),)
     # An exchange that may be forged: its arrival proves nothing.
     UNPROVEN_EXCHANGE = (LaneRule(SHARED, 2.0),)
     CALL = (LaneRule(SHARED, 1.0),)
@@ -70,7 +72,8 @@ class Priority(Enum):
 
     @property
     def rules(self) -> tuple[LaneRule, ...]:
-        return self.value
+        rules: tuple[LaneRule, ...] = self.value
+        return rules
 
     @property
     def is_reading(self) -> bool:

@@ -31,7 +31,7 @@ class Bounds:
         """The interval of an account whose last known change was so long ago."""
         doublings = floor(log2(max(1.0, idle / (IDLE_PARTS * self.least))))
         # The exponent is bounded, because a timedelta is.
-        return min(self.least * 2 ** min(doublings, 16), self.most)
+        return min(self.least * (1 << min(doublings, 16)), self.most)
 
     @property
     def recent(self) -> timedelta:

@@ -33,8 +33,8 @@ class ReadingOutcome:
     """The outcome of one message of the Backfills queue.
 
     `state` is, for a backfill, `started`, `running`, `done` or `failed`; for a reconciliation `queued` (a page of the due
-    ones), `reconciling`, `reconciled`, `waiting` (for the request budget), `put_off` or `ended`; or `ignored`. `started` counts the backfills or reconciliations
-    that were queued.
+    ones), `reconciling`, `reconciled`, `waiting` (for the request budget), `put_off` or `ended`; or `ignored`. `started` counts
+    the backfills or reconciliations that were queued.
     """
 
     state: str

@@ -26,19 +26,18 @@ from typing import Any, NamedTuple
 from portaria import platforms
 from portaria.aws import due_index, queues
 from portaria.aws.table import Conflict, Item, Table
-from portaria.connections import connection_store, oauth_clients
+from portaria.connections import connection_store
 from portaria.connections.request_budget import BudgetExhausted
 from portaria.core import clock, record_messages
 from portaria.core.callbacks import Secret
 from portaria.core.entities import Changes, Connection
 from portaria.core.errors import Rejected, Retryable
 from portaria.core.settings import BackfillRecordsSettings
-from portaria.installs import event_subscriptions
 from portaria.outbound.request_slots import Priority
 from portaria.platforms.record_protocols import ChangedObject
 from portaria.records import reconciliation_schedule, reconciliation_wakeups, reread_requests, routes
 from portaria.records.reconciliation_schedule import Bounds
-from portaria.sources import page_reader
+from portaria.sources import page_reader, resubscription
 from portaria.sources.page_reader import PageReader, ReadingOutcome
 
 logger = logging.getLogger(__name__)
@@ -53,14 +52,8 @@ FIRST_AFTER = timedelta(minutes=5)
 QUEUE_AGAIN = timedelta(minutes=30)
 # How often a connection that must be connected again is checked; connecting it again makes it due.
 DEAD_AGAIN = timedelta(days=1)
-# Platforms end subscriptions whose destination failed too often; subscribing again is idempotent. An idle account is subscribed
-# less often, because each subscription is a request.
-SUBSCRIBE_AGAIN = timedelta(hours=1)
-SUBSCRIBE_IDLE_AGAIN = timedelta(days=1)
 # The most reconciliations that one sweep queues. A sweep runs each minute, and the budget has five slots a second for them.
 SWEEP_LIMIT = 300
-# The sort key for the time of an account's last webhook subscription, beside its objects: no object's name is in capitals.
-WEBHOOKS = "WEBHOOKS"
 
 
 key = reconciliation_wakeups.key
@@ -107,7 +100,7 @@ def begin(table: Table, connection: Connection, object_name: str, *, since: int 
 def of_connection(table: Table, name: str) -> list[Item]:
     """The reconciliations of a connection: items with `object`, `since` (epoch seconds) and `due_at`."""
     found = table.query_all(key(name, "")[0])
-    return [item for item in found if item["sk"] != WEBHOOKS and not reread_requests.is_request(item)]
+    return [item for item in found if item["sk"] != resubscription.SK and not reread_requests.is_request(item)]
 
 
 class ReconciliationRequest(NamedTuple):
@@ -167,7 +160,7 @@ def _queue_due(wanted: ReconciliationRequest, settings: BackfillRecordsSettings)
 
 def _changed_at(item: Item) -> int:
     """The newest known change (epoch seconds). An item of an older version has none: its last reading counts as one."""
-    return int(item.get("changed_at", item["since"]))
+    return int(item["changed_at"] if "changed_at" in item else item["since"])
 
 
 class _Reconciling:
@@ -271,7 +264,8 @@ class _Reconciling:
         platform = platforms.load(connection.platform)
         source = platform.require(platform.changed_object(self.object_name))
         reader = PageReader(self.table, self.settings, connection, Priority.RECONCILIATION, self.time_left_s)
-        self._subscribe(reader, _changed_at(item))
+        idle = timedelta(seconds=clock.now().timestamp() - _changed_at(item))
+        resubscription.subscribe(reader, is_idle=self.bounds.interval(idle) > self.bounds.least)
         asked_at = item.get("asked_at") or max(int(clock.now().timestamp()), item["since"])
         since, cursor = item["since"] - OVERLAP_S, item["cursor"]
         known_at = item.get("changed_at")
@@ -320,7 +314,12 @@ class _Reconciling:
         """
         while True:
             changed_at = max(item["since"] if known_at is None else known_at, found_at)
-            values: Item = {":since": item["since"], ":cursor": cursor, ":asked_at": asked_at, ":changed_at": changed_at}
+            values: Item = {
+                ":since": item["since"],
+                ":cursor": cursor,
+                ":asked_at": asked_at,
+                ":changed_at": changed_at,
+            }
             if following is None:
                 expression = (
                     "SET since = :asked_at, #cursor = :start, settled_at = :now, due_at = :due_at, "
@@ -382,43 +381,3 @@ class _Reconciling:
                 )
         logger.info("reconciliation_ended", extra=self.facts)
         return self._outcome("ended")
-
-    def _subscribe(self, reader: PageReader, changed_at: int) -> None:
-        """Subscribe the account's event webhooks again, at most once an hour, or once a day if it is idle.
-
-        After a failure this reads the changes. Raises `BudgetExhausted`.
-        """
-        connection = reader.connection
-        idle = timedelta(seconds=clock.now().timestamp() - changed_at)
-        again = SUBSCRIBE_AGAIN if self.bounds.interval(idle) <= self.bounds.least else SUBSCRIBE_IDLE_AGAIN
-        if not platforms.load(connection.platform).webhook_subscriptions or not self._may_subscribe(again):
-            return
-        try:
-            credentials = reader.token_provider.token(connection).credentials
-            if "webhook_key" not in credentials:
-                return
-            client = oauth_clients.get(self.table, connection.platform, connection.client)
-            event_subscriptions.subscribe(self.table, connection, client, credentials, reader.send)
-        except BudgetExhausted:
-            # Nothing was sent, so the next reading may subscribe.
-            self.table.delete(*key(self.name, WEBHOOKS))
-            raise
-        except (Rejected, Retryable) as refused:
-            logger.warning("webhook_subscription_failed", extra={**self.facts, "reason": refused.reason})
-
-    def _may_subscribe(self, again: timedelta) -> bool:
-        now = clock.now()
-        try:
-            self.table.update(
-                *key(self.name, WEBHOOKS),
-                "SET subscribed_at = :now, expires_at = :forgotten",
-                condition="attribute_not_exists(pk) OR subscribed_at <= :before",
-                values={
-                    ":now": clock.to_iso(now),
-                    ":before": clock.to_iso(now - again),
-                    ":forgotten": int((now + DEAD_AGAIN).timestamp()),
-                },
-            )
-        except Conflict:
-            return False
-        return True
