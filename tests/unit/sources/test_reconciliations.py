@@ -107,6 +107,7 @@ def harness(stack: Cloud) -> Iterator[Harness]:
     with (
         responses.RequestsMock(assert_all_requests_are_fired=False) as mock,
         patch.object(RequestBudget, "wait"),
+        patch.object(reconciliation, "SPREAD_S", 0),
         patch.object(pagination, "PAGE_SIZE", 4),
     ):
         harness = Harness(stack, mock)

@@ -7,8 +7,9 @@ Which functions share an address is known only in a VPC with NAT gateways. There
 request claims a slot. Elsewhere each execution environment has an address of its own in practice, so only the requests
 that read accounts (backfills and reconciliations), which can wait, claim slots of one common budget.
 
-An account gets at most half the slots of one address. That leaves the other half to other accounts, and to what the account's
-other integrations send.
+An account gets at most half the slots of one address, or a third where there are several addresses, because requests may be
+delayed between its slot and the address's. The rest is left to other accounts, and to what the account's other integrations
+send.
 """
 
 from __future__ import annotations
@@ -23,14 +24,14 @@ from portaria import platforms
 from portaria.aws.table import Conflict, Table
 from portaria.core import clock
 from portaria.core.errors import RateLimited
-from portaria.outbound.request_slots import ALL, Lane, LaneRule, Priority
+from portaria.outbound.request_slots import CYCLE, Lane, LaneRule, Priority
 
 # No priority claims slots this far ahead, so a counter that is further ahead was set by a wrong clock.
 IMPOSSIBLE_AHEAD_S = 60.0
 # Concurrent claims that were first, after which a claim is refused.
 MAX_TRIES = 12
 LEAST_WAIT_S = 0.2
-ACCOUNT_SHARE = 0.5
+ACCOUNT_SHARE, ACCOUNT_SHARE_OF_SEVERAL = 1 / 2, 1 / 3
 ACCOUNT_KEPT_FOR = timedelta(days=1)
 # Accounts whose counters a process remembers.
 MAX_ACCOUNTS = 1_000
@@ -62,16 +63,17 @@ class SlotCounters:
         """
         free_at: list[float] = []
         for rule in rules:
+            ahead_s = CYCLE * self.slot_s if rule.ahead_s is None else rule.ahead_s
             # How long a claim took whose slot had ended before its answer came.
             late_s = 0.0
             for _ in range(MAX_TRIES):
                 now = clock.now().timestamp()
-                current, furthest = floor((now + late_s) / self.slot_s), floor((now + rule.ahead_s) / self.slot_s)
+                current, furthest = floor((now + late_s) / self.slot_s), floor((now + ahead_s) / self.slot_s)
                 first, last = rule.lane.first(current), rule.lane.last(furthest)
                 index = self._take(rule.lane, first, last)
                 if index is None:
                     soonest = rule.lane.slot(max(first, self._known.get(rule.lane.name, first))) * self.slot_s
-                    free_at.append(soonest - rule.ahead_s - now)
+                    free_at.append(soonest - ahead_s - now)
                     break
                 begins_at = rule.lane.slot(index) * self.slot_s
                 answered_at = clock.now().timestamp()
@@ -118,7 +120,7 @@ class SlotCounters:
         item = self._table.update(
             *self._key,
             "SET #lane = #lane + :one",
-            condition="#lane BETWEEN :first AND :last",
+            condition="#lane >= :first AND #lane <= :last",
             names={"#lane": lane.name},
             values={":one": 1, ":first": first, ":last": last},
         )
@@ -138,21 +140,21 @@ class RequestBudget:
             return
         per_address = float(limits.PER_ADDRESS - 1)
         self._address = SlotCounters(table, platform, per_address * max(1, shared_addresses))
-        self._per_account = min(limits.PER_ACCOUNT - 1, per_address * ACCOUNT_SHARE)
+        share = ACCOUNT_SHARE_OF_SEVERAL if shared_addresses > 1 else ACCOUNT_SHARE
+        self._per_account = min(limits.PER_ACCOUNT - 1, per_address) * share
         self._accounts: dict[str, SlotCounters] = {}
 
     def wait(self, priority: Priority, account: str = "") -> None:
         """Wait until a request may be sent. Returns immediately where requests of this priority need no slot.
 
-        `account` is the connection's name, needed where the priority is for an account. Waits at most twice the priority's
-        `ahead_s`. Raises `BudgetExhausted`; then nothing may be sent.
+        `account` is the connection's name, needed where the priority is for an account. Waits a few seconds at most: twice
+        the priority's `ahead_s`, or a cycle of slots. Raises `BudgetExhausted`; then nothing may be sent.
         """
         if self._address is None or not (self._is_shared or priority.is_reading):
             return
-        if priority.is_for_an_account:
+        if priority.account_rules:
             # First, so that an account that sends too many takes no slots from the others.
-            ahead_s = max(rule.ahead_s for rule in priority.rules)
-            _sleep_until(self._of_account(account).claim((LaneRule(ALL, ahead_s),)))
+            _sleep_until(self._of_account(account).claim(priority.account_rules))
         _sleep_until(self._address.claim(priority.rules))
 
     def _of_account(self, account: str) -> SlotCounters:

@@ -42,23 +42,21 @@ class Lane:
 SHARED = Lane("shared", (0, 1, 2, 3, 4, 6, 7, 8, 9, 10))
 FOR_BACKFILLS = Lane("backfill", (5,))
 FOR_RECONCILIATIONS = Lane("reconciliation", (11,))
-# An account's slots are not divided.
-ALL = Lane("all", tuple(range(CYCLE)))
-
 
 @dataclass(frozen=True)
 class LaneRule:
-    """A priority may claim a slot of this lane that begins at most `ahead_s` from now."""
+    """A priority may claim a slot of this lane that begins at most `ahead_s` from now; None: within one cycle."""
 
     lane: Lane
-    ahead_s: float
+    ahead_s: float | None = None
 
 
 class Priority(Enum):
     """The priority of a request, highest first.
 
-    How far ahead a priority may claim slots is what makes it a priority: a request waits at most for the requests of lower
-    priorities that were claimed before it came, which is their `ahead_s`.
+    How far ahead a priority may claim shared slots is what makes it a priority: a request waits at most for the requests of
+    lower priorities that were claimed before it came, which is their `ahead_s`. Backfills and reconciliations also have a lane
+    of their own, whose next slot comes within a cycle, however many other requests there are.
     """
 
     EXCHANGE = (LaneRule(SHARED, 5.0),)
@@ -67,19 +65,22 @@ class Priority(Enum):
     # An exchange that may be forged: its arrival proves nothing.
     UNPROVEN_EXCHANGE = (LaneRule(SHARED, 2.0),)
     CALL = (LaneRule(SHARED, 1.0),)
-    BACKFILL = (LaneRule(SHARED, 0.4), LaneRule(FOR_BACKFILLS, 1.0))
-    RECONCILIATION = (LaneRule(SHARED, 0.2), LaneRule(FOR_RECONCILIATIONS, 1.0))
+    BACKFILL = (LaneRule(SHARED, 0.4), LaneRule(FOR_BACKFILLS))
+    RECONCILIATION = (LaneRule(SHARED, 0.2), LaneRule(FOR_RECONCILIATIONS))
 
     @property
     def rules(self) -> tuple[LaneRule, ...]:
+        """The lanes of an address, in the order in which they are tried."""
         rules: tuple[LaneRule, ...] = self.value
         return rules
 
     @property
-    def is_reading(self) -> bool:
-        return self in (Priority.BACKFILL, Priority.RECONCILIATION)
+    def account_rules(self) -> tuple[LaneRule, ...]:
+        """The lanes of an account. Empty for requests that are not limited for each account: those send few."""
+        if self.is_reading or self is Priority.CALL:
+            return (LaneRule(SHARED, 1.0), *self.rules[1:])
+        return ()
 
     @property
-    def is_for_an_account(self) -> bool:
-        """Whether requests of this priority are also limited for each account: one account may send many of them."""
-        return self.is_reading or self is Priority.CALL
+    def is_reading(self) -> bool:
+        return self in (Priority.BACKFILL, Priority.RECONCILIATION)
