@@ -8,6 +8,7 @@ from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from portaria.aws import sqs_batch
+from portaria.connections import request_budget
 from portaria.core.logs import application_logger
 from portaria.core.settings import BackfillRecordsSettings
 from portaria.sources import backfill
@@ -15,6 +16,7 @@ from portaria.sources import backfill
 logger = application_logger()
 metrics = Metrics()
 settings = BackfillRecordsSettings.from_env()
+request_budget.configure(settings.shared_outbound_addresses)
 
 # Metrics of final outcomes.
 ENDS = {
@@ -22,6 +24,7 @@ ENDS = {
     "failed": "BackfillsFailed",
     "reconciled": "ReconciliationsDone",
     "put_off": "ReconciliationsPutOff",
+    "waiting": "ReconciliationsWaiting",
 }
 
 

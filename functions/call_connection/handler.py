@@ -8,6 +8,7 @@ from portaria.api import operations
 from portaria.api.operation import ApiContext
 from portaria.api.router import Service
 from portaria.aws.table import Table
+from portaria.connections import request_budget
 from portaria.connections.tokens import provider
 from portaria.connections.vault import SealedTable, Vault
 from portaria.core.http.request import HttpRequest
@@ -19,6 +20,7 @@ PATIENCE_S = 8.0
 
 logger = application_logger()
 settings = CallConnectionSettings.from_env()
+request_budget.configure(settings.shared_outbound_addresses)
 table = Table(settings.table_name)
 vault = Vault(settings.secrets_prefix, SealedTable(table, settings.sealing_key_id))
 running: dict[str, LambdaContext] = {}

@@ -10,6 +10,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from portaria.aws import queues, sqs_batch
 from portaria.aws.table import Table
+from portaria.connections import request_budget
 from portaria.core import clock
 from portaria.core.errors import Retryable
 from portaria.core.logs import application_logger
@@ -22,6 +23,7 @@ from portaria.installs.install_messages import ClaimNotice, read_claim, read_mes
 logger = application_logger()
 metrics = Metrics()
 settings = ExchangeCodeSettings.from_env()
+request_budget.configure(settings.shared_outbound_addresses)
 exchanges = ExchangeQueues(settings)
 claims_table = Table(settings.table_name)
 # By name, because an event source's ARN contains its queue's name.

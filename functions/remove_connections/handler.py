@@ -8,6 +8,7 @@ from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from portaria.aws import sqs_batch
+from portaria.connections import request_budget
 from portaria.core.logs import application_logger
 from portaria.core.settings import RemoveConnectionsSettings
 from portaria.installs import uninstall
@@ -15,6 +16,7 @@ from portaria.installs import uninstall
 logger = application_logger()
 metrics = Metrics()
 settings = RemoveConnectionsSettings.from_env()
+request_budget.configure(settings.shared_outbound_addresses)
 
 
 @logger.inject_lambda_context(clear_state=True)

@@ -8,7 +8,7 @@ from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from portaria.aws import sqs_batch
-from portaria.connections import renewal_sweep
+from portaria.connections import renewal_sweep, request_budget
 from portaria.core.logs import application_logger
 from portaria.core.settings import RenewTokensSettings
 from portaria.outbound.rate_limiter import RateLimiter
@@ -16,6 +16,7 @@ from portaria.outbound.rate_limiter import RateLimiter
 logger = application_logger()
 metrics = Metrics()
 settings = RenewTokensSettings.from_env()
+request_budget.configure(settings.shared_outbound_addresses)
 rate_limiter = RateLimiter(renewal_sweep.RENEWALS_PER_SECOND)
 
 

@@ -29,7 +29,7 @@ import responses
 from botocore.exceptions import ClientError
 
 from portaria.aws import event_bus, light_client
-from portaria.connections import connection_store, credential_migration
+from portaria.connections import connection_store, credential_migration, request_budget
 from portaria.connections.credential_stores.protocol import store_name
 from portaria.connections.tokens import sealed_credentials
 from portaria.connections.vault import SealedTable, Vault
@@ -800,7 +800,10 @@ def story() -> Story:
             # Powertools warns if a call has added no metric.
             warnings.filterwarnings("ignore", message="No application metrics to publish")
             stack.environment["CREDENTIAL_STORE"] = store
+            # Every request claims a slot of its platform's budget.
+            stack.environment["SHARED_OUTBOUND_ADDRESSES"] = "1"
             tell(Teller(stack, mock))
+        request_budget.configure("0")
         recorders.append(recorder)
         forget_tokens()
     for one in (*recorders, *_seen_elsewhere):

@@ -78,7 +78,7 @@ class Browser:
     def send_file(self, path: str, fields: dict[str, str], name: str, filename: str, content: bytes) -> Page:
         """Send a form with a file, as a browser does."""
         request = requests.Request("POST", ORIGIN, data=fields, files={name: (filename, content)}).prepare()
-        body, content_type = bytes(request.body or b""), request.headers["Content-Type"]
+        body, content_type = request.body or b"", request.headers["Content-Type"]
         return self.send("POST", path, body, {"Origin": ORIGIN, "Content-Type": content_type})
 
     def send(self, method: str, path: str, body: str | bytes = "", headers: dict[str, str] | None = None) -> Page:

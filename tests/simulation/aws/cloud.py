@@ -212,8 +212,11 @@ class Cloud:
             "credential_store": self.credential_store,
             "event_endpoints": "api",
             "quota_time_zone": "America/Chicago",
+            "reconcile_every_minutes": "30",
+            "reconcile_idle_every_minutes": "720",
             "refused_grant_days": "7",
             "retry_after_minutes": "5,30,30",
+            "shared_outbound_addresses": "0",
             "success_logs": "each",
         }
         values = {

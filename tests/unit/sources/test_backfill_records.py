@@ -12,8 +12,8 @@ import pytest
 import responses
 
 from portaria.aws import queues
+from portaria.connections.request_budget import RequestBudget
 from portaria.connections.tokens import cache
-from portaria.outbound.rate_limiter import RateLimiter
 from portaria.records import routes
 from portaria.sources import backfill, reconciliation
 from tests.fakes.aws import functions
@@ -50,7 +50,7 @@ def harness() -> Iterator[Harness]:
     with (
         cloud() as stack,
         responses.RequestsMock(assert_all_requests_are_fired=False) as mock,
-        patch.object(RateLimiter, "wait"),
+        patch.object(RequestBudget, "wait"),
     ):
         yield Harness(stack, mock)
 

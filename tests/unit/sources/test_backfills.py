@@ -17,6 +17,7 @@ import responses
 
 from portaria.aws import queues, sqs_batch
 from portaria.connections import connection_store
+from portaria.connections.request_budget import RequestBudget
 from portaria.connections.tokens import cache, provider
 from portaria.core.entities import Route
 from portaria.core.errors import Rejected, Retryable
@@ -81,7 +82,7 @@ def harness() -> Iterator[Harness]:
     with (
         cloud() as stack,
         responses.RequestsMock(assert_all_requests_are_fired=False) as mock,
-        patch.object(RateLimiter, "wait"),
+        patch.object(RequestBudget, "wait"),
     ):
         yield Harness(stack, mock)
 

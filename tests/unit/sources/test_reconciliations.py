@@ -17,6 +17,7 @@ import responses
 from portaria.aws import due_index, queues
 from portaria.aws.table import Item
 from portaria.connections import connection_store, oauth_clients
+from portaria.connections.request_budget import BudgetExhausted, RequestBudget
 from portaria.connections.tokens import cache
 from portaria.connections.vault import Vault
 from portaria.core import clock
@@ -24,9 +25,9 @@ from portaria.core.callbacks import OAuthClient, Secret
 from portaria.core.entities import Route
 from portaria.core.errors import Retryable
 from portaria.core.settings import BackfillRecordsSettings
-from portaria.outbound.rate_limiter import RateLimiter
+from portaria.outbound.request_slots import Priority
 from portaria.platforms.kommo import pagination
-from portaria.records import reread_requests, routes
+from portaria.records import reconciliation_schedule, reconciliation_wakeups, reread_requests, routes
 from portaria.sources import backfill, page_reader, reconciliation
 from portaria.webhooks import event_receiver
 from tests.fakes.api.manage import empty
@@ -105,9 +106,11 @@ def stack() -> Iterator[Cloud]:
 @pytest.fixture
 def harness(stack: Cloud) -> Iterator[Harness]:
     cache.PROCESS_CACHE.clear()
+    reconciliation_wakeups.forget()
     with (
         responses.RequestsMock(assert_all_requests_are_fired=False) as mock,
-        patch.object(RateLimiter, "wait"),
+        patch.object(RequestBudget, "wait"),
+        patch.object(reconciliation, "SPREAD_S", 0),
         patch.object(pagination, "PAGE_SIZE", 4),
     ):
         harness = Harness(stack, mock)
@@ -406,10 +409,192 @@ def test_reconciliation_sweep_killed_before_queueing_queues_again_later(harness:
     assert len(harness.due(reconciliation.QUEUE_AGAIN)) == 1
 
 
-def test_reconciliation_due_time_follows_configured_interval(harness: Harness) -> None:
-    harness.reconcile()
-    waits = datetime.fromisoformat(harness.item["due_at"]) - harness.now
-    assert timedelta(minutes=28) < waits < timedelta(minutes=32)
+# --- the interval
+
+
+def waits(harness: Harness) -> timedelta:
+    return datetime.fromisoformat(harness.item["due_at"]) - harness.now
+
+
+def test_reconciliation_after_change_is_due_within_least_interval(harness: Harness) -> None:
+    for _ in range(5):
+        harness.change(3)
+        harness.reconcile()
+        assert timedelta(0) < waits(harness) <= timedelta(minutes=30)
+
+
+def test_reconciliation_idle_account_is_read_less_often_down_to_the_bound(harness: Harness) -> None:
+    harness.reconcile(timedelta(hours=80))
+    # A first reading so late is within one interval of the bound; the following ones are exactly one interval apart.
+    for _ in range(3):
+        harness.reconcile(waits(harness))
+        assert waits(harness) == pytest.approx(timedelta(hours=12), abs=timedelta(seconds=1))
+
+
+def test_reconciliation_interval_is_at_most_a_quarter_of_idle_time(harness: Harness) -> None:
+    begun_at = harness.now
+    readings = 0
+    while harness.now < begun_at + timedelta(days=3):
+        harness.reconcile(max(timedelta(seconds=1), datetime.fromisoformat(harness.item["due_at"]) - harness.now))
+        assert waits(harness) <= max(timedelta(minutes=30), (harness.now - begun_at) / 4)
+        readings += 1
+    # Every half hour there would be 144.
+    assert readings < 36
+
+
+def test_reconciliation_change_found_makes_idle_account_be_read_often_again(harness: Harness) -> None:
+    harness.reconcile(timedelta(hours=80))
+    harness.now += waits(harness)
+    harness.change(3, seconds=600)
+    assert harness.reconcile(timedelta(0)) == {"3"}
+    assert waits(harness) <= timedelta(minutes=30)
+
+
+def test_reconciliation_change_found_by_an_interrupted_reading_counts(harness: Harness) -> None:
+    harness.now += timedelta(hours=80)
+    for number in range(10, 21):
+        harness.change(number, seconds=100 - number)
+    calls = iter([60.0] * 3)
+    (body,) = harness.due(timedelta(0))
+    assert harness.take(body, lambda: next(calls, 0.0)).state == "reconciling"
+    (body,) = harness.stack.receive("backfills")
+    harness.listing.contacts = []
+    harness.take(body)
+    assert waits(harness) <= timedelta(minutes=30)
+
+
+def test_reconciliation_record_found_again_or_dated_in_the_future_is_no_change(harness: Harness) -> None:
+    harness.change(4, seconds=-14 * 86_400)
+    harness.reconcile(timedelta(hours=80))
+    harness.change(5, seconds=reconciliation.OVERLAP_S - 10)
+    assert {"4", "5"} >= harness.reconcile(timedelta(hours=12))
+    assert waits(harness) > timedelta(minutes=30)
+
+
+def test_reconciliation_item_of_older_version_is_read_and_gets_its_change_time(harness: Harness) -> None:
+    harness.stack.table.update(*reconciliation.key(SOURCE, "contacts"), "REMOVE changed_at")
+    harness.change(3)
+    assert harness.reconcile() == {"3"}
+    assert harness.item["changed_at"] >= harness.item["since"] - 3_600
+    assert waits(harness) <= timedelta(minutes=30)
+
+
+# --- live events
+
+
+def wake(harness: Harness) -> None:
+    bounds = reconciliation_schedule.Bounds.of_minutes("30", "720")
+    reconciliation_wakeups.wake(harness.stack.table, SOURCE, "contacts", bounds)
+
+
+def test_wakeup_makes_idle_account_due_within_least_interval(harness: Harness) -> None:
+    harness.reconcile(timedelta(hours=80))
+    harness.reconcile(waits(harness))
+    wake(harness)
+    assert waits(harness) <= timedelta(minutes=30)
+    harness.change(3)
+    assert harness.reconcile(waits(harness)) == {"3"}
+    assert waits(harness) <= timedelta(minutes=30)
+
+
+def test_wakeup_writes_once_in_the_time_that_a_reading_covers(harness: Harness) -> None:
+    harness.reconcile(timedelta(hours=80))
+    with patch.object(type(harness.stack.table), "update", side_effect=harness.stack.table.update) as update:
+        for _ in range(100):
+            wake(harness)
+        assert update.call_count == 1
+        harness.now += timedelta(hours=2, seconds=1)
+        wake(harness)
+        assert update.call_count > 1
+
+
+def test_wakeup_during_reading_is_not_overwritten_by_idle_interval(harness: Harness) -> None:
+    (body,) = harness.due(timedelta(hours=80))
+    harness.listing.meanwhile = lambda: wake(harness)
+    assert harness.take(body).state == "reconciled"
+    assert waits(harness) <= timedelta(minutes=30)
+
+
+def test_wakeup_of_overdue_account_does_not_postpone_it(harness: Harness) -> None:
+    harness.now += timedelta(hours=80)
+    due_at = harness.item["due_at"]
+    wake(harness)
+    assert harness.item["due_at"] == due_at
+    assert harness.item["changed_at"] == int(harness.now.timestamp())
+
+
+def test_wakeup_without_reconciliation_creates_none(harness: Harness) -> None:
+    harness.stack.table.delete(*reconciliation.key(SOURCE, "contacts"))
+    wake(harness)
+    assert harness.item == {}
+
+
+# --- the budget
+
+
+def refusing(after_s: float, allowed: int = 0) -> Any:
+    """A budget with room for so many requests."""
+    left = [allowed]
+
+    def wait(*_: Any) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise BudgetExhausted("used up", after_s=after_s)
+
+    return patch.object(RequestBudget, "wait", wait)
+
+
+def test_reconciliation_without_budget_waits_in_the_index_and_keeps_its_start(harness: Harness) -> None:
+    since = harness.item["since"]
+    harness.change(3)
+    (body,) = harness.due()
+    with refusing(20):
+        assert harness.take(body).state == "waiting"
+    assert harness.item["since"] == since
+    assert harness.stack.receive("backfills") == []
+    assert harness.due(timedelta(seconds=19)) == []
+    assert harness.reconcile(timedelta(seconds=1)) == {"3"}
+
+
+def test_reconciliation_budget_ends_between_pages_continues_at_the_same_page(harness: Harness) -> None:
+    harness.now += timedelta(minutes=10)
+    for number in range(10, 21):
+        harness.change(number, seconds=100 - number // 2)
+    (body,) = harness.due()
+    with refusing(20, allowed=2):
+        assert harness.take(body).state == "waiting"
+    found = set(harness.queued())
+    assert found < {str(number) for number in range(10, 21)}
+    cursor = harness.item["cursor"]
+    assert cursor
+    assert found | harness.reconcile(timedelta(seconds=20)) == {str(number) for number in range(10, 21)}
+
+
+def test_reconciliation_without_budget_killed_before_postponing_is_queued_again(harness: Harness) -> None:
+    harness.change(3)
+    (body,) = harness.due()
+    with refusing(20), patch.object(type(harness.stack.table), "update", side_effect=Died), pytest.raises(Died):
+        harness.take(body)
+    assert harness.reconcile(reconciliation.QUEUE_AGAIN) == {"3"}
+
+
+def test_reconciliation_sweep_queues_no_more_than_the_budget_serves(harness: Harness) -> None:
+    for number in range(2, 8):
+        connection = replace(connection_store.get(harness.stack.table, SOURCE), name=f"kommo-acme-{number}")
+        reconciliation.begin(harness.stack.table, connection, "contacts")
+    with patch.object(due_index, "PAGE_SIZE", 2), patch.object(reconciliation, "SWEEP_LIMIT", 5):
+        queued, waiting = [], harness.due()
+        while waiting:
+            for body in waiting:
+                if json.loads(body)["reconcile"] == "due":
+                    harness.take(body)
+                else:
+                    queued.append(body)
+            waiting = harness.stack.receive("backfills")
+        assert len(queued) == 5
+        # The rest is due at the next sweep.
+        rest = [json.loads(body)["reconcile"] for body in harness.due(timedelta(minutes=1))]
+        assert len([one for one in rest if one != "due"]) == 2
 
 
 def test_reconciliation_token_refused_is_delayed_and_keeps_start_time(harness: Harness) -> None:
@@ -530,16 +715,24 @@ def test_reconciliation_message_invalid_is_ignored(harness: Harness, body: dict[
     assert harness.take(json.dumps(body)).state == "ignored"
 
 
-def test_reconciliation_and_backfill_requests_share_one_rate_limiter(harness: Harness) -> None:
-    waits: list[RateLimiter] = []
-    with patch.object(RateLimiter, "wait", lambda self: waits.append(self)):  # noqa: PLW0108 - a method
+def test_reconciliation_and_backfill_requests_share_one_budget(harness: Harness) -> None:
+    waits: list[tuple[RequestBudget, Priority, str]] = []
+
+    def wait(budget: RequestBudget, priority: Priority, account: str) -> None:
+        waits.append((budget, priority, account))
+
+    with patch.object(RequestBudget, "wait", wait):
         (body,) = harness.due()
         harness.take(body)
         harness.take(json.dumps({"detail-type": "connection.ready", "detail": {"connection": SOURCE, "generation": 1}}))
         (body,) = [each for each in harness.stack.receive("backfills") if "route" in each]
         harness.take(body)
     assert len(waits) == len(harness.listing.pages) >= 2
-    assert len(set(waits)) == 1
+    assert len({budget for budget, _, _ in waits}) == 1
+    assert {(priority, account) for _, priority, account in waits} == {
+        (Priority.RECONCILIATION, SOURCE),
+        (Priority.BACKFILL, SOURCE),
+    }
 
 
 class TestResubscription:

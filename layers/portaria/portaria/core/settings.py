@@ -54,10 +54,12 @@ class ExchangeCodeSettings(Environment):
     sealing_key_id: str
     credential_store: str
     event_endpoints: str
+    shared_outbound_addresses: str
 
 
 class BackfillRecordsSettings(Environment):
-    """`reconcile_every_minutes` is a whole number; `event_endpoints` as in `ExchangeCodeSettings`."""
+    """`reconcile_every_minutes` and `reconcile_idle_every_minutes` are whole numbers; `event_endpoints` as in
+    `ExchangeCodeSettings`."""
 
     table_name: str
     backfills_queue_url: str
@@ -66,10 +68,15 @@ class BackfillRecordsSettings(Environment):
     sealing_key_id: str
     reconcile_every_minutes: str
     event_endpoints: str
+    reconcile_idle_every_minutes: str
+    shared_outbound_addresses: str
 
 
 class IngestRecordsSettings(Environment):
-    """`retry_after_minutes` are whole numbers with commas between them; `quota_time_zone` is a name of the IANA's."""
+    """`retry_after_minutes` are whole numbers with commas between them; `quota_time_zone` is a name of the IANA's.
+
+    `reconcile_every_minutes` is a whole number.
+    """
 
     table_name: str
     records_queue_url: str
@@ -79,6 +86,7 @@ class IngestRecordsSettings(Environment):
     bus_name: str
     retry_after_minutes: str
     quota_time_zone: str
+    reconcile_every_minutes: str
 
 
 class ReleaseRecordsSettings(Environment):
@@ -125,6 +133,7 @@ class RenewTokensSettings(Environment):
     secrets_prefix: str
     sealing_key_id: str
     refused_grant_days: str
+    shared_outbound_addresses: str
 
 
 class AcceptUninstallSettings(Environment):
@@ -142,6 +151,7 @@ class RemoveConnectionsSettings(Environment):
     secrets_prefix: str
     sealing_key_id: str
     event_endpoints: str
+    shared_outbound_addresses: str
 
 
 class FanOutEventsSettings(Environment):
@@ -191,6 +201,7 @@ class CallConnectionSettings(Environment):
     table_name: str
     secrets_prefix: str
     sealing_key_id: str
+    shared_outbound_addresses: str
 
 
 class RedeemTicketSettings(Environment):

@@ -35,6 +35,7 @@ from portaria.delivery.stages.resolve import MessageResolver
 from portaria.delivery.stages.send import QuotaReserver, Sender
 from portaria.delivery.stages.undelivered import Undelivered
 from portaria.delivery.waiting_lists import Place
+from portaria.records.reconciliation_schedule import Bounds
 from portaria.records.record_mapping import OutgoingRecord
 
 __all__ = ["BatchOutcome", "QueuedMessage", "ingest", "ingest_waiting"]
@@ -53,7 +54,8 @@ def ingest(
     the queue; all others may be deleted. Raises nothing.
     """
     split_url = settings.bulk_records_queue_url if bulk else settings.records_queue_url
-    return _without_gc(lambda: _run(queued, settings, time_left_s, bulk=bulk, split_url=split_url))
+    wakes = Bounds.of_minutes(settings.reconcile_every_minutes, settings.reconcile_every_minutes)
+    return _without_gc(lambda: _run(queued, settings, time_left_s, bulk=bulk, split_url=split_url, wakes=wakes))
 
 
 def ingest_waiting(
@@ -94,6 +96,7 @@ def _run(
     *,
     bulk: bool,
     split_url: str = "",
+    wakes: Bounds | None = None,
     stored: Mapping[Place, int] | None = None,
 ) -> BatchOutcome:
     """Run the stages in order. Without `stored`, the records come from a queue; with it, from their waiting lists."""
@@ -105,7 +108,8 @@ def _run(
     destinations = BatchDestinations(table)
     ledger = _ledger(settings.table_name, settings.quota_time_zone)
     deduplicator = Deduplicator(table, outcome)
-    resolved = MessageResolver(table, destinations, undelivered, outcome, split_url=split_url).resolve(queued)
+    resolver = MessageResolver(table, destinations, undelivered, outcome, split_url=split_url, wakes=wakes)
+    resolved = resolver.resolve(queued)
     undelivered.destinations = resolved.route_destinations
     by_target: dict[Target, list[OutgoingRecord]] = defaultdict(list)
     for route, sources in deduplicator.newest(resolved.messages):

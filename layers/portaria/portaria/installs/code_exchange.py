@@ -146,7 +146,7 @@ class _Exchange:
                 ended = self.vault.read(previous)
                 endpoints = self.settings.event_endpoints
                 for destination in event_subscriptions.event_urls(connection, client, ended, endpoints):
-                    event_subscriptions.unsubscribe(connection, credentials, destination)
+                    event_subscriptions.unsubscribe(self.table, connection, credentials, destination)
             self.vault.remove(previous)
 
     def _credentials(self, connection: Connection) -> Credentials | None:

@@ -8,13 +8,14 @@ from functools import partial
 
 from portaria import platforms
 from portaria.aws.table import Table
-from portaria.connections import connection_store, webhook_endpoints
+from portaria.connections import connection_store, request_budget, webhook_endpoints
 from portaria.connections.vault import Credentials
 from portaria.core.callbacks import OAuthClient
 from portaria.core.entities import Connection
 from portaria.core.errors import Rejected
 from portaria.core.http.messages import Request, Response
 from portaria.outbound import http_client
+from portaria.outbound.request_slots import Priority
 from portaria.platforms.protocols import WebhookSubscriptions
 
 Send = Callable[[Request], Response]
@@ -65,7 +66,7 @@ def subscribe(
     if not others or webhook_endpoints.subscribed_endpoint(table, connection) == endpoint:
         return
     for other in others:
-        unsubscribe(connection, credentials, other, send)
+        unsubscribe(table, connection, credentials, other, send)
     webhook_endpoints.record_endpoint(table, connection, endpoint)
 
 
@@ -77,7 +78,7 @@ def subscribe_installed(
     Raises `Retryable`.
     """
     try:
-        subscribe(table, connection, client, credentials, partial(_send, connection), endpoints=endpoints)
+        subscribe(table, connection, client, credentials, partial(_send, table, connection), endpoints=endpoints)
     except Rejected as refused:
         table.update(
             *connection_store.key(connection.name),
@@ -88,7 +89,11 @@ def subscribe_installed(
 
 
 def unsubscribe(
-    connection: Connection, credentials: Credentials | None, destination: str, send: Send | None = None
+    table: Table,
+    connection: Connection,
+    credentials: Credentials | None,
+    destination: str,
+    send: Send | None = None,
 ) -> None:
     """Delete the subscription of the URL `destination`. An account that refuses keeps it: its events are refused here.
 
@@ -99,10 +104,11 @@ def unsubscribe(
     webhooks = _webhooks(connection)
     request = webhooks.unsubscribe_request(connection.allowed_domain, credentials["access_token"], destination)
     with suppress(Rejected):
-        webhooks.read_answer(send(request) if send else _send(connection, request))
+        webhooks.read_answer(send(request) if send else _send(table, connection, request))
 
 
-def _send(connection: Connection, request: Request) -> Response:
+def _send(table: Table, connection: Connection, request: Request) -> Response:
+    request_budget.wait(table, connection.platform, Priority.EXCHANGE)
     return http_client.send(request, allowed_domain=connection.allowed_domain, owner=connection.name)
 
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 from portaria.aws import queues
 from portaria.aws.table import Table
+from portaria.connections import request_budget
 from portaria.core import clock
 from portaria.core.errors import AnswerLost, PlatformUnavailable, RateLimited, Retryable, Unreachable
 from portaria.core.settings import ExchangeCodeSettings
@@ -27,6 +28,7 @@ from portaria.installs.hook_sources import HookSources
 from portaria.installs.install_lease import LEASE_S
 from portaria.installs.install_messages import Install
 from portaria.outbound.rate_limiter import RateLimiter
+from portaria.outbound.request_slots import Priority
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +67,8 @@ class ExchangeQueues:
 
     def __init__(self, settings: ExchangeCodeSettings) -> None:
         self._settings = settings
-        self._sources = HookSources(Table(settings.table_name))
+        self._table = Table(settings.table_name)
+        self._sources = HookSources(self._table)
         self._rate_limiter, self._deferred_rate_limiter = RateLimiter(EXCHANGES_PER_S), RateLimiter(DEFERRED_PER_S)
         # Until when quick tries wait, because the platform asked for a pause (epoch seconds).
         self._paused_until = 0.0
@@ -90,7 +93,10 @@ class ExchangeQueues:
         # The queue hides a message for 6 x the time-out. If this worker dies, its code cannot wait that long for the next one.
         queues.give_back(message.queue_url, message.receipt_handle, LEASE_S + 1)
         (self._deferred_rate_limiter if is_deferred else self._rate_limiter).wait()
+        is_doubtful = is_unproven or is_deferred
+        priority = Priority.UNPROVEN_EXCHANGE if is_doubtful else Priority.EXCHANGE
         try:
+            request_budget.wait(self._table, install.platform, priority)
             outcome = code_exchange.exchange(
                 install, self._settings, time_left_s, connect_timeout_s=QUICK_CONNECT_S if is_unproven else None
             )

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import replace as with_changes
 
 from portaria import platforms
-from portaria.aws.table import Conflict
-from portaria.connections import vault, webhook_endpoints
+from portaria.aws.table import Conflict, Table
+from portaria.connections import request_budget, vault, webhook_endpoints
 from portaria.connections.credential_stores import sealing
 from portaria.connections.tokens import stored_grant
 from portaria.connections.vault import Credentials, Vault
@@ -19,6 +19,7 @@ from portaria.core.errors import CodeRefused, CodeUsed, Rejected, Retryable
 from portaria.core.settings import ExchangeCodeSettings
 from portaria.installs.install_lease import InstallLease
 from portaria.outbound import http_client
+from portaria.outbound.request_slots import Priority
 
 # A code is sent only by a worker that has the time to wait for the answer and to store what it holds.
 TIME_TO_EXCHANGE_S = 34.0
@@ -117,6 +118,7 @@ class GrantExchange:
         accounts = platform.require(platform.account_lookup)
         host = self.lease.item["account_host"]
         request = accounts.account_request(host, credentials["access_token"])
+        request_budget.wait(Table(self.settings.table_name), self.install.platform, Priority.EXCHANGE)
         response = http_client.send(request, allowed_domain=host, owner=self.install.id)
         return accounts.read_account(response, host)
 

@@ -170,7 +170,7 @@ class _Removal:
         credentials = self.vault.read(connection.secret_id, connection.version_id)
         endpoints = self.settings.event_endpoints
         for destination in event_subscriptions.event_urls(connection, client, credentials, endpoints):
-            event_subscriptions.unsubscribe(connection, credentials, destination)
+            event_subscriptions.unsubscribe(self.table, connection, credentials, destination)
 
 
 def _mark(table: Table, connection: Connection, why: str) -> None:

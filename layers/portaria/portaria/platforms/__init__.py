@@ -69,6 +69,10 @@ class Platform:
         return None
 
     @property
+    def request_limits(self) -> protocols.RequestLimits | None:
+        return None
+
+    @property
     def account_fields(self) -> protocols.AccountFields | None:
         return None
 

@@ -108,6 +108,16 @@ class ApiHeaders(Protocol):
         """Return the further headers that every call needs, such as an API version. They hold no credential."""
 
 
+class RequestLimits(Protocol):
+    """Implement this if the platform limits requests a second for an address or an account and punishes exceeding them.
+
+    Portaria then holds its requests to these limits: see `connections.request_budget`.
+    """
+
+    PER_ADDRESS: int
+    PER_ACCOUNT: int
+
+
 class AccountFields(Protocol):
     """Implement this if a connection's fields name its account."""
 

@@ -27,9 +27,7 @@ class SourceObject(Protocol):
 
 
 class PagedObject(SourceObject, Protocol):
-    """An object that can be listed page by page, for backfills. `REQUESTS_PER_SECOND` is one worker's rate limit."""
-
-    REQUESTS_PER_SECOND: float
+    """An object that can be listed page by page, for backfills."""
 
     def read_page(self, send: Send, account_host: str, access_token: Secret, page: int) -> Page:
         """Return one page, counted from 1, in an order that changes during the reading do not disturb.

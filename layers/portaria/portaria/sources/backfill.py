@@ -17,12 +17,14 @@ from portaria import platforms
 from portaria.aws import queues
 from portaria.aws.table import Conflict, Item, Table
 from portaria.connections import connection_store
+from portaria.connections.request_budget import BudgetExhausted
 from portaria.core import clock, event_catalogue, record_messages
 from portaria.core.callbacks import Secret
 from portaria.core.entities import Connection, Page, Route
 from portaria.core.errors import Rejected, Retryable
 from portaria.core.settings import BackfillRecordsSettings
 from portaria.delivery import backlogs
+from portaria.outbound.request_slots import Priority
 from portaria.records import routes
 from portaria.sources import page_reader, reconciliation
 from portaria.sources.page_reader import PageReader, ReadingOutcome
@@ -207,7 +209,7 @@ class _BackfillReading:
             self._fail(item, rejected)
             return self._outcome("failed")
         except Retryable as later:
-            if not self.pages:
+            if not self.pages and not isinstance(later, BudgetExhausted):
                 raise
             # A new message, because this one's receive count must count failed attempts only.
             delay_s = page_reader.PAUSE_S if later.after_s is None else later.after_s
@@ -226,7 +228,7 @@ class _BackfillReading:
         connection = connection_store.get(self.table, self.name)
         platform = platforms.load(connection.platform)
         source = platform.require(platform.paged_object(route.object))
-        reader = PageReader(self.table, self.settings, connection, source.REQUESTS_PER_SECOND, self.time_left_s)
+        reader = PageReader(self.table, self.settings, connection, Priority.BACKFILL, self.time_left_s)
         while item["state"] == "running":
             number, read_at = item["next_page"], int(clock.now().timestamp() * 1000)
 

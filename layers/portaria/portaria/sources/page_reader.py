@@ -1,14 +1,13 @@
-"""Reading a connection's account: with a token, within the platform's rate limit, while there is time left."""
+"""Reading a connection's account: with a token, within the platform's request budget, while there is time left."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from typing import TypeVar
 
 from portaria.aws.table import Table
-from portaria.connections import connection_store
+from portaria.connections import connection_store, request_budget
 from portaria.connections.tokens import provider
 from portaria.connections.tokens.cache import Token
 from portaria.connections.vault import SealedTable, Vault
@@ -18,7 +17,7 @@ from portaria.core.errors import Rejected, Retryable, TokenRefused
 from portaria.core.http.messages import Request, Response
 from portaria.core.settings import BackfillRecordsSettings
 from portaria.outbound import http_client
-from portaria.outbound.rate_limiter import RateLimiter
+from portaria.outbound.request_slots import Priority
 
 Send = Callable[[Request], Response]
 Found = TypeVar("Found")
@@ -34,8 +33,8 @@ class ReadingOutcome:
     """The outcome of one message of the Backfills queue.
 
     `state` is, for a backfill, `started`, `running`, `done` or `failed`; for a reconciliation `queued` (a page of the due
-    ones), `reconciling`, `reconciled`, `put_off` or `ended`; or `ignored`. `started` counts the backfills or reconciliations
-    that were queued.
+    ones), `reconciling`, `reconciled`, `waiting` (for the request budget), `put_off` or `ended`; or `ignored`. `started` counts
+    the backfills or reconciliations that were queued.
     """
 
     state: str
@@ -50,12 +49,6 @@ def dated(records: list[Record], read_at: int) -> list[Record]:
     return [record._replace(updated_at=time_of_change(record.updated_at, seen_at)) for record in records]
 
 
-@cache
-def _rate_limiter(platform: str, per_second: float) -> RateLimiter:
-    """One per process, so that the rate also holds across invocations of a warm worker."""
-    return RateLimiter(per_second)
-
-
 class PageReader:
     """Reads one account. `connection` is replaced by the newer one if the account is installed again meanwhile."""
 
@@ -64,14 +57,14 @@ class PageReader:
         table: Table,
         settings: BackfillRecordsSettings,
         connection: Connection,
-        per_second: float,
+        priority: Priority,
         time_left_s: Callable[[], float],
     ) -> None:
         self.table = table
         self.connection = connection
         self.vault = Vault(settings.secrets_prefix, SealedTable(table, settings.sealing_key_id))
         self.token_provider = provider.TokenProvider(table, self.vault, settings.sealing_key_id, time_left_s)
-        self.rate_limiter = _rate_limiter(connection.platform, per_second)
+        self.priority = priority
         self.time_left_s = time_left_s
 
     def read(self, ask: Callable[[Send, str, Secret], Found]) -> Found:
@@ -89,10 +82,13 @@ class PageReader:
                 self.connection = newer
 
     def send(self, request: Request) -> Response:
-        """Send one request at the platform's rate. Raises `Retryable` if its time-outs would outlast the function."""
+        """Send one request within the platform's limits.
+
+        Raises `Retryable` if its time-outs would outlast the function, and `BudgetExhausted` if no request may be sent now.
+        """
         if self.time_left_s() < request.connect_timeout_s + request.read_timeout_s + TIME_TO_STORE_S:
             raise Retryable("short_of_time", "there is too little time left to wait for the response", after_s=0)
-        self.rate_limiter.wait()
+        request_budget.wait(self.table, self.connection.platform, self.priority, self.connection.name)
         return http_client.send(request, allowed_domain=self.connection.allowed_domain, owner=self.connection.name)
 
     def _with_token(self, ask: Callable[[Send, str, Secret], Found]) -> Found:

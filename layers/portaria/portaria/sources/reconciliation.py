@@ -2,6 +2,11 @@
 
     schedule → {"reconcile": "due"} → a page of those that are due, a message each → the changes, page by page
 
+An account is read often after a change and less the longer it is idle (`reconciliation_schedule`); `changed_at` is its newest
+known change. Requests claim slots of the platform's budget (`request_budget`) with the lowest priority. A reconciliation that
+gets none becomes due again: it waits in the index, not in a queue or in a worker. A sweep queues at most as many as the budget
+can serve until the next sweep, the longest overdue first, so that each is read in the end.
+
 There is one for each object of a connection that is the source of a route; its records follow all routes from there. In its
 item, `since` is the time up to which all changes have been queued. During a reading, `cursor` is the position in the list and
 `asked_at` the time when the reading began, which is the next `since`. A page's records are queued before the item is updated.
@@ -15,22 +20,24 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 from portaria import platforms
 from portaria.aws import due_index, queues
 from portaria.aws.table import Conflict, Item, Table
-from portaria.connections import connection_store, oauth_clients
+from portaria.connections import connection_store
+from portaria.connections.request_budget import BudgetExhausted
 from portaria.core import clock, record_messages
 from portaria.core.callbacks import Secret
 from portaria.core.entities import Changes, Connection
 from portaria.core.errors import Rejected, Retryable
 from portaria.core.settings import BackfillRecordsSettings
-from portaria.installs import event_subscriptions
+from portaria.outbound.request_slots import Priority
 from portaria.platforms.record_protocols import ChangedObject
-from portaria.records import reread_requests, routes
-from portaria.sources import page_reader
+from portaria.records import reconciliation_schedule, reconciliation_wakeups, reread_requests, routes
+from portaria.records.reconciliation_schedule import Bounds
+from portaria.sources import page_reader, resubscription
 from portaria.sources.page_reader import PageReader, ReadingOutcome
 
 logger = logging.getLogger(__name__)
@@ -45,14 +52,13 @@ FIRST_AFTER = timedelta(minutes=5)
 QUEUE_AGAIN = timedelta(minutes=30)
 # How often a connection that must be connected again is checked; connecting it again makes it due.
 DEAD_AGAIN = timedelta(days=1)
-# Platforms end subscriptions whose destination failed too often; subscribing again is idempotent.
-SUBSCRIBE_AGAIN = timedelta(hours=1)
-# The sort key for the time of an account's last webhook subscription, beside its objects: no object's name is in capitals.
-WEBHOOKS = "WEBHOOKS"
+# The most reconciliations that one sweep queues. A sweep runs each minute, and the budget has five slots a second for them.
+SWEEP_LIMIT = 300
+# A sweep spreads its messages over the time until the next one, so that they do not compete for the same slots.
+SPREAD_S = 50
 
 
-def key(connection: str, object_name: str) -> tuple[str, str]:
-    return f"RECONCILIATION#{connection}", object_name
+key = reconciliation_wakeups.key
 
 
 def begin(table: Table, connection: Connection, object_name: str, *, since: int | None = None) -> None:
@@ -70,13 +76,15 @@ def begin(table: Table, connection: Connection, object_name: str, *, since: int 
         *key(connection.name, object_name),
         "SET #connection = :connection, #object = :object, since = if_not_exists(since, :since), "
         "#cursor = if_not_exists(#cursor, :none), settled_at = if_not_exists(settled_at, :none), "
-        "begun_at = :now, due_pk = :due, due_at = if_not_exists(due_at, :due_at)",
+        "changed_at = if_not_exists(changed_at, :begun), begun_at = :now, due_pk = :due, "
+        "due_at = if_not_exists(due_at, :due_at)",
         names={name: name[1:] for name in ("#connection", "#object", "#cursor")},
         values={
             ":connection": connection.name,
             ":object": object_name,
             ":since": int(now.timestamp()) if since is None else since,
             ":none": "",
+            ":begun": int(now.timestamp()),
             ":now": clock.to_iso(now),
             ":due": due_index.RECONCILIATIONS,
             ":due_at": due_at,
@@ -94,26 +102,28 @@ def begin(table: Table, connection: Connection, object_name: str, *, since: int 
 def of_connection(table: Table, name: str) -> list[Item]:
     """The reconciliations of a connection: items with `object`, `since` (epoch seconds) and `due_at`."""
     found = table.query_all(key(name, "")[0])
-    return [item for item in found if item["sk"] != WEBHOOKS and not reread_requests.is_request(item)]
+    return [item for item in found if item["sk"] != resubscription.SK and not reread_requests.is_request(item)]
 
 
 class ReconciliationRequest(NamedTuple):
     """The content of a message: one reconciliation, or (where `connection` is empty) the page of due ones at `cursor`.
 
-    `queued_at` is when the first message about the reconciliation was queued.
+    `queued_at` is when the first message about the reconciliation was queued. `left` is how many more the sweep may queue.
     """
 
     connection: str = ""
     object: str = ""
     queued_at: str = ""
     cursor: str = ""
+    left: int = SWEEP_LIMIT
 
 
 def read(message: dict[str, Any]) -> ReconciliationRequest:
     """Raises `KeyError`, `TypeError` or `AttributeError` for any other message."""
     one = message["reconcile"]
     if one == "due":
-        return ReconciliationRequest(cursor=str(message.get("cursor") or ""))
+        left = min(SWEEP_LIMIT, int(message.get("left", SWEEP_LIMIT)))
+        return ReconciliationRequest(cursor=str(message.get("cursor") or ""), left=left)
     return ReconciliationRequest(str(one["connection"]), str(one["object"]), str(message["queued_at"]))
 
 
@@ -122,7 +132,7 @@ def handle_message(
 ) -> ReadingOutcome:
     """Raises `Retryable` if the message should return to the queue."""
     if not wanted.connection:
-        return _queue_due(wanted.cursor, settings)
+        return _queue_due(wanted, settings)
     return _Reconciling(wanted, settings, time_left_s).run()
 
 
@@ -132,20 +142,30 @@ def message(connection: str, object_name: str, queued_at: str) -> str:
     return queues.encode({"version": VERSION, "reconcile": wanted, "queued_at": queued_at})
 
 
-def _queue_due(cursor: str, settings: BackfillRecordsSettings) -> ReadingOutcome:
-    """Queue a message for each reconciliation of one page of the due ones, and one for the next page.
+def _queue_due(wanted: ReconciliationRequest, settings: BackfillRecordsSettings) -> ReadingOutcome:
+    """Queue a message for each reconciliation of one page of the due ones, and one for the next page if more may be queued.
 
     Each item's due time is moved by `QUEUE_AGAIN` before its message is queued, so that the next sweep skips it; a death
     between the two delays it by that time.
     """
     table, now = Table(settings.table_name), clock.now()
-    due = due_index.claim_page(table, due_index.RECONCILIATIONS, cursor, again_after=QUEUE_AGAIN)
+    page_size = min(due_index.PAGE_SIZE, wanted.left)
+    due = due_index.claim_page(
+        table, due_index.RECONCILIATIONS, wanted.cursor, again_after=QUEUE_AGAIN, limit=page_size
+    )
     bodies = [message(item["connection"], item["object"], clock.to_iso(now)) for item in due.claimed]
-    started = len(bodies)
-    if due.cursor:
-        bodies.append(queues.encode({"reconcile": "due", "cursor": due.cursor}))
-    queues.send(settings.backfills_queue_url, bodies)
+    started, left = len(bodies), wanted.left - len(bodies)
+    for number, body in enumerate(bodies):
+        queues.send(settings.backfills_queue_url, [body], delay_s=SPREAD_S * number / started)
+    if due.cursor and left > 0:
+        body = queues.encode({"reconcile": "due", "cursor": due.cursor, "left": left})
+        queues.send(settings.backfills_queue_url, [body])
     return ReadingOutcome("queued", started=started)
+
+
+def _changed_at(item: Item) -> int:
+    """The newest known change (epoch seconds). An item of an older version has none: its last reading counts as one."""
+    return int(item["changed_at"] if "changed_at" in item else item["since"])
 
 
 class _Reconciling:
@@ -160,6 +180,7 @@ class _Reconciling:
         self.settings = settings
         self.time_left_s = time_left_s
         self.table = Table(settings.table_name)
+        self.bounds = Bounds.of_minutes(settings.reconcile_every_minutes, settings.reconcile_idle_every_minutes)
         self.pages = 0
         self.records = 0
 
@@ -188,8 +209,12 @@ class _Reconciling:
                 "reconciliation_refused",
                 extra={**self.facts, "reason": rejected.reason, "detail": rejected.detail},
             )
-            self._settle(item, self._interval)
+            now = clock.now()
+            self._settle(item, self._due_at(now, _changed_at(item), now) - now)
             return self._outcome("put_off")
+        except BudgetExhausted as exhausted:
+            self._wait(exhausted)
+            return self._outcome("waiting")
         except Retryable as later:
             if not self.pages:
                 raise
@@ -216,11 +241,25 @@ class _Reconciling:
         begin(self.table, connection, self.object_name, since=int(request["changed_at"]))
         return self.table.get(*key(self.name, self.object_name))
 
-    @property
-    def _interval(self) -> timedelta:
-        """With jitter by name, so that accounts that were connected together are not always read together."""
-        every = timedelta(minutes=int(self.settings.reconcile_every_minutes))
-        return every * (0.95 + 0.1 * connection_store.spread(f"{self.name}/{self.object_name}"))
+    def _due_at(self, now: datetime, changed_at: int, read_at: datetime) -> datetime:
+        """When the account is read next, by its newest known change (epoch seconds) at the time of a reading."""
+        every = self.bounds.interval(timedelta(seconds=read_at.timestamp() - changed_at))
+        return reconciliation_schedule.due_at(now, every, reconciliation_wakeups.phase(self.name, self.object_name))
+
+    def _wait(self, exhausted: BudgetExhausted) -> None:
+        """Make the reconciliation due again without this message. It continues where it is.
+
+        If the worker dies before, the message returns to the queue; a later sweep queues it again in any case.
+        """
+        due_at = clock.to_iso(clock.now() + timedelta(seconds=exhausted.after_s or 0))
+        with suppress(Conflict):
+            self.table.update(
+                *key(self.name, self.object_name),
+                "SET due_at = :due_at",
+                condition="due_at > :due_at AND settled_at < :queued_at",
+                values={":due_at": due_at, ":queued_at": self.queued_at},
+            )
+        logger.info("reconciliation_waits_for_budget", extra={**self.facts, "after_s": exhausted.after_s})
 
     def _has_route(self, connection: Connection) -> bool:
         return any(route.object == self.object_name for route in routes.for_connection(self.table, connection))
@@ -229,10 +268,14 @@ class _Reconciling:
         """Read the changes to their end. False: another worker has updated the item and continues the reading."""
         platform = platforms.load(connection.platform)
         source = platform.require(platform.changed_object(self.object_name))
-        reader = PageReader(self.table, self.settings, connection, source.REQUESTS_PER_SECOND, self.time_left_s)
-        self._subscribe(reader)
+        reader = PageReader(self.table, self.settings, connection, Priority.RECONCILIATION, self.time_left_s)
+        idle = timedelta(seconds=clock.now().timestamp() - _changed_at(item))
+        resubscription.subscribe(
+            reader, is_idle=self.bounds.interval(idle) > self.bounds.least, endpoints=self.settings.event_endpoints
+        )
         asked_at = item.get("asked_at") or max(int(clock.now().timestamp()), item["since"])
         since, cursor = item["since"] - OVERLAP_S, item["cursor"]
+        known_at = item.get("changed_at")
         while cursor is not None:
             read_at = int(clock.now().timestamp() * 1000)
             changes = self._read(source, reader, since, cursor)
@@ -248,8 +291,10 @@ class _Reconciling:
             if changes.records and min(record.updated_at for record in changes.records) > asked_at:
                 # Changes during this reading are left to the next one; otherwise reading a busy account would not end.
                 following = None
+            # A record dated in the future is found by each reading, which says nothing about when it changed.
+            found = (each.updated_at for each in changes.records if each.updated_at <= asked_at)
             try:
-                self._move_on(item, cursor, following, asked_at)
+                known_at = self._move_on(item, cursor, following, asked_at, known_at, max(found, default=0))
             except Conflict:
                 logger.info("reconciliation_leased_elsewhere", extra=self.facts)
                 return False
@@ -266,23 +311,52 @@ class _Reconciling:
 
         return reader.read(ask)
 
-    def _move_on(self, item: Item, cursor: str, following: str | None, asked_at: int) -> None:
-        """Record that a page's records are queued. Raises `Conflict` if another worker has done so."""
-        values: Item = {":since": item["since"], ":cursor": cursor, ":asked_at": asked_at}
-        if following is None:
-            expression = "SET since = :asked_at, #cursor = :start, settled_at = :now, due_at = :due_at REMOVE asked_at"
-            now = clock.now()
-            values |= {":start": "", ":now": clock.to_iso(now), ":due_at": clock.to_iso(now + self._interval)}
-        else:
-            expression = "SET #cursor = :following, asked_at = :asked_at"
-            values |= {":following": following}
-        self.table.update(
-            *key(self.name, self.object_name),
-            expression,
-            condition="since = :since AND #cursor = :cursor",
-            names={"#cursor": "cursor"},
-            values=values,
-        )
+    def _move_on(
+        self, item: Item, cursor: str, following: str | None, asked_at: int, known_at: int | None, found_at: int
+    ) -> int:
+        """Record that a page's records are queued, and return the newest known change. `found_at` is the page's newest one.
+
+        Raises `Conflict` if another worker has moved on. An event that arrived during the reading (`known_at` has changed) is
+        considered for the next interval.
+        """
+        while True:
+            changed_at = max(item["since"] if known_at is None else known_at, found_at)
+            values: Item = {
+                ":since": item["since"],
+                ":cursor": cursor,
+                ":asked_at": asked_at,
+                ":changed_at": changed_at,
+            }
+            if following is None:
+                expression = (
+                    "SET since = :asked_at, #cursor = :start, settled_at = :now, due_at = :due_at, "
+                    "changed_at = :changed_at REMOVE asked_at"
+                )
+                now = clock.now()
+                due_at = self._due_at(now, changed_at, datetime.fromtimestamp(asked_at, UTC))
+                values |= {":start": "", ":now": clock.to_iso(now), ":due_at": clock.to_iso(due_at)}
+            else:
+                expression = "SET #cursor = :following, asked_at = :asked_at, changed_at = :changed_at"
+                values |= {":following": following}
+            if known_at is None:
+                known = "attribute_not_exists(changed_at)"
+            else:
+                known, values[":known_at"] = "changed_at = :known_at", known_at
+            try:
+                self.table.update(
+                    *key(self.name, self.object_name),
+                    expression,
+                    condition=f"since = :since AND #cursor = :cursor AND {known}",
+                    names={"#cursor": "cursor"},
+                    values=values,
+                )
+            except Conflict as conflict:
+                stored = conflict.item or {}
+                if (stored.get("since"), stored.get("cursor")) != (item["since"], cursor):
+                    raise
+                known_at = stored.get("changed_at")
+                continue
+            return changed_at
 
     def _settle(self, item: Item, wait: timedelta) -> None:
         """End this message's work: nothing can be read for `wait`, then a reading begins at `since` again."""
@@ -314,36 +388,3 @@ class _Reconciling:
                 )
         logger.info("reconciliation_ended", extra=self.facts)
         return self._outcome("ended")
-
-    def _subscribe(self, reader: PageReader) -> None:
-        """Subscribe the account's event webhooks again, at most once an hour. After a failure this reads the changes."""
-        connection = reader.connection
-        if not platforms.load(connection.platform).webhook_subscriptions or not self._may_subscribe():
-            return
-        try:
-            credentials = reader.token_provider.token(connection).credentials
-            if "webhook_key" not in credentials:
-                return
-            client = oauth_clients.get(self.table, connection.platform, connection.client)
-            event_subscriptions.subscribe(
-                self.table, connection, client, credentials, reader.send, endpoints=self.settings.event_endpoints
-            )
-        except (Rejected, Retryable) as refused:
-            logger.warning("webhook_subscription_failed", extra={**self.facts, "reason": refused.reason})
-
-    def _may_subscribe(self) -> bool:
-        now = clock.now()
-        try:
-            self.table.update(
-                *key(self.name, WEBHOOKS),
-                "SET subscribed_at = :now, expires_at = :forgotten",
-                condition="attribute_not_exists(pk) OR subscribed_at <= :before",
-                values={
-                    ":now": clock.to_iso(now),
-                    ":before": clock.to_iso(now - SUBSCRIBE_AGAIN),
-                    ":forgotten": int((now + DEAD_AGAIN).timestamp()),
-                },
-            )
-        except Conflict:
-            return False
-        return True

@@ -36,7 +36,7 @@ def entry(stack: Cloud, **changes: str) -> None:
         "operation": "create_route",
         "target": "people",
     }
-    audit.begin(stack.table, **(given | changes), asked={"fields": ["name"]}, request_id="r")  # type: ignore[arg-type]
+    audit.begin(stack.table, **(given | changes), asked={"fields": ["name"]}, request_id="r")
 
 
 def rows(page: Page) -> list[dict[str, str]]:

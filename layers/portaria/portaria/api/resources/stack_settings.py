@@ -11,7 +11,7 @@ from urllib.parse import quote
 from pydantic import Field
 
 from portaria.access import audit, console_sessions
-from portaria.api import idempotency, validation
+from portaria.api import idempotency, listing_parameters, validation
 from portaria.api.operation import ApiRequest, Reply
 from portaria.api.resources.delivery import sent_records
 from portaria.api.schemas import Output, Time
@@ -119,7 +119,7 @@ def _limits() -> list[tuple[str, int, str]]:
     return [
         ("request_body", validation.MAX_BODY_BYTES, "bytes"),
         ("records_body", sent_records.MAX_BODY_BYTES, "bytes"),
-        ("list_page", validation.MAX_LIMIT, "items"),
+        ("list_page", listing_parameters.MAX_LIMIT, "items"),
         ("idempotency_keys", idempotency.KEPT_FOR_S * SECOND // HOUR, "hours"),
         ("receipts", receipts.KEPT_FOR // DAY, "days"),
         ("dead_letters", dead_letters.KEPT_FOR // DAY, "days"),

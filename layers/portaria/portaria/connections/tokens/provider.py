@@ -13,7 +13,7 @@ from contextlib import suppress
 from datetime import timedelta
 
 from portaria.aws.table import Conflict, Item, Table
-from portaria.connections import connection_store
+from portaria.connections import connection_store, request_budget
 from portaria.connections.tokens.cache import PROCESS_CACHE, Token, TokenCache
 from portaria.connections.tokens.refresh import TokenRefresh
 from portaria.connections.tokens.refresh_context import RefreshContext
@@ -28,6 +28,7 @@ from portaria.core.errors import Rejected, Retryable
 from portaria.core.http.messages import Request, Response
 from portaria.core.stored_reasons import ConnectionReason
 from portaria.outbound import http_client
+from portaria.outbound.request_slots import Priority
 
 logger = logging.getLogger(__name__)
 
@@ -163,6 +164,7 @@ class TokenProvider:
 
     def _send(self, connection: Connection, request: Request, follow_redirects: int) -> Response:
         domain = connection.allowed_domain
+        request_budget.wait(self.table, connection.platform, Priority.CALL, connection.name)
         return http_client.send(
             request, allowed_domain=domain, follow_redirects=follow_redirects, owner=connection.name
         )

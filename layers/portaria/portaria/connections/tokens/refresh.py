@@ -21,7 +21,7 @@ from datetime import timedelta
 from portaria import platforms
 from portaria.aws import due_index
 from portaria.aws.table import Conflict, Item
-from portaria.connections import connection_store, oauth_clients, refused_grants
+from portaria.connections import connection_store, oauth_clients, refused_grants, request_budget
 from portaria.connections.credential_stores import sealing
 from portaria.connections.refused_grants import Verdict
 from portaria.connections.tokens.cache import Token
@@ -46,6 +46,7 @@ from portaria.core.errors import (
 )
 from portaria.core.stored_reasons import ConnectionReason
 from portaria.outbound import http_client
+from portaria.outbound.request_slots import Priority
 
 logger = logging.getLogger(__name__)
 
@@ -131,6 +132,7 @@ class TokenRefresh:
         platform = platforms.load(self.connection.platform)
         account = platform.require(platform.account_relocation)
         request = account.locate_request(self.old.credentials)
+        request_budget.wait(self.context.table, self.connection.platform, Priority.REFRESH)
         response = http_client.send(request, allowed_domain=account.LOCATION_DOMAIN, owner=self.connection.name)
         host = account.read_location(response)
         if host == self.connection.allowed_domain:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace as with_changes
 
-from portaria.connections import refused_grants
+from portaria.connections import refused_grants, request_budget
 from portaria.connections.refused_grants import Verdict
 from portaria.connections.tokens import refresh_lease
 from portaria.connections.tokens.cache import Token
@@ -16,6 +16,7 @@ from portaria.core.entities import Connection, Grant
 from portaria.core.errors import Rejected, Retryable, Unreachable
 from portaria.core.http.messages import Request
 from portaria.outbound import http_client
+from portaria.outbound.request_slots import Priority
 from portaria.platforms.protocols import TokenEndpoint
 
 
@@ -36,12 +37,13 @@ class RefreshCall:
         """Send the refresh token, and once more immediately if the response was lost, because that response cannot be requested
         again.
 
-        Raises `Rejected` and `Retryable` as the platform's `read_refreshed` and the HTTP client do, `Retryable`
-        (`short_of_time`), and `Conflict` where the lease has been lost.
+        Each waits for the platform's request budget. Raises `Rejected` and `Retryable` as the platform's `read_refreshed` and
+        the HTTP client do, `Retryable` (`short_of_time`), and `Conflict` where the lease has been lost.
         """
         domain = endpoint.token_domain(self.connection, client)
         needed_s = refresh_lease.TIME_TO_REFRESH_S
         while True:
+            request_budget.wait(self.lease.table, self.connection.platform, Priority.REFRESH)
             if min(self.lease.time_left_s(), self.time_left_s()) < needed_s:
                 raise refresh_lease.short_of_time()
             try:

@@ -38,7 +38,8 @@ from portaria.delivery.stages.batch_state import (
 )
 from portaria.delivery.stages.undelivered import Undelivered
 from portaria.delivery.version_guard import VersionScope
-from portaria.records import dead_letters, record_mapping, reread_requests, routes
+from portaria.records import dead_letters, reconciliation_wakeups, record_mapping, reread_requests, routes
+from portaria.records.reconciliation_schedule import Bounds
 from portaria.records.record_mapping import Message, RejectedRecord, Source
 
 logger = logging.getLogger(__name__)
@@ -49,7 +50,10 @@ SECONDS_A_MESSAGE = 2.0
 
 
 class MessageResolver:
-    """`split_url` is the queue for the parts of split messages; without it, no message is split."""
+    """`split_url` is the queue for the parts of split messages; without it, no message is split.
+
+    `wakes` are the intervals by which live events make their accounts' reconciliations due; None for records that have waited.
+    """
 
     def __init__(
         self,
@@ -59,12 +63,14 @@ class MessageResolver:
         outcome: BatchOutcome,
         *,
         split_url: str,
+        wakes: Bounds | None,
     ) -> None:
         self._table = table
         self._destinations = destinations
         self._undelivered = undelivered
         self._outcome = outcome
         self._split_url = split_url
+        self._wakes = wakes
         self._routes: dict[tuple[str, str, str], list[ResolvedRoute] | Rejected] = {}
         # What the sources of a batch share is read once: an OAuth client's routes and the destinations' connections.
         self._by_client: dict[str, list[Route]] = {}
@@ -107,6 +113,10 @@ class MessageResolver:
         if self._split_url and len(message.records) > (most := self._most_records(found)):
             self._split(queued, message, most)
             return None
+        if self._wakes and message.origin == record_messages.EVENT:
+            name = (message.connection, message.object)
+            if self._can_reread.get(name):
+                reconciliation_wakeups.wake(self._table, *name, self._wakes)
         return ResolvedMessage(message, found, self._read_records(message, found))
 
     def _read_records(self, message: Message, found: list[ResolvedRoute]) -> list[Source]:

@@ -18,6 +18,12 @@ class Kommo(Platform):
         return tokens
 
     @property
+    def request_limits(self) -> protocols.RequestLimits:
+        from portaria.platforms.kommo import request_limits
+
+        return request_limits
+
+    @property
     def install(self) -> protocols.InstallCallbacks:
         from portaria.platforms.kommo import install
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from portaria.core.callbacks import Secret
 from portaria.core.entities import Changes, Page
-from portaria.platforms.kommo.pagination import REQUESTS_PER_SECOND, Account, Send
+from portaria.platforms.kommo.pagination import Account, Send
 
-__all__ = ["DEFAULT_MAPPING", "REQUESTS_PER_SECOND", "read_changes", "read_page"]
+__all__ = ["DEFAULT_MAPPING", "read_changes", "read_page"]
 
 # Marketo's attribute ← a JMESPath expression over one company. Names are not unique in Kommo, so the id identifies a company.
 DEFAULT_MAPPING = {

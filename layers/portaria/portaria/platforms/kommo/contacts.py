@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from portaria.core.callbacks import Secret
 from portaria.core.entities import Changes, Page
-from portaria.platforms.kommo.pagination import REQUESTS_PER_SECOND, Account, Entity, Send, embedded
+from portaria.platforms.kommo.pagination import Account, Entity, Send, embedded
 
-__all__ = ["DEFAULT_MAPPING", "REQUESTS_PER_SECOND", "read_changes", "read_page"]
+__all__ = ["DEFAULT_MAPPING", "read_changes", "read_page"]
 
 # The ids are in the URL. Kommo's nginx accepts URLs of up to 8 kB.
 COMPANIES_A_REQUEST = 125

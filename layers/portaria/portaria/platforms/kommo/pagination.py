@@ -21,9 +21,6 @@ Send = Callable[[Request], Response]
 Read = TypeVar("Read")
 
 PAGE_SIZE = 250
-# 7 requests a second for one address, and Lambda's addresses are shared by all accounts. At most two workers read at
-# once (MaximumConcurrency in template.yaml), each at three a second: six in total, which leaves one for exchanges.
-REQUESTS_PER_SECOND = 3.0
 
 
 class Place(NamedTuple):
