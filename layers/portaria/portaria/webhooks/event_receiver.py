@@ -165,6 +165,7 @@ class EventReceiver:
             "events_refused",
             reason=rejected.reason,
             detail=rejected.detail,
+            refused=1,
             connection=shown,
             request=request.request_id,
         )
