@@ -13,13 +13,14 @@ from rich.table import Table
 
 from bench.cost import alternatives, counted, fleets, flows
 from bench.cost.bill import Bill, PriceList, read_prices
-from bench.cost.flows import API_GATEWAY, FUNCTION_URL, SEALED_TABLE, SECRETS_MANAGER, Assumed, Measures, Model
+from bench.cost.flows import API_GATEWAY, FUNCTION_URL, Assumed, Measures, Model
 from bench.cost.shape import read_shape
 from bench.report import BUILD, conclude, console
+from portaria.connections.credential_stores.protocol import SECRETS_MANAGER, STORES, TABLE
 
 CONNECTIONS = 10_000
 LIMITS = {"idle_10000_table_usd": 100.0, "live_function_url_usd": 3.0}
-STORE_NAMES = {SECRETS_MANAGER: "secrets_manager", SEALED_TABLE: "table"}
+STORE_NAMES = {SECRETS_MANAGER: "secrets_manager", TABLE: "table"}
 ENDPOINT_NAMES = {API_GATEWAY: "api_gateway", FUNCTION_URL: "function_url"}
 
 
@@ -29,8 +30,8 @@ def read_model() -> Model:
         batch=counted.count_batch(shape.batch),
         backfill=counted.count_batch(1_000, bulk=True),
         front_door=counted.count_front_door(1_000, Assumed().front_door_records_a_call),
-        renewal=counted.count_renewal(),
-        reconciliation=counted.count_reconciliation(),
+        renewal={store: counted.count_renewal(store) for store in STORES},
+        reconciliation={store: counted.count_reconciliation(store) for store in STORES},
         event=counted.count_event("summary"),
         event_each=counted.count_event("each"),
     )
@@ -69,7 +70,7 @@ def fleet_bills(model: Model) -> dict[str, Bill]:
             model, fleet, store, endpoint
         )
         for fleet in fleets.FLEETS
-        for store in flows.STORES
+        for store in STORES
         for endpoint in flows.ENDPOINTS
     } | {f"fleet_{fleet.name}_naive": alternatives.naive_month(model.assumed, fleet) for fleet in fleets.FLEETS}
 
@@ -114,14 +115,22 @@ def show(title: str, bills: dict[str, Bill], prices: PriceList) -> None:
 
 def explain(model: Model, prices: PriceList) -> None:
     shape, assumed, measures = model
-    renewal = {name: round(count, 2) for name, count in sorted(measures.renewal.calls.items())}
+    rows = {
+        f"a batch of {shape.batch} live events": measures.batch,
+        "a batch of 1,000 backfilled records": measures.backfill,
+        "a batch of 1,000 records that programs send": measures.front_door,
+        **{f"a renewal ({store})": each for store, each in measures.renewal.items()},
+        **{f"a reconciliation ({store})": each for store, each in measures.reconciliation.items()},
+    }
+    shown = Table(title="Counted", title_justify="left")
+    for heading in ("", "write units", "read units", "Secrets Manager", "KMS", "SQS"):
+        shown.add_column(heading, justify="right" if heading else "left")
+    for name, each in rows.items():
+        calls = (f"{each.of(service):g}" for service in ("secretsmanager", "kms", "sqs"))
+        shown.add_row(name, f"{each.write_units:g}", f"{each.read_units:g}", *calls)
+    console.print(shown)
     console.print(
-        f"Counted: a batch of {shape.batch} live events writes {measures.batch.write_units:g} and reads "
-        f"{measures.batch.read_units:g} units, a batch of 1,000 backfilled records {measures.backfill.write_units:g} and "
-        f"{measures.backfill.read_units:g}, a reconciliation {measures.reconciliation.write_units:g} and "
-        f"{measures.reconciliation.read_units:g}; a renewal writes {measures.renewal.write_units:g}, reads "
-        f"{measures.renewal.read_units:g} and makes the calls {renewal}; an event logs {measures.event.log_bytes} bytes, "
-        f"or {measures.event_each.log_bytes} with SuccessLogs=each.\n"
+        f"An event logs {measures.event.log_bytes} bytes, or {measures.event_each.log_bytes} with SuccessLogs=each.\n"
         f"Assumed: {', '.join(f'{name} {value:g}' for name, value in assumed._asdict().items())}.\n"
         f"Reconciled every {shape.reconcile_every:g} minutes if busy and every {shape.reconcile_idle_every:g} if idle."
     )

@@ -23,7 +23,6 @@ from bench.tokens.renewal_sweep import Sweep
 from portaria.aws import light_client, table
 from portaria.connections import connection_store, oauth_clients
 from portaria.connections.tokens import cache, stored_grant
-from portaria.connections.vault import Vault
 from portaria.core import clock, record_messages
 from portaria.core.callbacks import OAuthClient, Record, Secret
 from portaria.core.entities import Connection, Grant, Route
@@ -41,7 +40,7 @@ from tests.fakes.records import ingesting
 from tests.fakes.records.contacts import DESTINATION, contact
 from tests.fakes.virtual_time import VirtualClock
 from tests.simulation.aws import limits
-from tests.simulation.aws.cloud import PREFIX, Cloud
+from tests.simulation.aws.cloud import Cloud
 from tests.simulation.schedule import simulating
 
 # The projection of `by_filter` is its keys; the other indexes hold whole items.
@@ -239,24 +238,25 @@ class _MeteredSweep(Sweep):
         return super()._run()
 
 
-def count_renewal() -> Counted:
-    """One renewal of a token, as the average of a sweep of `RENEWALS`."""
+def count_renewal(store: str) -> Counted:
+    """One renewal of a token whose credentials are in `store`, as the average of a sweep of `RENEWALS`."""
     with simulating():
-        sweep = _MeteredSweep(RENEWALS)
+        sweep = _MeteredSweep(RENEWALS, store)
     if sweep.not_renewed:
         raise RuntimeError(f"{sweep.not_renewed} tokens were not renewed")
     return sweep.meter.result(RENEWALS)
 
 
-def count_reconciliation() -> Counted:
+def count_reconciliation(store: str) -> Counted:
     """One reading of an idle account's contacts: it is claimed, finds no change, renews the subscription, and is settled."""
     time_ = VirtualClock()
     with ingesting.harness() as harness, time_.installed(), patch.object(http_client, "send", _answer_of_kommo):
+        harness.cloud.credential_store = store
         oauth_clients.put(harness.table, OAuthClient("kommo", "acme", "client", f"{API}/install/kommo/acme"), new=True)
         for number in range(RECONCILED):
             # Secrets Manager accepts 50 writes a second.
             time_.advance(0.05)
-            _add_account(harness.table, f"account-{number}")
+            _add_account(harness, f"account-{number}")
         settings = _settings(harness.cloud)
         meter = Meter(harness.cloud)
         for turn in range(2):
@@ -276,9 +276,9 @@ def count_reconciliation() -> Counted:
     return meter.result(RECONCILED)
 
 
-def _add_account(items: table.Table, name: str) -> None:
+def _add_account(harness: ingesting.Harness, name: str) -> None:
     """A connected account with a route, credentials, and a reconciliation that is due at some time."""
-    vault = Vault(PREFIX)
+    vault = harness.cloud.vault()
     grant = Grant(Secret("canary-access"), clock.now() + timedelta(days=90), Secret("canary-refresh"))
     secret_id = vault.grant_id(name)
     vault.create(secret_id, {**stored_grant.to_stored(grant), "webhook_key": Secret("k" * 43)})
@@ -286,9 +286,9 @@ def _add_account(items: table.Table, name: str) -> None:
         name, "kommo", "oauth2", f"{name}.kommo.com", "connected", 1, secret_id, client="acme", account_id="1001",
         granted_at=clock.to_iso(clock.now()),
     )  # fmt: skip
-    connection_store.create(items, connection)
-    routes.put(items, Route(f"route-{name}", f"connection:{name}", "contacts", DESTINATION), new=True)
-    reconciliation.begin(items, connection, "contacts")
+    connection_store.create(harness.table, connection)
+    routes.put(harness.table, Route(f"route-{name}", f"connection:{name}", "contacts", DESTINATION), new=True)
+    reconciliation.begin(harness.table, connection, "contacts")
 
 
 def _answer_of_kommo(request: Request, *, allowed_domain: str, owner: str) -> Response:

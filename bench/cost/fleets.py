@@ -7,7 +7,9 @@ from typing import NamedTuple
 
 from bench.cost import flows
 from bench.cost.bill import DAYS, MILLION, SECONDS_A_MONTH, Bill, total
-from bench.cost.flows import SEALED_TABLE, Model
+from bench.cost.counted import Counted
+from bench.cost.flows import Model
+from portaria.connections.credential_stores.protocol import TABLE
 
 # Lambda keeps five long polls of 20 seconds open at each queue that it drains.
 POLLS_A_MONTH = 5 * SECONDS_A_MONTH / 20
@@ -110,57 +112,48 @@ def stack(model: Model, *, has_accounts: bool) -> Bill:
 
 def credentials(accounts: int, store: str) -> Bill:
     """What storing them costs. In the table they are part of `ACCOUNT_BYTES`."""
-    return Bill() if store == SEALED_TABLE else Bill(secret_month=accounts)
+    return Bill() if store == TABLE else Bill(secret_month=accounts)
 
 
 def renewals(model: Model, count: float, store: str) -> Bill:
-    """As counted, with credentials in Secrets Manager. In the table their reads and their write are of one sealed item."""
     shape, assumed, measures = model
-    counted = measures.renewal
-    reads, writes = counted.calls["secretsmanager.get_secret_value"], counted.calls["secretsmanager.put_secret_value"]
     bill = Bill(
         lambda_request=count,
         lambda_gb_s=count * assumed.renewal_s * shape.memory_gb["RenewTokensFunction"],
-        dynamodb_write=count * counted.write_units,
-        dynamodb_read=count * counted.read_units,
-        key_call=count * counted.of("kms"),
-        # Sent, received and deleted.
-        sqs_request=3 * count,
         out_gb=count * 1_000 / 1e9,
         **flows.logs(assumed, count * assumed.log_bytes_a_call),
-    )
-    if store != SEALED_TABLE:
-        return bill.add(secret_call=count * (reads + writes))
-    # One of the reads is of the OAuth client's secret, which stays in Secrets Manager.
-    grants = reads - 1
-    return bill.add(
-        secret_call=count,
-        key_call=count * (grants + writes),
-        dynamodb_read=count * (grants + writes) * math.ceil(assumed.sealed_item_bytes / 4_096),
-        dynamodb_write=count * writes * math.ceil(assumed.sealed_item_bytes / 1_024),
-    )
+    ).add(**_calls(measures.renewal[store], count))
+    if store == TABLE:
+        # Beyond the one unit that short tokens take, for the write and for each time that the item is opened.
+        opened = measures.renewal[store].calls.get("kms.decrypt", 0.0)
+        bill.add(dynamodb_write=count * (math.ceil(assumed.sealed_item_bytes / 1_024) - 1))
+        bill.add(dynamodb_read=count * opened * (math.ceil(assumed.sealed_item_bytes / 4_096) - 1))
+    return bill
 
 
 def reconciliations(model: Model, busy: int, idle_accounts: int, store: str) -> Bill:
-    """Readings of changes, as counted; each reads the account's credentials, because a process has seldom just used them."""
+    """Readings of changes; each reads the account's credentials, because a process has seldom just used them."""
     shape, assumed, measures = model
-    counted = measures.reconciliation
     minutes = SECONDS_A_MONTH / 60
     count = OBJECTS * (busy * minutes / shape.reconcile_every + idle_accounts * minutes / shape.reconcile_idle_every)
-    bill = Bill(
+    return Bill(
         lambda_request=count,
         lambda_gb_s=count * assumed.reconciliation_s * shape.memory_gb["BackfillRecordsFunction"],
-        dynamodb_write=count * counted.write_units,
-        dynamodb_read=count * counted.read_units,
-        # Sent, received and deleted.
-        sqs_request=3 * count,
         out_gb=count * 2_000 / 1e9,
         **flows.logs(assumed, count * assumed.log_bytes_a_call),
+    ).add(**_calls(measures.reconciliation[store], count))
+
+
+def _calls(counted: Counted, count: float) -> Bill:
+    """The calls of AWS for messages of which each is sent, received and deleted by itself."""
+    return Bill(
+        dynamodb_write=count * counted.write_units,
+        dynamodb_read=count * counted.read_units,
+        secret_call=count * counted.of("secretsmanager"),
+        key_call=count * counted.of("kms"),
+        event=count * counted.of("events"),
+        sqs_request=3 * count,
     )
-    reads = count * counted.of("secretsmanager")
-    if store == SEALED_TABLE:
-        return bill.add(key_call=reads, dynamodb_read=reads * math.ceil(assumed.sealed_item_bytes / 4_096))
-    return bill.add(secret_call=reads)
 
 
 def _marks_gb(fleet: Fleet) -> float:

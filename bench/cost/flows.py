@@ -11,8 +11,6 @@ from bench.cost.shape import Shape
 
 API_GATEWAY, FUNCTION_URL = "api-gateway", "function-url"
 ENDPOINTS = (API_GATEWAY, FUNCTION_URL)
-SECRETS_MANAGER, SEALED_TABLE = "secrets-manager", "table"
-STORES = (SECRETS_MANAGER, SEALED_TABLE)
 # An SQS request is billed by this size.
 SQS_CHUNK_BYTES = 64_000
 
@@ -40,8 +38,8 @@ class Assumed(NamedTuple):
     address_reads: float = 0.1
     # What Adobe reports of a request: a write, and the end of the receipt, which stands in one index.
     report_write_units: float = 3.0
-    # The sealed versions of a grant: the item that each renewal puts back, and the reads of it.
-    sealed_item_bytes: int = 4_500
+    # The sealed item of a grant: two versions of a token pair of 2.4 kB, in base64. The tokens of the counted runs are short.
+    sealed_item_bytes: int = 7_000
     # The console's overview, which refreshes every 15 seconds; the reads are the most that it may need.
     overview_s: float = 0.250
     overview_refreshes: int = 22 * 8 * 3_600 // 15
@@ -63,13 +61,13 @@ class Assumed(NamedTuple):
 
 
 class Measures(NamedTuple):
-    """What `counted` found."""
+    """What `counted` found; renewals and reconciliations by the store of the credentials."""
 
     batch: Counted
     backfill: Counted
     front_door: Counted
-    renewal: Counted
-    reconciliation: Counted
+    renewal: dict[str, Counted]
+    reconciliation: dict[str, Counted]
     event: Received
     event_each: Received
 

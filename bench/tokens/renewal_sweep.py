@@ -21,14 +21,14 @@ from rich.table import Table
 from bench.report import conclude, console
 from portaria.aws.table import Table as Items
 from portaria.connections import connection_store, oauth_clients, renewal_sweep, vault
+from portaria.connections.credential_stores.protocol import SECRETS_MANAGER
 from portaria.connections.tokens import stored_grant
-from portaria.connections.vault import Vault
 from portaria.core import clock
 from portaria.core.callbacks import OAuthClient, Secret
 from portaria.core.entities import Connection, Grant
 from portaria.core.settings import RenewTokensSettings
 from portaria.outbound.rate_limiter import RateLimiter
-from tests.simulation.aws.cloud import PREFIX, TABLE, Cloud
+from tests.simulation.aws.cloud import TABLE, Cloud
 from tests.simulation.faults import is_http
 from tests.simulation.platform import CLIENT_ID, CLIENT_SECRET, LIFE_S, REDIRECT_URI, Platform
 from tests.simulation.schedule import BEGIN, HERE, Schedule, simulating
@@ -41,11 +41,15 @@ WRITE_S, READ_S = 0.025, 0.0002
 
 
 class Sweep:
-    """`calls` counts what leaves by service, `cpu_s` is the processor time of the sweep and its visits."""
+    """`calls` counts what leaves by service, `cpu_s` is the processor time of the sweep and its visits.
 
-    def __init__(self, count: int) -> None:
+    `store` is where the credentials are.
+    """
+
+    def __init__(self, count: int, store: str = SECRETS_MANAGER) -> None:
         self.calls: Counter[str] = Counter()
         self.cloud, self.platform = Cloud(), Platform("strict")
+        self.cloud.credential_store = store
         self.schedule = Schedule(self.cloud, self.platform, random.Random(0), workers=0)
         HERE.schedule = self.schedule
         self.cloud.lag = lambda: 0.0
@@ -65,7 +69,7 @@ class Sweep:
         return call()
 
     def _connect(self, count: int) -> None:
-        table_, store = Items(TABLE), Vault(PREFIX)
+        table_, store = Items(TABLE), self.cloud.vault()
         oauth_clients.put(table_, OAuthClient("kommo", "acme", CLIENT_ID, REDIRECT_URI), new=True)
         store.create(store.client_secret_id("kommo", "acme"), {"client_secret": Secret(CLIENT_SECRET)})
         for number in range(count):
@@ -104,7 +108,7 @@ class Sweep:
     def _is_renewed(self, name: str) -> bool:
         self.schedule.time += READ_S
         item = self.cloud.item(*connection_store.key(name))
-        stored = Vault(PREFIX).read(item["secret_id"], item["version_id"])
+        stored = self.cloud.vault().read(item["secret_id"], item["version_id"])
         if item["generation"] != 2 or not stored:
             return False
         return self.platform.access_alive(stored["access_token"].reveal())

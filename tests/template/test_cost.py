@@ -10,9 +10,10 @@ from bench import cost
 from bench.cost import alternatives, fleets, flows
 from bench.cost.bill import MILLION, SERVICES, Bill, read_prices
 from bench.cost.counted import read_units, write_units
-from bench.cost.flows import API_GATEWAY, FUNCTION_URL, SEALED_TABLE, SECRETS_MANAGER, Model
+from bench.cost.flows import API_GATEWAY, FUNCTION_URL, Model
 from bench.cost.shape import CREATED_PRICES, OPTIONAL_PRICES, RESOURCE_PRICES, read_document
 from bench.report import ROOT
+from portaria.connections.credential_stores.protocol import SECRETS_MANAGER, STORES
 
 PRICES = read_prices()
 
@@ -72,7 +73,7 @@ def test_cost_model_function_url_saves_the_calls_of_api_gateway(model: Model) ->
 
 
 def test_cost_model_table_store_has_no_secret_for_each_account(model: Model) -> None:
-    in_secrets, in_table = (fleets.idle(model, 1_000, store) for store in (SECRETS_MANAGER, SEALED_TABLE))
+    in_secrets, in_table = (fleets.idle(model, 1_000, store) for store in STORES)
     assert in_secrets["secret_month"] - in_table["secret_month"] == 1_000
     assert in_table["key_call"] > in_secrets["key_call"]
     assert in_table["dynamodb_write"] > in_secrets["dynamodb_write"]
@@ -97,9 +98,18 @@ def test_cost_document_has_the_price_of_live_events(model: Model, endpoint: str)
 
 
 def test_cost_model_reconciliation_reads_one_credential_and_writes_little(model: Model) -> None:
-    counted = model.measures.reconciliation
-    assert counted.calls["secretsmanager.get_secret_value"] == 1
-    assert 5 <= counted.write_units <= 12
+    in_secrets, in_table = (model.measures.reconciliation[store] for store in STORES)
+    assert (in_secrets.of("secretsmanager"), in_secrets.of("kms")) == (1, 0)
+    assert (in_table.of("secretsmanager"), in_table.of("kms")) == (0, 1)
+    assert in_secrets.write_units == in_table.write_units <= 12
+
+
+def test_cost_model_renewal_in_table_replaces_secrets_by_a_sealed_item(model: Model) -> None:
+    """The OAuth client's secret stays in Secrets Manager, and a process reads it once."""
+    in_secrets, in_table = (model.measures.renewal[store] for store in STORES)
+    assert in_table.of("secretsmanager") <= 1 < in_secrets.of("secretsmanager")
+    assert in_table.of("kms") > in_secrets.of("kms")
+    assert in_table.write_units > in_secrets.write_units
 
 
 def test_cost_model_backfilled_record_is_read_and_not_written(model: Model) -> None:
