@@ -10,6 +10,7 @@ from bench.cost.bill import DAYS, MILLION, SECONDS_A_MONTH, Bill, total
 from bench.cost.counted import Counted
 from bench.cost.flows import Model
 from portaria.connections.credential_stores.protocol import TABLE
+from portaria.overview import stored_counts
 
 # Lambda keeps five long polls of 20 seconds open at each queue that it drains.
 POLLS_A_MONTH = 5 * SECONDS_A_MONTH / 20
@@ -32,6 +33,10 @@ ACCOUNT_BYTES = 12_000
 MARK_BYTES = 200
 PACKAGES_GB = 0.3
 ALARM_EMAILS = 30
+# What the overview's counts read of a connection, from an index that holds whole items, and of a receipt: its entry in an index
+# and, consistently, what was reported of it. Each part is read and stored by itself.
+CONNECTION_BYTES, RECEIPT_UNITS, COUNTED_PARTS = 1_200, 1.1, 5
+COUNTED_ITEM_S = 0.0002
 # connection.ready, connection.ended and the like, for each account and month.
 EVENTS_AN_ACCOUNT = 2
 
@@ -63,6 +68,7 @@ def month(model: Model, fleet: Fleet, store: str, endpoint: str) -> Bill:
         flows.backfill(model).times(fleet.backfilled / MILLION),
         flows.front_door(model).times(fleet.front_door / MILLION),
         flows.webhooks(model).times(EVENTS_AN_ACCOUNT * fleet.accounts / MILLION),
+        counts(model, 0, fleet.live / DAYS / model.shape.batch),
         Bill(
             metric_month=BUSY_METRICS - len(IDLE_METRICS),
             dynamodb_gb_month=_marks_gb(fleet),
@@ -79,6 +85,7 @@ def idle(model: Model, accounts: int, store: str, *, busy: int = 0) -> Bill:
     return total(
         [
             stack(model, has_accounts=accounts > 0),
+            counts(model, accounts, 0),
             credentials(accounts, store),
             renewals(model, accounts * RENEWALS_A_DAY * DAYS, store),
             reconciliations(model, busy, accounts - busy, store),
@@ -107,6 +114,18 @@ def stack(model: Model, *, has_accounts: bool) -> Bill:
         artifact_gb_month=PACKAGES_GB,
         email=ALARM_EMAILS,
         **flows.logs(assumed, runs * assumed.log_bytes_a_call),
+    )
+
+
+def counts(model: Model, accounts: float, receipts_a_day: float) -> Bill:
+    """What `count_states` reads for the overview, whether it is open or not; the number of items in a run is bounded."""
+    runs = SECONDS_A_MONTH / stored_counts.EVERY.total_seconds()
+    connections, receipts = (min(items, stored_counts.ITEMS_A_RUN) for items in (accounts, receipts_a_day))
+    return Bill(
+        # A read of an index is not consistent and costs half.
+        dynamodb_read=runs * (connections * CONNECTION_BYTES / 4_096 / 2 + receipts * RECEIPT_UNITS),
+        dynamodb_write=runs * (COUNTED_PARTS if accounts else 0),
+        lambda_gb_s=runs * (connections + receipts) * COUNTED_ITEM_S * model.shape.memory_gb["CountStatesFunction"],
     )
 
 
