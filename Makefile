@@ -87,8 +87,8 @@ clean-sandbox: ## Stop the local cloud and remove its data
 console: setup ## Open the console of the local cloud in Chromium, after make sandbox or make demo KEEP=1
 	@$(RUN) -m local.sandbox console $(ARGS)
 
-demo: setup ## Let 24 accounts install and compare what arrives in Marketo, field by field (KEEP=1 leaves it running)
-	@$(RUN) -m local.demo $(if $(KEEP),--keep)
+demo: setup ## Let 24 accounts install and compare what arrives in Marketo, field by field (KEEP=1 leaves it running, STORE=table seals credentials in the table)
+	@$(RUN) -m local.demo $(if $(KEEP),--keep) $(if $(STORE),--store $(STORE))
 
 demo-app: setup ## Run examples/web_app on the local cloud: an application whose customers connect Kommo (PORT=8321, KEEP=1)
 	@$(RUN) -m local.demo.application $(if $(PORT),--port $(PORT)) $(if $(KEEP),--keep)

@@ -50,7 +50,7 @@ def build() -> str:
     return sources
 
 
-def deploy(stack: Stack) -> Stack:
+def deploy(stack: Stack, store: str) -> Stack:
     """Deploy the build and return the stack with the names of its resources."""
     _run(
         [
@@ -73,6 +73,7 @@ def deploy(stack: Stack) -> Stack:
             "--parameter-overrides",
             *(f"{name}={value}" for name, value in of_this_machine().items()),
             f"AdobeClientId={ADOBE_CLIENT_ID}",
+            f"CredentialStore={store}",
             f"RetryAfterMinutes={RETRY_AFTER_MINUTES}",
             # Each batch starts a process on this machine.
             "UnprovenInstallBatches=5",

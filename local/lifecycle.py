@@ -30,11 +30,14 @@ from local.stack import LOCAL, MINISTACK, ROOT, STACK_FILE, STATE, Stack, Step
 STOP_TIMEOUT_S = 30.0
 
 
-def up(step: Step, say: Callable[[str], None], *, port: int = 0, keep: bool = False) -> Stack:
+def up(
+    step: Step, say: Callable[[str], None], *, port: int = 0, keep: bool = False, store: str = "secrets-manager"
+) -> Stack:
     """Start the local cloud, or update a running one, and return it.
 
     `port` is the port for MiniStack; 0 lets the function choose one. With `keep`, a start has the ports, the API's address and
     the data of the last stop, and `down` saves them. Without it, the stack starts empty on free ports and nothing is saved.
+    `store` is the parameter CredentialStore.
 
     Raises `NotStarted`. After a failed start nothing is left running; a failed update leaves the stack as it was.
     """
@@ -45,14 +48,14 @@ def up(step: Step, say: Callable[[str], None], *, port: int = 0, keep: bool = Fa
         running = _reusable(say, port)
         try:
             with step("Building with the SAM CLI"):
-                product = build()
+                product = f"{build()} {store}"
             if running and running.sources["product"] == product:
                 say(f"The local cloud is running already: {running.api_url}")
                 return running
             stack = running or start_services(step, say, port, saved_state() if keep else None)
             if stack.sources.get("product") != product:
                 with step("Deploying to MiniStack"):
-                    stack = deploy(replace(stack, sources={**stack.sources, "product": product}))
+                    stack = deploy(replace(stack, sources={**stack.sources, "product": product}), store)
             stack.write()
             return stack
         except BaseException:

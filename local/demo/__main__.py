@@ -38,6 +38,7 @@ from local.processes import NotStarted
 from local.stack import ROOT, Stack
 
 PATIENCE_S = 120.0
+STORES = ("secrets-manager", "table")
 RESULT = ROOT / "build" / "demo.json"
 
 console = Console(highlight=False)
@@ -131,16 +132,17 @@ def play(stack: Stack) -> bool:
 
 @click.command(help=__doc__)
 @click.option("--keep", is_flag=True, help="Leave the local cloud running.")
-def demo(keep: bool) -> None:
-    sys.exit(run_demo(keep))
+@click.option("--store", type=click.Choice(STORES), default=STORES[0], help="The parameter CredentialStore.")
+def demo(keep: bool, store: str) -> None:
+    sys.exit(run_demo(keep, store))
 
 
-def run_demo(keep: bool) -> int:
+def run_demo(keep: bool, store: str = STORES[0]) -> int:
     """Run the demo and return its exit status. Without `keep`, a local cloud that was not running before is stopped again."""
     running = Stack.read()
     ours = running is None or bool(running.dead_parts())
     try:
-        stack = lifecycle.up(step, console.print, keep=keep)
+        stack = lifecycle.up(step, console.print, keep=keep, store=store)
         return 0 if play(stack) else 1
     except NotStarted as reason:
         console.print(f"[red]{reason}[/]", soft_wrap=True)

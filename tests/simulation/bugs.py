@@ -14,6 +14,7 @@ from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
 
+from portaria.connections.credential_stores.protocol import SECRETS_MANAGER, STORES, TABLE
 from tests.simulation.platform import MODES
 from tests.simulation.runner import Case, Failure, attempt
 from tests.simulation.schedule import simulating
@@ -21,7 +22,7 @@ from tests.simulation.schedule import simulating
 
 @dataclass(frozen=True)
 class Bug:
-    """`scenarios` are those in which it shows; `modes` likewise."""
+    """`scenarios` are those in which it shows; `modes` and `stores` likewise."""
 
     name: str
     module: str
@@ -29,6 +30,7 @@ class Bug:
     new: str
     scenarios: tuple[str, ...]
     modes: tuple[str, ...] = MODES
+    stores: tuple[str, ...] = (SECRETS_MANAGER,)
 
 
 RENEWALS = ("one_renewal", "renewal")
@@ -365,6 +367,97 @@ BUGS = (
         ("install",),
     ),
     # Renewals.
+    # The sealed table.
+    Bug(
+        "a change that another writer overwrites",
+        "portaria.connections.credential_stores.sealed_table",
+        '                self.table.put_revision(item, new=False, revision=item["revision"])\n',
+        "                self.table.put_revision(item, new=False)\n",
+        ("two_installs", "reinstall", "departure", "rotation", "renewal"),
+        STRICT,
+        (TABLE,),
+    ),
+    Bug(
+        "a rotation that keeps no token in reserve",
+        "portaria.connections.credential_stores.sealed_table",
+        '        versions[before]["labels"].append(PREVIOUS)\n',
+        "",
+        ("rotation", "fresh_rotation"),
+        STRICT,
+        (TABLE,),
+    ),
+    Bug(
+        "an install that looks for its grant in the store of today",
+        "portaria.installs.grant_exchange",
+        '        return str(self.lease.item["secret_id"])\n',
+        "        return self.vault.grant_id(self.install.id)\n",
+        ("migrated_reinstall",),
+        STRICT,
+        STORES,
+    ),
+    # Migrations.
+    Bug(
+        "the old copy removed before the item points to the new one",
+        "portaria.connections.credential_migration",
+        "        if not self._point_to(entry, item):\n",
+        "        self.vault.remove(entry.old)\n        if not self._point_to(entry, item):\n",
+        ("migrated_renewal", "migrated_rotation"),
+        STRICT,
+        STORES,
+    ),
+    Bug(
+        "a move although a refresh token is on its way",
+        "portaria.connections.credential_migration",
+        '        untried = " AND (attribute_not_exists(tries) OR tries = :zero)"\n',
+        '        untried = " AND (attribute_not_exists(tries) OR tries >= :zero)"\n',
+        ("migrated_renewal",),
+        MODES,
+        STORES,
+    ),
+    Bug(
+        "a move that begins no generation",
+        "portaria.connections.credential_migration",
+        '            "generation": generation + 1,\n',
+        '            "generation": generation,\n',
+        ("migrated_renewal", "migrated_rotation"),
+        STRICT,
+        STORES,
+    ),
+    Bug(
+        "a move that ignores the lease",
+        "portaria.connections.credential_migration",
+        '            "(attribute_not_exists(lease_until) OR lease_until < :now)" + untried,\n',
+        '            "(attribute_not_exists(lease_until) OR lease_until >= :zero OR lease_until < :now)",\n',
+        ("migrated_renewal",),
+        STRICT,
+        STORES,
+    ),
+    Bug(
+        "a copy without the token that is in reserve",
+        "portaria.connections.credential_migration",
+        "        if previous:\n",
+        "        if previous and not connection.previous_until:\n",
+        ("migrated_rotation",),
+        STRICT,
+        STORES,
+    ),
+    Bug(
+        "a copy that nobody writes down",
+        "portaria.connections.credential_migration",
+        '        self.table.put({"pk": PARTITION, "sk": entry.sk} | {field: getattr(entry, field) for field in _FIELDS})\n',
+        "",
+        ("migrated_renewal", "migrated_reinstall", "migrated_departure"),
+        STRICT,
+        STORES,
+    ),
+    Bug(
+        "sealed credentials that a move forgets",
+        "portaria.connections.credential_migration",
+        '            if sealed := item.get("sealed"):\n',
+        '            if sealed := item.get("never"):\n',
+        ("migrated_renewal",),
+        STRICT,
+    ),
     Bug(
         "nobody told of what has ended",
         "portaria.connections.renewal_sweep",
@@ -390,6 +483,7 @@ QUICK = (
     "a 5xx that kills the grant",
     "a new token that is not tried",
     "tags that the commit forgets",
+    "the old copy removed before the item points to the new one",
 )
 
 
@@ -440,7 +534,8 @@ def seek(bug: Bug, limit: int) -> Failure | None:
         for number in range(limit):
             scenario = bug.scenarios[number % len(bug.scenarios)]
             mode = bug.modes[number // len(bug.scenarios) % len(bug.modes)]
-            end = attempt(Case(mode, number, scenario))
+            store = bug.stores[number % len(bug.stores)]
+            end = attempt(Case(mode, number, scenario, store=store))
             if isinstance(end, Failure):
                 return end
     return None

@@ -360,11 +360,11 @@ def migrated_departure(schedule: Schedule, soon: Soon) -> None:
 
 
 def migrated_rotation(schedule: Schedule, soon: Soon) -> None:
-    """A migration while a static token is rotated, with the old one in reserve."""
+    """A migration while a static token is rotated, or with the old one in reserve."""
     rotate(schedule, "canary-static-2", soon(3))
-    migrate(schedule, soon(6))
+    migrate(schedule, soon(90))
     call(schedule, STATIC, soon(8))
-    call(schedule, STATIC, OVERLAP_S + 120)
+    call(schedule, STATIC, soon(120))
 
 
 def migrated_there_and_back(schedule: Schedule, soon: Soon) -> None:

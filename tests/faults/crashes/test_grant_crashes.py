@@ -23,26 +23,19 @@ PARTS = {
 SHORT_PARTS_IN_TABLE = {"refresh": ("one_renewal",), "rotation": ("fresh_rotation", "rotation_at_once")}
 WORKERS = 2
 # Calls after which the platform has issued tokens that are not stored yet: the lost-answer window.
-WINDOW = {
-    "refresh": ("crash_after refresh", "crash_before secretsmanager.put_secret_value"),
-    "rotation": (),
-    "reconnect": (
-        "crash_after exchange", "crash_before secretsmanager.create_secret",
-        "crash_after refresh", "crash_before secretsmanager.put_secret_value",
-    ),
-}  # fmt: skip
-# To store a version in the table takes a data key, a read and a write. So many calls, with those of the other worker, may
-# separate the response from its storage.
-WINDOW_CALLS_IN_TABLE = 6
+ADD = {SECRETS_MANAGER: "secretsmanager.put_secret_value", TABLE: "dynamodb.put_item"}
+CREATE = {SECRETS_MANAGER: "secretsmanager.create_secret", TABLE: "dynamodb.put_item"}
 
 
-def in_window(store: str, part: str, seen: tuple[str, ...], number: int, when: str) -> bool:
-    """Whether a crash at this call may lose a grant."""
-    call = seen[number - 1]
-    if f"{when} {call}".startswith(WINDOW[part]):
-        return True
-    before = seen[max(0, number - 1 - WINDOW_CALLS_IN_TABLE) : number - 1]
-    return store == TABLE and any(name.startswith(("refresh ", "exchange ")) for name in before)
+def window(store: str, part: str) -> tuple[str, ...]:
+    return {
+        "refresh": ("crash_after refresh", f"crash_before {ADD[store]}"),
+        "rotation": (),
+        "reconnect": (
+            "crash_after exchange", f"crash_before {CREATE[store]}",
+            "crash_after refresh", f"crash_before {ADD[store]}",
+        ),
+    }[part]  # fmt: skip
 
 
 def die(store: str, scenario: str, number: int, when: str) -> End:
@@ -77,7 +70,7 @@ def test_grants_killed_at_any_call_are_never_lost(store: str, long: bool) -> Non
                             continue
                         if end.flagged > whole.flagged:
                             figures["flagged"] += 1
-                            if not in_window(store, part, whole.seen, number, when):
+                            if not f"{when} {call}".startswith(window(store, part)):
                                 outside.append(case)
             parts[part] = figures
     sums = {name: sum(figures[name] for figures in parts.values()) for name in ("cases", "lost", "flagged")}

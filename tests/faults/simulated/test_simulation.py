@@ -29,7 +29,7 @@ SHORT_SINGLES = {
     "one_renewal": MODES, "install": ("strict",), "departure": ("strict",),
     "fresh_rotation": ("strict",),
 }  # fmt: skip
-SHORT_SINGLES_IN_TABLE = {"one_renewal": ("strict",), "install": ("strict",), "fresh_rotation": ("strict",)}
+SHORT_SINGLES_IN_TABLE = {"one_renewal": ("strict",), "install": ("strict",)}
 
 
 # Schedules that once broke a rule.

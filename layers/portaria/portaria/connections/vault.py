@@ -60,6 +60,9 @@ class Vault:
     def find(self, secret_id: str, version: str = "") -> tuple[Credentials, str] | None:
         return self._store(secret_id).find(secret_id, version)
 
+    def prepare(self, secret_id: str) -> None:
+        self._store(secret_id).prepare(secret_id)
+
     def create(self, secret_id: str, credentials: Credentials, version: str = "") -> str:
         return self._store(secret_id).create(secret_id, credentials, version)
 

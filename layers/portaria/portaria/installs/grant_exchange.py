@@ -85,6 +85,7 @@ class GrantExchange:
             raise Rejected("code_expired", "the authorization code expired before the platform accepted it")
         client_secret = self.vault.client_secret(self.install.platform, self.install.client)
         seal = sealing.prepare_seal(self.settings.sealing_key_id, {"install": self.install.id})
+        self.vault.prepare(self.secret_id)
         if self.time_left_s() < TIME_TO_EXCHANGE_S:
             raise Retryable(
                 "short_of_time", "there is too little time left to wait for the platform's response", after_s=1

@@ -49,6 +49,9 @@ class SecretsManager:
             raise unavailable(error) from None
         return decode(answer["SecretString"]), answer["VersionId"]
 
+    def prepare(self, secret_id: str) -> None:
+        """Secrets Manager needs nothing."""
+
     def create(self, secret_id: str, credentials: Credentials, version: str = "") -> str:
         token = {"ClientRequestToken": version} if version else {}
         try:

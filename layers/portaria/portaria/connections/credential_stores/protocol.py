@@ -41,6 +41,9 @@ class CredentialStore(Protocol):
     def find(self, secret_id: str, version: str = "") -> tuple[Credentials, str] | None:
         """The credentials of a version, by default of the current one, and its id. None if there is none."""
 
+    def prepare(self, secret_id: str) -> None:
+        """Fetch what the next storing of credentials needs, so that a single call stores them once they have arrived."""
+
     def create(self, secret_id: str, credentials: Credentials, version: str = "") -> str:
         """Store credentials under a new name and return their version's id, by default one of the store's own.
 

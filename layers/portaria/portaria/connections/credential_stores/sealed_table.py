@@ -50,6 +50,9 @@ class SealedTable:
     def __init__(self, table: Table, key_id: str) -> None:
         self.table = table
         self.key_id = key_id
+        # The data key and the item of the grant that is about to be stored. Each is used once.
+        self._prepared_seals: dict[str, sealing.Seal] = {}
+        self._prepared_items: dict[str, Item | None] = {}
 
     @staticmethod
     def secret_id(name: str) -> str:
@@ -67,6 +70,10 @@ class SealedTable:
         if version not in versions:
             return None
         return self._unseal(secret_id, versions[version]["sealed"]), version
+
+    def prepare(self, secret_id: str) -> None:
+        self._prepared_seals = {secret_id: sealing.prepare_seal(self.key_id, _context(secret_id))}
+        self._prepared_items = {secret_id: self._read(secret_id)}
 
     def create(self, secret_id: str, credentials: Credentials, version: str = "") -> str:
         version = version or str(uuid.uuid4())
@@ -150,7 +157,7 @@ class SealedTable:
     def _change(self, secret_id: str, change: Callable[[Versions], bool]) -> Versions:
         """Apply a change, which returns False if there is nothing to write, and return the versions after it."""
         for _ in range(MAX_TURNS):
-            item = self._read(secret_id)
+            item = self._prepared_items.pop(secret_id, None) or self._read(secret_id)
             if item is None:
                 raise _removed()
             versions: Versions = deepcopy(item["versions"])
@@ -183,7 +190,8 @@ class SealedTable:
 
     def _seal(self, secret_id: str, credentials: Credentials) -> str:
         checked_text(credentials, MAX_CREDENTIALS_BYTES, "the table")
-        return sealing.prepare_seal(self.key_id, _context(secret_id)).seal(credentials)
+        prepared = self._prepared_seals.pop(secret_id, None)
+        return (prepared or sealing.prepare_seal(self.key_id, _context(secret_id))).seal(credentials)
 
     def _unseal(self, secret_id: str, sealed: str) -> Credentials:
         return sealing.unseal(self.key_id, _context(secret_id), sealed)

@@ -116,6 +116,7 @@ class TokenRefresh:
         old = self.old.credentials["refresh_token"]
         request = endpoint.refresh_request(self.connection, client, client_secret, old)
         seal = sealing.prepare_seal(self.context.sealing_key_id, {"connection": self.connection.name})
+        self.context.vault.prepare(self.connection.secret_id)
         try:
             grant = self.call.send(endpoint, client, request)
         except GrantRevoked as revoked:
