@@ -179,6 +179,7 @@ class LivePath:
         for entry in entries:
             by_destination[self.accounts.of[entry[1]].number].append(entry)
         sources = len({entry[1] for entry in entries})
+        self.steps.begin_batch()
         lasts_s = self.steps.batch_s(sources, len(entries), len(by_destination))
         returned: list[Entry] = []
         for number, ones in by_destination.items():
