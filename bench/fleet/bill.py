@@ -1,4 +1,4 @@
-"""What a simulated day costs, and a month of it: used units times the prices of bench/prices.json.
+"""What a simulated day costs, and a month of it: used units times the prices of bench/cost/prices.json.
 
 Fixed costs beside secrets, the key and the queues' polls (alarms, metrics, logs' storage) are in docs/cost.md.
 """
@@ -12,7 +12,7 @@ from bench.fleet.model import Day
 from bench.fleet.workload import DAYS_A_MONTH
 from bench.report import ROOT
 
-PRICES = ROOT / "bench" / "prices.json"
+PRICES = ROOT / "bench" / "cost" / "prices.json"
 RECORD_BYTES, LOG_BYTES_A_CALL = 600, 1_000
 # Lambda keeps five long polls of 20 seconds open at each queue.
 POLLS_A_MONTH = 5 * DAYS_A_MONTH * 86_400 / 20

@@ -88,8 +88,8 @@ def measure() -> bool:
 
 
 def day_limits(day: Day) -> list[Usage]:
-    """The limits that count for the goal: without the workers that only catch up after a failure."""
-    return [usage for usage in day.usages() if not usage.is_recovery]
+    """The limits that count for the goal: without workers on work that can wait: drains after a failure, backfills."""
+    return [usage for usage in day.usages() if not usage.can_wait]
 
 
 def find_breaking_load(
@@ -178,7 +178,7 @@ def show(day: Day, defaults: Day, slow: Day) -> None:
             continue
         hour, minute = divmod(int(usage.at) // 60, 60)
         percents = [f"{each[usage.name].percent:.1f}" if usage.name in each else "" for each in others]
-        name = f"{usage.name} (recovery)" if usage.is_recovery else usage.name
+        name = f"{usage.name} (can wait)" if usage.can_wait else usage.name
         when = f"{hour:02}:{minute:02}" if usage.at else ""
         shown.add_row(name, f"{usage.percent:.1f}", when, f"{usage.used:,.1f}", f"{usage.limit:,.0f}", *percents)
     console.print(shown)
