@@ -180,6 +180,7 @@ class LivePath:
     def _ingest(self, entries: list[Entry]) -> Process:
         """One invocation of ingest_records. Its requests go to one destination after the other."""
         begin = self.env.now
+        self.oldest_s["Records"] = max(self.oldest_s["Records"], begin - entries[0][0])
         by_destination: dict[int, list[Entry]] = defaultdict(list)
         for entry in entries:
             by_destination[self.accounts.of[entry[1]].number].append(entry)
