@@ -22,6 +22,8 @@ from portaria.sources import reconciliation
 Process = Generator[Any, Any, None]
 
 LATE_S = 120.0
+# How far ahead a reconciliation may claim a slot of the budget.
+MOST_WAIT_S = 1.0
 SWEEP_S = 60.0
 # Companies, of which no events come.
 NEVER_CHANGED_S = 30 * 86_400.0
@@ -203,8 +205,13 @@ class Readings:
         self._due = [(due_at, number) for number, due_at in enumerate(self._due_at)]
         heapq.heapify(self._due)
         self._is_queued = bytearray(items)
+        # Since when each has been due and not read.
+        self._wanted_at = [math.inf] * items
         self._next_slot_at = 0.0
         self.queue: deque[tuple[float, int, int]] = deque()
+        self.backfills: deque[tuple[float, int, int]] = deque()
+        # How many readings become due, in sweeps that queue at most so many: the highest mean of a quarter of an hour.
+        self.swept = BusyShare(1, window_s=900.0)
         self.readings = self.requests = self.running = 0
         self.oldest_s = self.slowest_backfill_s = self.most_overdue_s = 0.0
         self.records = 0.0
@@ -214,20 +221,32 @@ class Readings:
         return self.rules.interval_s(now - self.accounts.changed_at[account] if item == 0 else NEVER_CHANGED_S)
 
     def backfill(self, pages: int) -> None:
-        self.queue.append((self.env.now, -1, pages))
+        self.backfills.append((self.env.now, -1, pages))
+
+    def wake(self, account: int) -> None:
+        """A live event after a longer time: the account's contacts become due within the least interval."""
+        number = account * self.fleet.objects
+        due_at = self.env.now + self._chance.random() * self.rules.least_s
+        if not self._is_queued[number] and due_at < self._due_at[number]:
+            self._move(number, due_at)
+            self.meters.add("writes by_due:RECONCILIATIONS", self.env.now, RECONCILIATION_UNITS * MOVES)
+            self.meters.add("dynamodb_table_writes", self.env.now, RECONCILIATION_UNITS * (1 + MOVES))
 
     def sweep(self) -> Process:
         """Every minute: pages of due items, each postponed by one write, then queued."""
         call_s = self.steps.seconds("dynamodb_call")
         while True:
             yield self.env.timeout(SWEEP_S)
-            claimed = 0
+            claimed = new = 0
             most = self.rules.sweep_limit or len(self._due)
             while self._due and self._due[0][0] <= self.env.now and claimed < most:
                 due_at, number = heapq.heappop(self._due)
                 if due_at != self._due_at[number]:
                     continue
                 claimed += 1
+                # One that was put off is not counted again.
+                new += self._wanted_at[number] == math.inf
+                self._wanted_at[number] = min(self._wanted_at[number], due_at)
                 if self._is_queued[number]:
                     # Its first message has not been handled. This one finds that, and is ignored.
                     self.queue.append((self.env.now, number, 0))
@@ -235,6 +254,8 @@ class Readings:
                     self._is_queued[number] = 1
                     self.queue.append((self.env.now, number, self._pages(number)))
                 self._move(number, self.env.now + QUEUE_AGAIN_S)
+            if self.rules.sweep_limit:
+                self.swept.add(self.env.now, SWEEP_S * new / self.rules.sweep_limit)
             for first in range(0, claimed, configuration.DUE_PAGE):
                 count = min(configuration.DUE_PAGE, claimed - first)
                 at = self.env.now + first * call_s
@@ -260,14 +281,21 @@ class Readings:
         )
         overhead_s = steps.seconds("batch_overhead") + READING_DYNAMODB * steps.seconds("dynamodb_call")
         while True:
-            if not self.queue:
+            waiting = self.backfills or self.queue
+            if not waiting:
                 yield self.env.timeout(1.0)
                 continue
-            queued_at, number, pages = self.queue.popleft()
             begin = self.env.now
+            slot_at = max(begin, self._next_slot_at)
+            if slot_at - begin > MOST_WAIT_S:
+                # No slot is free soon. A reconciliation becomes due again, and does not wait in the queue or in a worker.
+                if waiting is self.queue:
+                    self._put_off()
+                yield self.env.timeout(MOST_WAIT_S)
+                continue
+            queued_at, number, pages = waiting.popleft()
             lasts_s = 2 * steps.seconds("dynamodb_call")
             if pages:
-                slot_at = max(begin, self._next_slot_at)
                 self._next_slot_at = slot_at + pages / self.rules.per_s
                 lasts_s = overhead_s + (slot_at - begin) + pages * request_s
             self.oldest_s = max(self.oldest_s, begin - queued_at)
@@ -284,12 +312,18 @@ class Readings:
             elif pages:
                 self._settle(number, begin)
 
+    def _put_off(self) -> None:
+        _, number, _ = self.queue.popleft()
+        self._is_queued[number] = 0
+        self._move(number, self.env.now + SWEEP_S)
+
     def _settle(self, number: int, began: float) -> None:
         self.readings += 1
         self._is_queued[number] = 0
         every_s = self._interval_s(number, began)
-        self.most_overdue_s = max(self.most_overdue_s, began - self._read_at[number] - every_s)
         self._read_at[number] = began
+        self.most_overdue_s = max(self.most_overdue_s, began - self._wanted_at[number])
+        self._wanted_at[number] = math.inf
         self._move(number, self.env.now + every_s * (0.95 + 0.05 * self._chance.random()))
         self.meters.add("writes by_due:RECONCILIATIONS", began, RECONCILIATION_UNITS * MOVES)
         self.meters.add("dynamodb_table_writes", began, 3 * RECONCILIATION_UNITS)

@@ -6,8 +6,6 @@ import math
 import tomllib
 from dataclasses import dataclass
 from functools import cache
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +16,11 @@ from portaria.aws import due_index
 from portaria.connections.renewal_sweep import RENEWALS_PER_SECOND
 from portaria.delivery import record_release, retry_schedule
 from portaria.installs.exchange_queues import EXCHANGES_PER_S
+from portaria.platforms.kommo import request_limits
 from portaria.platforms.kommo.pagination import PAGE_SIZE
 from portaria.platforms.leadconnector import persons
 from portaria.platforms.marketo import ingestion
+from portaria.sources import reconciliation
 
 HERE = Path(__file__).parent
 
@@ -199,18 +199,10 @@ def read_template(**changes: str) -> Configuration:
 
 
 def _reading_rules(workers: int, parameters: dict[str, str]) -> ReadingRules:
-    """Of accounts of Kommo, by the product's code."""
-    least_s = 60 * float(parameters["ReconcileEvery"])
-    if find_spec("portaria.outbound.request_slots") is None:
-        # Each worker has a pace of its own, and all accounts are read at the same interval.
-        pace = import_module("portaria.platforms.kommo.pagination").REQUESTS_PER_SECOND
-        return ReadingRules(workers, workers * pace, pace, least_s, least_s, 0)
-    # One budget of all workers, of which some slots are reserved for other requests.
-    slots = import_module("portaria.platforms.kommo.request_limits").PER_ADDRESS - 1.0
-    most_s = 60 * float(parameters["ReconcileIdleEvery"])
-    return ReadingRules(
-        workers, slots, slots, least_s, most_s, import_module("portaria.sources.reconciliation").SWEEP_LIMIT
-    )
+    """Of accounts of Kommo: one budget of all workers."""
+    slots = request_limits.PER_ADDRESS - 1.0
+    least_s, most_s = (60 * float(parameters[name]) for name in ("ReconcileEvery", "ReconcileIdleEvery"))
+    return ReadingRules(workers, slots, slots, least_s, max(least_s, most_s), reconciliation.SWEEP_LIMIT)
 
 
 def seconds_of(expression: str) -> float:

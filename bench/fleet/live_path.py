@@ -10,7 +10,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections import defaultdict, deque
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -86,6 +86,9 @@ class LivePath:
         self.waited_most = 0
         # When nothing waited any more for the platform that was down.
         self.recovered_at = 0.0
+        # An account is read soon after an event that follows a longer time without any.
+        self.wakes_after_s = 4 * configured.readings.least_s
+        self.wake: Callable[[int], None] = lambda account: None
         self._tokens = configured.events_throttle.burst
         self._tenants: dict[int, set[int]] = defaultdict(set)
         self._warm_receivers = 0.0
@@ -106,6 +109,8 @@ class LivePath:
         changed_at = self.accounts.changed_at
         for account in arrived[:taken]:
             self.queue.append((now, account, 0))
+            if now - changed_at[account] > self.wakes_after_s:
+                self.wake(account)
             changed_at[account] = now
         self.steps.receive(taken, now)
         self._scale_receivers(taken / tick_s)
@@ -175,10 +180,12 @@ class LivePath:
     def _ingest(self, entries: list[Entry]) -> Process:
         """One invocation of ingest_records. Its requests go to one destination after the other."""
         begin = self.env.now
+        self.oldest_s["Records"] = max(self.oldest_s["Records"], begin - entries[0][0])
         by_destination: dict[int, list[Entry]] = defaultdict(list)
         for entry in entries:
             by_destination[self.accounts.of[entry[1]].number].append(entry)
         sources = len({entry[1] for entry in entries})
+        self.steps.begin_batch()
         lasts_s = self.steps.batch_s(sources, len(entries), len(by_destination))
         returned: list[Entry] = []
         for number, ones in by_destination.items():

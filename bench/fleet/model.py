@@ -23,14 +23,14 @@ SCHEDULES = 6
 
 @dataclass(frozen=True)
 class Usage:
-    """The peak use of a limit. `is_recovery`: workers that only catch up after a failure, which they do at full speed."""
+    """The peak use of a limit. `can_wait`: workers at full speed on work that has time, after a failure or an install."""
 
     name: str
     percent: float
     used: float
     limit: float
     at: float = 0.0
-    is_recovery: bool = False
+    can_wait: bool = False
 
 
 class Day:
@@ -56,6 +56,7 @@ class Day:
         self.readings = Readings(
             self.env, fleet, self.accounts, configured, self.steps, self.meters, random.Random(seed + 2)
         )
+        self.live.wake = self.readings.wake
         self.renewals = Renewals(self.env, fleet, configured, self.steps, self.meters, random.Random(seed + 3))
         self.installs = Installs(
             self.env, fleet, configured, self.steps, self.meters, self.readings, random.Random(seed + 4)
@@ -147,8 +148,17 @@ class Day:
         ):
             used = busy.concurrency * busy.percent / 100
             found.append(
-                Usage(f"workers of {name}", busy.percent, used, busy.concurrency, is_recovery=name == "WaitingRecords")
+                Usage(
+                    f"workers of {name}",
+                    busy.percent,
+                    used,
+                    busy.concurrency,
+                    can_wait=name in ("WaitingRecords", "Backfills"),
+                )
             )
+        limit = self.readings.rules.sweep_limit
+        swept = self.readings.swept.percent
+        found.append(Usage("sweep of reconciliations", swept, swept * limit / 100, limit))
         slack = self.renewals.slack_used
         found.append(Usage("time before tokens end", 100 * slack, slack, 1))
         return found

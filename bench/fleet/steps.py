@@ -39,7 +39,7 @@ class Steps:
         self, meters: Meters, configured: Configuration, times: dict[str, float], spread: float, chance: random.Random
     ) -> None:
         self.meters, self.configured, self._times = meters, configured, times
-        self._spread, self._chance = spread, chance
+        self._spread, self._chance, self._factor = spread, chance, 1.0
         self.calls: BatchCalls = count_batches()
         self.parked_calls: BatchCalls = count_batches(parked=True)
         self.busy_gb_s = 0.0
@@ -68,7 +68,12 @@ class Steps:
         return CALLS_A_REQUEST * self.seconds("dynamodb_call")
 
     def request_s(self, platform: str) -> float:
-        return self.seconds(f"{platform}_request") + self.request_calls_s
+        return (self.seconds(f"{platform}_request") + self.request_calls_s) * self._factor
+
+    def begin_batch(self) -> None:
+        """Draw how much longer or shorter than the mean the steps of the next batch take."""
+        if self._spread:
+            self._factor = self._chance.lognormvariate(-(self._spread**2) / 2, self._spread)
 
     def batch_s(self, sources: int, records: int, destinations: int) -> float:
         """A batch before its first request: its routes are read, and its marks are written."""

@@ -41,7 +41,7 @@ class Fleet:
     busy: int = 200
     events_a_month: float = 100e6
     # The part of all events that busy accounts send, and of the accounts whose destination is LeadConnector.
-    busy_part: float = 0.98
+    busy_part: float = 0.995
     leadconnector_part: float = 0.25
     marketo_subscriptions: int = 10
     bursts: int = 10

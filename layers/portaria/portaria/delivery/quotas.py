@@ -1,9 +1,10 @@
 """Daily quotas of destinations: objects are reserved for each tenant before each request.
 
 A day's count is kept in `SHARDS` items. A conditional write increases each item up to its part of the quota, so all of them
-together never exceed it, however many workers write at the same time. No item is a hot key: at Adobe's 5,000 requests a second,
-each takes 500 of the 1,000 writes that DynamoDB allows. The same write counts what each tenant was given, so fairness costs no
-further write; and each answer has the current item, so a worker knows what the others do without reading.
+together never exceed it, however many workers write at the same time. An item with `TENANTS_A_SHARD` tenants takes eight of the
+1,000 write units a second that DynamoDB allows for a key, so all items together take about 1,250 reservations a second. The
+same write counts what each tenant was given, so fairness costs no further write; and each answer has the current item, so a
+worker knows what the others do without reading.
 
 A shard's item has room for `TENANTS_A_SHARD` tenants. Further tenants are counted in one of `BUCKETS` other items, chosen by
 their name, by a second write after the shard's. So no item grows with the number of tenants (at 20,000, a bucket has 20), and
