@@ -59,14 +59,14 @@ RECONCILIATION_BUGS = (
         "a counter that must be returned: slots that passed unused stay claimed",
         BUDGET,
         '            condition="attribute_not_exists(#lane) OR #lane < :first OR #lane > :impossible",\n',
-        '            condition="attribute_not_exists(#lane) OR #lane > :impossible",\n',
+        '            condition="attribute_not_exists(#lane) OR (#lane > :impossible AND #lane > :first)",\n',
         IDLE,
     ),
     Bug(
         "a wrong clock blocks the budget",
         BUDGET,
         '            condition="attribute_not_exists(#lane) OR #lane < :first OR #lane > :impossible",\n',
-        '            condition="attribute_not_exists(#lane) OR #lane < :first OR (#lane < :first AND #lane > :impossible)",\n',
+        '            condition="attribute_not_exists(#lane) OR #lane < :first OR (#lane < :first AND #lane < :impossible)",\n',
         IDLE,
     ),
     Bug(
