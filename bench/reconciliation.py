@@ -3,15 +3,14 @@
 The product's own scheduling runs on a fake clock: the intervals, phases and wake-ups of `records.reconciliation_schedule` and
 `records.reconciliation_wakeups`, the limit and spread of sweeps, and the claims of the request budget with the priority of
 reconciliations, on a table in memory. A discrete-event simulation stands for EventBridge, SQS, the workers (as many as
-template.yaml allows) and the platform's answer times. What one reading calls is counted from the product's own code on AWS in
-memory.
+template.yaml allows) and the platform's answer times. The cost model (`bench.cost`) counts what one reading calls.
 """
 
 from __future__ import annotations
 
 import heapq
 import itertools
-import json
+import math
 import random
 import statistics
 from collections import Counter
@@ -19,26 +18,25 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any
 from unittest.mock import patch
 
-import yaml
 from rich.table import Table as Shown
 
-from bench.cost import PRICES, Bill, dollars, read_template
-from bench.report import ROOT, conclude, console
+from bench.cost import STORE_NAMES, flows, read_model
+from bench.cost.bill import DAYS, Bill, read_prices
+from bench.cost.flows import SEALED_TABLE, SECRETS_MANAGER, Model
+from bench.cost.shape import read_document
+from bench.report import conclude, console
 from portaria.aws.table import Conflict, Item, Table
 from portaria.connections.request_budget import BudgetExhausted, SlotCounters
 from portaria.core import clock
 from portaria.outbound.request_slots import Priority
 from portaria.records import reconciliation_schedule, reconciliation_wakeups
 from portaria.records.reconciliation_schedule import Bounds
-from portaria.sources import backfill, reconciliation, resubscription
-from tests.simulation.reconciliations import runs
+from portaria.sources import reconciliation, resubscription
 
 BEGIN = datetime(2026, 3, 2, tzinfo=UTC).timestamp()
 DAY = 86_400.0
-DAYS_A_MONTH = 30.4
 OBJECTS = ("contacts", "companies")
 # Of Kommo: the least interval, seconds of an answer, and of the calls to AWS of one reading.
 ANSWER_S, AWS_S = 0.30, 0.12
@@ -60,7 +58,9 @@ class Traffic:
 
 @dataclass(frozen=True)
 class Fleet:
-    """`warm_days` pass before anything is counted. `at_once`: all accounts were installed at the beginning."""
+    """`warm_days` pass before anything is counted: at least the longest interval, because lost events are counted when they are
+    found. `at_once`: all accounts were installed at the beginning.
+    """
 
     name: str
     accounts: int
@@ -72,13 +72,13 @@ class Fleet:
 
 FLEETS = (
     Fleet("10", 10, days=60.0),
-    Fleet("1000", 1_000, days=4.0),
-    Fleet("10000", 10_000),
-    Fleet("10000_idle_2h", 10_000, idle_minutes=120, days=1.0),
-    Fleet("10000_idle_24h", 10_000, idle_minutes=1_440),
+    Fleet("1000", 1_000, days=6.0),
+    Fleet("10000", 10_000, warm_days=1.0),
+    Fleet("10000_idle_2h", 10_000, idle_minutes=120, warm_days=0.5, days=0.5),
+    Fleet("10000_idle_24h", 10_000, idle_minutes=1_440, warm_days=1.0),
     Fleet("10000_at_once", 10_000, warm_days=0.0, at_once=True),
-    Fleet("100000", 100_000, warm_days=1.0, days=1.0),
-    Fleet("100000_idle_48h", 100_000, idle_minutes=2_880, warm_days=1.5, days=1.0),
+    Fleet("100000", 100_000, warm_days=0.5, days=0.5),
+    Fleet("100000_idle_48h", 100_000, idle_minutes=2_880, warm_days=2.0, days=0.5),
 )
 
 
@@ -175,11 +175,6 @@ class Day:
         while self.events and (moment := heapq.heappop(self.events)) and moment[0] <= self.ends_at:
             self.now = moment[0]
             moment[2]()
-        # What was not found by then has waited until then at least.
-        for each in self.known:
-            for changed_at in each.lost:
-                if changed_at >= self.counted_from:
-                    self.late_s[each.is_busy].append(self.ends_at - changed_at)
         return self
 
     def install(self, name: str, *, is_busy: bool) -> None:
@@ -294,9 +289,8 @@ class Day:
         self.put(each, self.next_due(each, asked_at))
 
     def found(self, each: Reconciled, asked_at: float) -> None:
-        for changed_at in each.lost:
-            if changed_at >= self.counted_from:
-                self.late_s[each.is_busy].append(self.now - changed_at)
+        if self.now >= self.counted_from:
+            self.late_s[each.is_busy] += [self.now - changed_at for changed_at in each.lost]
         each.lost.clear()
         if each.changed_at <= asked_at:
             each.item["changed_at"] = max(each.item["changed_at"], int(each.changed_at))
@@ -307,9 +301,11 @@ class Day:
 
 
 def measure() -> bool:
-    calls = calls_of_a_reading()
-    workers = _workers()
-    figures: dict[str, float] = {f"{name}_calls": count for name, count in sorted(calls.items())}
+    model, prices = read_model(), read_prices()
+    source = read_document()["Resources"]["BackfillRecordsFunction"]["Properties"]["Events"]["Backfills"]["Properties"]
+    workers = int(source["ScalingConfig"]["MaximumConcurrency"])
+    counted = model.measures.reconciliation
+    figures = {"reading_write_units": counted.write_units, "reading_read_units": counted.read_units}
     shown = Shown(title="A lost event is found after (minutes), and the cost a month", title_justify="left")
     for heading in ("accounts", "busy p50", "p99", "worst", "idle p50", "p99", "worst", "requests/s", "USD"):
         shown.add_column(heading, justify="right")
@@ -317,16 +313,21 @@ def measure() -> bool:
         day = Day(fleet, workers)
         with patch.object(clock, "now", lambda day=day: datetime.fromtimestamp(day.now, UTC)):
             day.run()
-        told = _figures(day, calls)
+        told = _figures(day)
+        for store in (SECRETS_MANAGER, SEALED_TABLE):
+            told[f"usd_a_month_{STORE_NAMES[store]}"] = _bill(day, model, store).dollars(prices)
         figures |= {f"{fleet.name}_{name}": value for name, value in told.items()}
         minutes = [
             f"{told[f'{kind}_{part}_min']:,.0f}" if f"{kind}_{part}_min" in told else ""
             for kind in ("busy", "idle")
             for part in ("p50", "p99", "worst")
         ]
-        shown.add_row(fleet.name, *minutes, f"{told['requests_per_s']:.2f}", f"{told['usd_a_month']:,.2f}")
+        shown.add_row(fleet.name, *minutes, f"{told['requests_per_s']:.2f}", f"{told['usd_a_month_table']:,.2f}")
     console.print(shown)
-    console.print(Traffic.__doc__, f"Calls of one reading: {dict(calls)}. Workers: {workers}.")
+    console.print(
+        f"Assumed: {Traffic.__doc__}\nWorkers: {workers}. USD with credentials in the table. A reading writes "
+        f"{counted.write_units:g} units and reads {counted.read_units:g}."
+    )
     return conclude(
         "reconciliation",
         figures,
@@ -336,13 +337,13 @@ def measure() -> bool:
             "10000_busy_worst_min": 180,
             "10000_idle_worst_min": 723,
             "10000_requests_per_s": 5.5,
-            "10000_usd_a_month": 45,
+            "10000_usd_a_month_table": 45,
             "10000_most_due": 300,
         },
     )
 
 
-def _figures(day: Day, calls: Counter[str]) -> dict[str, float]:
+def _figures(day: Day) -> dict[str, float]:
     told: dict[str, float] = {}
     for kind, is_busy in (("busy", True), ("idle", False)):
         late = sorted(each / 60 for each in day.late_s[is_busy])
@@ -355,59 +356,25 @@ def _figures(day: Day, calls: Counter[str]) -> dict[str, float]:
     told["readings_a_day"] = day.counts["readings"] / days
     told["waited_for_budget_a_day"] = day.counts["waited_for_budget"] / days
     told["most_due"] = day.most_due
-    told["usd_a_month"] = dollars(_bill(day, calls), json.loads(PRICES.read_text()))
     return told
 
 
-def _bill(day: Day, calls: Counter[str]) -> Bill:
-    month = DAYS_A_MONTH / day.fleet.days
-    readings = day.counts["readings"] * month
-    bill = Bill()
-    # A reading's two updates of its item (claimed by the sweep, and moved on) also delete and put it in one index.
-    bill.add(dynamodb_write=readings * (calls["dynamodb_write"] + 4) + day.counts["wake_writes"] * month)
-    # Refused claims beyond the one that each request needs.
-    bill.add(dynamodb_write=max(0.0, day.counts["budget_writes"] - day.counts["requests"]) * month)
-    bill.add(dynamodb_read=readings * calls["dynamodb_read"], secret_call=readings * calls["secretsmanager"])
-    bill.add(sqs_request=readings * 3 + day.counts["sweeps"] * month * 3, lambda_request=readings)
-    memory_gb = read_template().memory_gb["BackfillRecordsFunction"]
-    return bill.add(lambda_gb_s=day.counts["lambda_s"] * month * memory_gb, log_gb=readings * 1_000 / 1e9)
-
-
-def _workers() -> int:
-    """`MaximumConcurrency` of backfill_records."""
-
-    class Loader(yaml.SafeLoader):
-        pass
-
-    Loader.add_multi_constructor("!", lambda loader, suffix, node: None)
-    resources = yaml.load((ROOT / "template.yaml").read_text(), Loader)["Resources"]
-    source = resources["BackfillRecordsFunction"]["Properties"]["Events"]["Backfills"]["Properties"]
-    return int(source["ScalingConfig"]["MaximumConcurrency"])
-
-
-def calls_of_a_reading() -> Counter[str]:
-    """What one reading of an idle account calls, the sweep's share included, by the product's own code.
-
-    `dynamodb_write`, `dynamodb_read`, `secretsmanager`, `kms`, `sqs` and `platform`; the webhooks are not subscribed again.
-    """
-    counted: Counter[str] = Counter()
-
-    def carry(name: str, call: Callable[[], Any]) -> Any:
-        service, _, operation = name.partition(".")
-        if service == "dynamodb":
-            service += "_read" if operation.lower().startswith(("get", "query", "batch_get", "batchget")) else "_write"
-        counted[service] += 1
-        return call()
-
-    with runs.running():
-        run = runs.alone(seed=2)
-        run.time += 13 * 3_600
-        run.cloud.carry = carry
-        messages = run.cloud.queues[runs.BACKFILLS]
-        messages.clear()
-        backfill.handle_message('{"reconcile": "due"}', run.settings, lambda: 60.0)
-        queued, read = list(messages), 0
-        for message in queued:
-            read += backfill.handle_message(message.body, run.settings, lambda: 60.0).state == "reconciled"
-        counted["platform"] = run.result.requests
-    return Counter({name: count / read for name, count in counted.items()})  # type: ignore[misc]
+def _bill(day: Day, model: Model, store: str) -> Bill:
+    """As the cost model bills a reading, and the writes of wake-ups and of refused claims on top."""
+    month = DAYS / day.fleet.days
+    shape, assumed, measures = model
+    counted, readings = measures.reconciliation, day.counts["readings"] * month
+    refused = max(0.0, day.counts["budget_writes"] - day.counts["requests"])
+    bill = Bill(
+        lambda_request=readings,
+        lambda_gb_s=day.counts["lambda_s"] * month * shape.memory_gb["BackfillRecordsFunction"],
+        dynamodb_write=readings * counted.write_units + (day.counts["wake_writes"] + refused) * month,
+        dynamodb_read=readings * counted.read_units,
+        sqs_request=readings * 3 + day.counts["sweeps"] * month * 3,
+        out_gb=readings * 2_000 / 1e9,
+        **flows.logs(assumed, readings * assumed.log_bytes_a_call),
+    )
+    reads = readings * counted.of("secretsmanager")
+    if store == SEALED_TABLE:
+        return bill.add(key_call=reads, dynamodb_read=reads * math.ceil(assumed.sealed_item_bytes / 4_096))
+    return bill.add(secret_call=reads)

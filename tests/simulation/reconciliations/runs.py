@@ -460,15 +460,6 @@ def play(seed: int) -> Result:
         run.end()
 
 
-def alone(seed: int) -> Run:
-    """A run that was set up and is not played: what calls the product now is the only process. Only inside `running()`."""
-    _ASIDE.forget()
-    run = _Here.run = Run(seed)
-    run.dying = 0.0
-    run.set_up()
-    return run
-
-
 def attempt_all(seeds: Iterable[int]) -> tuple[Result, list[str]]:
     """The sum of the runs, and what broke."""
     total, broken = Result(), []
