@@ -17,7 +17,7 @@ BENCHMARKS = {
         ("functions.", ("authorise",)),
         ("tokens.", ("revocation",)),
         ("records.", ("throughput", "record_load", "day", "reservations")),
-        ("", ("cost", "fleet")),
+        ("", ("reconciliation", "cost", "fleet")),
     )
     for name in names
 }

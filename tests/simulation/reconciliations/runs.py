@@ -60,9 +60,9 @@ PAGE_SIZE = 4
 # How late a change is found where no process dies: the longest interval, the next sweep, and waiting for the budget.
 FOUND_WITHIN_S = MOST.total_seconds() + 60 + 300
 # An exchange waits for calls that were claimed before (1 s), for other exchanges, and for slow calls to AWS.
-EXCHANGE_WITHIN_S = 3.5
+EXCHANGE_WITHIN_S = 2.5
 # More processes than Lambda would run, so that they could fill the budget far ahead.
-READERS, CALLERS = 12, 8
+READERS, CALLERS = 12, 16
 MAX_TURNS = 400_000
 
 
@@ -120,11 +120,12 @@ class Run:
         self.main = greenlet.getcurrent()
         self.current: Process | None = None
         self.over, self.is_set_up, self.turns = False, False, 0
-        # Three kinds of runs: calls want more than the budget; processes die; neither, for longer.
+        # Three kinds of runs: calls want more than the budget, and all due accounts are queued at once; processes die; neither,
+        # for longer.
         self.kind = ("saturated", "dying", "idle")[seed % 3]
         self.dying = 0.004 if self.kind == "dying" else 0.0
         self.addresses = self.rng.choice((1, 1, 2))
-        self.lasts_s = {"saturated": 1_800.0, "dying": 3_600.0, "idle": 10_800.0}[self.kind]
+        self.lasts_s = {"saturated": 1_200.0, "dying": 3_600.0, "idle": 12_000.0}[self.kind]
         self.settings: BackfillRecordsSettings = self.cloud.settings(BackfillRecordsSettings)
         self.bounds = Bounds(LEAST, MOST)
         self.accounts = [f"kommo-acme-{number}" for number in range(1, self.rng.randint(4, 14))]
@@ -136,7 +137,11 @@ class Run:
         self.sent: dict[str, list[float]] = defaultdict(list)
         self.result = Result(runs=1)
         self.processes = [Process(f"reader {number}", self.read) for number in range(READERS)]
-        self.processes += [Process("exchanger", self.exchange), Process("program", self.change)]
+        program = Process("program", self.change)
+        if self.kind == "idle":
+            # The accounts are idle for most of the time, and then change.
+            program.wake_at = BEGIN + 0.8 * self.lasts_s
+        self.processes += [Process("exchanger", self.exchange), program]
         if self.kind == "saturated":
             self.processes += [Process(f"caller {number}", self.call) for number in range(CALLERS)]
 
@@ -251,7 +256,7 @@ class Run:
         self.wait(self.rng.random() * 0.01)
         answer = call()
         # An answer that comes after the slot that was claimed has ended.
-        self.wait(0.4 if self.rng.random() < 0.02 else self.rng.random() * 0.01)
+        self.wait(0.4 if self.rng.random() < 0.1 else self.rng.random() * 0.01)
         self.maybe_die()
         return answer
 
@@ -321,7 +326,7 @@ class Run:
         if self.rng.random() < 0.3:
             reconciliation_wakeups.wake(Table(TABLE), account, "contacts", self.bounds)
             reconciliation_wakeups.forget()
-        process.wake_at = self.time + self.rng.expovariate(1 / (self.lasts_s / 25))
+        process.wake_at = self.time + self.rng.expovariate(1 / min(self.lasts_s / 25, 100))
 
     # ---------------------------------------------------------------------------------------------------- the platform
 
@@ -404,6 +409,14 @@ def _budget(table_name: str, platform: str) -> RequestBudget:
     return budgets[platform]
 
 
+def _now() -> datetime:
+    return _Here.run.now()
+
+
+def _sleep(seconds: float) -> None:
+    _Here.run.wait(seconds)
+
+
 def _send(request: Request, *, allowed_domain: str, follow_redirects: int = 0, owner: str) -> Response:
     return _Here.run.send(request)
 
@@ -421,12 +434,13 @@ def running() -> Iterator[None]:
     try:
         with (
             installed(lambda: _Here.run.cloud),
-            patch.object(clock, "now", lambda: _Here.run.now()),  # noqa: PLW0108 - another run each time
-            patch.object(clock, "sleep", lambda seconds: _Here.run.wait(seconds)),  # noqa: PLW0108
+            patch.object(clock, "now", _now),
+            patch.object(clock, "sleep", _sleep),
             patch.object(http_client, "send", _send),
             patch.object(request_budget, "_budget", _budget),
             patch.object(Bounds, "of_minutes", staticmethod(_bounds)),
             patch.object(pagination, "PAGE_SIZE", PAGE_SIZE),
+            patch.object(reconciliation, "SPREAD_S", 0),
             patch.object(table, "ThreadPoolExecutor", InTurn),
             patch.object(provider.TokenProvider.__init__, "__kwdefaults__", memory),
         ):

@@ -37,7 +37,7 @@ from portaria.core.settings import IngestRecordsSettings, ReleaseRecordsSettings
 from portaria.delivery import backlogs, pipeline, quotas, record_release, retry_schedule
 from portaria.delivery.pipeline import QueuedMessage
 from portaria.outbound import http_client
-from portaria.records import dead_letter_redrive, dead_letters, routes
+from portaria.records import dead_letter_redrive, dead_letters, reconciliation_wakeups, routes
 from tests.fakes.crashes import Died
 from tests.fakes.records.contacts import DESTINATION, SOURCE, contact
 from tests.simulation.aws.cloud import PREFIX, TABLE, Cloud, InTurn, Message, installed
@@ -568,6 +568,7 @@ def running() -> Iterator[None]:
 
 def play(seed: int) -> Ended:
     """Raises `Broken`. Only inside `running()`, and repeatable only with PYTHONHASHSEED=0."""
+    reconciliation_wakeups.forget()
     run = _Here.run = Run(seed)
     run.set_up()
     run.draw()

@@ -35,7 +35,7 @@ from portaria.delivery import backlogs, pipeline, record_release, retry_schedule
 from portaria.delivery.pipeline import QueuedMessage
 from portaria.outbound import http_client
 from portaria.platforms.marketo import persons
-from portaria.records import dead_letters, routes
+from portaria.records import dead_letters, reconciliation_wakeups, routes
 from tests.fakes.records.contacts import contact
 from tests.simulation.aws.cloud import PREFIX, TABLE, Cloud, Message, Sqs, installed
 
@@ -389,6 +389,7 @@ def playing(scenario: Scenario) -> Iterator[Flow]:
     flow = Flow(scenario)
     pipeline._ledger.cache_clear()
     cache.PROCESS_CACHE.clear()
+    reconciliation_wakeups.forget()
     disabled = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:

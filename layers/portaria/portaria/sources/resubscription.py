@@ -30,13 +30,14 @@ SK = "WEBHOOKS"
 def subscribe(reader: PageReader, *, is_idle: bool, endpoints: str) -> None:
     """Subscribe the event webhooks of the reader's account, at most once an hour, or once a day if it is idle.
 
-    `endpoints` is read by `webhook_endpoints.base_urls`.
-
-    A failure is only logged. Raises `BudgetExhausted`.
+    `endpoints` is read by `webhook_endpoints.base_urls`; when they have changed, the account is subscribed in any
+    case. A failure is only logged. Raises `BudgetExhausted`.
     """
     connection, table = reader.connection, reader.table
     again = IDLE_AGAIN if is_idle else AGAIN
-    if not platforms.load(connection.platform).webhook_subscriptions or not _claim(table, connection.name, again):
+    if not platforms.load(connection.platform).webhook_subscriptions or not _claim(
+        table, connection.name, again, endpoints
+    ):
         return
     try:
         credentials = reader.token_provider.token(connection).credentials
@@ -53,16 +54,19 @@ def subscribe(reader: PageReader, *, is_idle: bool, endpoints: str) -> None:
         logger.warning("webhook_subscription_failed", extra=facts)
 
 
-def _claim(table: Table, connection: str, again: timedelta) -> bool:
+def _claim(table: Table, connection: str, again: timedelta, endpoints: str) -> bool:
+    """Whether it is time to subscribe: also at the first reading after the stack's endpoints have changed."""
     now = clock.now()
     try:
         table.update(
             *reconciliation_wakeups.key(connection, SK),
-            "SET subscribed_at = :now, expires_at = :forgotten",
-            condition="attribute_not_exists(pk) OR subscribed_at <= :before",
+            "SET subscribed_at = :now, expires_at = :forgotten, endpoints = :endpoints",
+            condition="attribute_not_exists(pk) OR subscribed_at <= :before OR attribute_not_exists(endpoints) "
+            "OR endpoints <> :endpoints",
             values={
                 ":now": clock.to_iso(now),
                 ":before": clock.to_iso(now - again),
+                ":endpoints": endpoints,
                 ":forgotten": int((now + KEPT_FOR).timestamp()),
             },
         )

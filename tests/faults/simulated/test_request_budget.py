@@ -1,0 +1,62 @@
+"""Reconciliations beside exchanges, calls and a backfill, which share a platform's request budget."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from unittest.mock import patch
+
+from tests.simulation.bugs import planted
+from tests.simulation.reconciliations.bugs import QUICK, RECONCILIATION_BUGS, seek
+from tests.simulation.reconciliations.runs import EXCHANGE_WITHIN_S, Result, attempt_all
+
+RESULT = Path("build/faults/request_budget.json")
+# A third of the runs is of each kind.
+RUNS, LONG_RUNS, SEEDS_AT_ONCE, PROCESSES = 3, 300, 1, 2
+LIMIT = 4
+
+
+def test_request_budget_is_kept_and_every_lost_event_is_found(long: bool) -> None:
+    started = time.monotonic()
+    runs = LONG_RUNS if long else RUNS
+    seeds = [range(first, first + SEEDS_AT_ONCE) for first in range(0, runs, SEEDS_AT_ONCE)]
+    total, broken = Result(), []
+    # The order of sets is part of what a seed decides.
+    with (
+        patch.dict(os.environ, PYTHONHASHSEED="0"),
+        ProcessPoolExecutor(PROCESSES, mp_context=get_context("spawn")) as pool,
+    ):
+        for result, what in pool.map(attempt_all, seeds):
+            total += result
+            broken += what
+    figures = {**vars(total), "broken": len(broken)}
+    RESULT.parent.mkdir(parents=True, exist_ok=True)
+    RESULT.write_text(json.dumps(figures, indent=2) + "\n")
+    print(f"\nrequest budget in {time.monotonic() - started:.0f} s: {figures}")
+    command = (
+        "PYTHONHASHSEED=0 PYTHONPATH=layers/portaria .venv/bin/python -m tests.simulation.reconciliations.runs SEED"
+    )
+    assert not broken, "\n".join(["a run broke a rule:", *broken[:20], command])
+    # The runs prove nothing without faults, without waiting, and without a full budget.
+    assert total.deaths >= runs / 3
+    assert total.waited_for_budget > 0
+    assert total.refused_calls > 0
+    assert total.most_a_second >= 7
+    assert total.slowest_exchange_s <= EXCHANGE_WITHIN_S
+
+
+def test_request_budget_planted_bug_is_caught(long: bool) -> None:
+    bugs = [bug for bug in RECONCILIATION_BUGS if long or bug.name in QUICK]
+    caught = {bug.name: seek(bug, LIMIT) for bug in bugs}
+    assert [name for name, what in caught.items() if not what] == []
+
+
+def test_request_budget_planted_bugs_can_all_still_be_planted() -> None:
+    assert len({bug.name for bug in RECONCILIATION_BUGS}) == len(RECONCILIATION_BUGS) >= 10
+    for bug in RECONCILIATION_BUGS:
+        with planted(bug):
+            pass
