@@ -18,6 +18,7 @@ BENCHMARKS = {
         ("tokens.", ("revocation",)),
         ("records.", ("throughput", "record_load", "day", "reservations")),
         ("", ("cost", "fleet")),
+        ("web.", ("console",)),
     )
     for name in names
 }

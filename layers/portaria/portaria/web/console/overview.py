@@ -47,6 +47,7 @@ def show(visit: Visit) -> Outcome:
             windows=[_window(each) for each in found["installs"]] if found else [],
             bars={} if found is None else _bars(visit, found),
             parts_at=_counted(found),
+            grants=found["grants"][:NEWEST] if found else [],
             failed=None if failed is None else failed["items"],
             destinations=[each | {"destination": each["name"]} for each in found["destinations"]] if found else [],
         )
@@ -139,9 +140,18 @@ def _quota(visit: Visit, quota: Content) -> Bar:
     share = quota["used_count"] / quota["quota_count"]
     colour = "bad" if share >= USED_QUOTA else "warn" if share >= LOW_QUOTA else "good"
     numbers = {name: pages.shown(visit.frame, "count", quota[f"{name}_count"]) for name in ("used", "quota")}
-    text = pages.translate(visit.frame.language, "overview.used", percent=f"{share:.0%}", **numbers)
+    detail = pages.translate(visit.frame.language, "overview.used", **numbers)
     link = f"receipts?destination={quote(quota['connection'], safe='')}"
-    return Bar(quota["subscription"], quota["subscription"], quota["used_count"], min(share, 1.0), link, colour, text)
+    return Bar(
+        quota["subscription"],
+        quota["subscription"],
+        quota["used_count"],
+        min(share, 1.0),
+        link,
+        colour,
+        f"{share:.0%}",
+        detail,
+    )
 
 
 def _queues(visit: Visit, queues: list[Content]) -> list[Bar]:
