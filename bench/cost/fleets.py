@@ -8,6 +8,7 @@ from typing import NamedTuple
 from bench.cost import flows
 from bench.cost.bill import DAYS, MILLION, SECONDS_A_MONTH, Bill, total
 from bench.cost.flows import SEALED_TABLE, Model
+from portaria.overview import stored_counts
 
 # Lambda keeps five long polls of 20 seconds open at each queue that it drains.
 POLLS_A_MONTH = 5 * SECONDS_A_MONTH / 20
@@ -77,6 +78,7 @@ def idle(model: Model, accounts: int, store: str, *, busy: int = 0) -> Bill:
     return total(
         [
             stack(model, has_accounts=accounts > 0),
+            counts(model, accounts),
             credentials(accounts, store),
             renewals(model, accounts * RENEWALS_A_DAY * DAYS, store),
             reconciliations(model, busy, accounts - busy, store),
@@ -105,6 +107,19 @@ def stack(model: Model, *, has_accounts: bool) -> Bill:
         artifact_gb_month=PACKAGES_GB,
         email=ALARM_EMAILS,
         **flows.logs(assumed, runs * assumed.log_bytes_a_call),
+    )
+
+
+def counts(model: Model, accounts: int) -> Bill:
+    """What `count_states` reads every five minutes; many connections less often. An item in the index has about a kilobyte."""
+    assumed = model.assumed
+    runs = SECONDS_A_MONTH / stored_counts.EVERY.total_seconds()
+    counted = runs * accounts / max(1, math.ceil(accounts / stored_counts.ITEMS_A_RUN))
+    return Bill(
+        dynamodb_read=runs * assumed.count_read_units + counted * 0.5 / 4,
+        dynamodb_write=runs * assumed.count_write_units,
+        lambda_gb_s=(runs * assumed.count_s + counted * assumed.count_s_a_connection)
+        * model.shape.memory_gb["CountStatesFunction"],
     )
 
 

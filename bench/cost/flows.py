@@ -42,11 +42,18 @@ class Assumed(NamedTuple):
     report_write_units: float = 3.0
     # The sealed versions of a grant: the item that each renewal puts back, and the reads of it.
     sealed_item_bytes: int = 4_500
-    # The console's overview, which refreshes every 15 seconds; the reads are the most that it may need.
+    # The console's overview, which refreshes every 15 seconds. Reads and bytes as `python -m bench console` measures them. It
+    # reads the age of twelve queues every 120 seconds, and the alarms every 60.
     overview_s: float = 0.250
     overview_refreshes: int = 22 * 8 * 3_600 // 15
-    overview_read_units: int = 50
-    overview_bytes: int = 20_000
+    overview_read_units: int = 14
+    overview_bytes: int = 40_000
+    overview_queues: int = 12
+    # A run of `count_states`, without connections and with each.
+    count_s: float = 0.3
+    count_s_a_connection: float = 0.000_3
+    count_read_units: int = 16
+    count_write_units: int = 8
     naive_s: float = 0.350
     naive_mb: int = 512
     front_door_records_a_call: int = 100
@@ -205,6 +212,7 @@ def overview(model: Model) -> Bill:
         lambda_request=count,
         lambda_gb_s=count * assumed.overview_s * model.shape.memory_gb["ConsoleFunction"],
         dynamodb_read=count * assumed.overview_read_units,
+        cloudwatch_request=count * 15 * (assumed.overview_queues / 120 + 1 / 60),
         out_gb=count * assumed.overview_bytes / 1e9,
         **logs(assumed, count * assumed.log_bytes_a_call),
     )

@@ -90,6 +90,9 @@ def crawl(browser: Browser) -> dict[str, int]:
         page = browser.get(path)
         if page.status != 200:
             raise RuntimeError(f"{path} answered {page.status}")
+        if not page.headers["Content-Type"][0].startswith("text/html"):
+            # A file to download.
+            continue
         assets = set(re.findall(rf'"{BASE}(/assets/[^"]+)"', page.text))
         found[path] = len(page.text.encode()) + sum(len(browser.get(asset).text.encode()) for asset in assets)
         links = (html.unescape(link) for link in re.findall(rf'href="{BASE}(/[^"#]*)"', page.text))
@@ -225,6 +228,8 @@ def _environment(port: int) -> dict[str, str]:
         "PRIVATE_INTEGRATION_MANAGERS": "administrators",
         "STACK_NAME": "portaria",
         "QUEUE_NAMES": ",".join(f"{name}={name}" for name in QUEUES),
+        "CREDENTIAL_STORE": "secrets-manager",
+        "EVENT_ENDPOINTS": "api",
         "CALL_CONNECTION_FUNCTION": "arn:aws:lambda:us-east-1:123456789012:function:call_connection:live",
         **{f"{name}_QUEUE_URL": f"{url}/123456789012/{name.lower()}" for name in queues},
     }
