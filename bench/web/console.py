@@ -131,7 +131,7 @@ def axe_violations(browser: Browser, paths: list[str]) -> int:
     with sync_playwright() as playwright:
         launched = playwright.chromium.launch(executable_path=chromium.path(), args=chromium.FLAGS)
         for scheme in ("light", "dark"):
-            page = launched.new_context(color_scheme=scheme).new_page()  # type: ignore[arg-type]
+            page = launched.new_context(color_scheme=scheme).new_page()
             page.route("**/*", lambda route: fulfil(browser, route))
             for path in paths:
                 page.goto(f"{ORIGIN}{BASE}{path}")

@@ -55,12 +55,12 @@ class Metered(DynamoDB):
 
     units = 0.0
 
-    def get_item(self, **call: Any) -> dict[str, Any]:
+    def get_item(self, **call: Any) -> dict[str, Any]:  # type: ignore[override]
         answer = super().get_item(**call)
         self._count([_size(answer["Item"])] if "Item" in answer else [], call.get("ConsistentRead", False))
         return answer
 
-    def batch_get_item(self, **call: Any) -> dict[str, Any]:
+    def batch_get_item(self, **call: Any) -> dict[str, Any]:  # type: ignore[override]
         answer = super().batch_get_item(**call)
         ((name, asked),) = call["RequestItems"].items()
         sizes = [_size(item) for item in answer["Responses"].get(name, [])]
@@ -68,7 +68,7 @@ class Metered(DynamoDB):
             self._count([size], asked.get("ConsistentRead", False))
         return answer
 
-    def query(self, **call: Any) -> dict[str, Any]:
+    def query(self, **call: Any) -> dict[str, Any]:  # type: ignore[override]
         index = call.get("IndexName", "")
         pk_name, sk_name = table_module.INDEXES[index]
         values = {name: value["S"] for name, value in call["ExpressionAttributeValues"].items()}
