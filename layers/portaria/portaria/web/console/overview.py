@@ -19,8 +19,8 @@ from portaria.web.console.visit import Outcome, Visit
 
 Content = dict[str, Any]
 NEWEST = 5
-# Counts that are older are shown with a warning: `count_states` has not run for three times, or its part is very large.
-STALE_AFTER = timedelta(minutes=15)
+# How late the next count may be before the page warns: `count_states` has failed twice, or does not run.
+LATE = timedelta(minutes=10)
 HOURS, DAYS = "24h", "7d"
 # Which list shows what waits in a queue.
 QUEUE_LINKS = {
@@ -71,10 +71,10 @@ def _counted(found: Content | None) -> Content:
     """When the parts were counted: the oldest, whether that is long ago, and which parts are minimums."""
     parts = found["parts"] if found else []
     oldest = min((part["counted_at"] for part in parts), default="")
-    moment = _moment(oldest)
+    due = [moment for part in parts if (moment := _moment(part["next_count_at"]))]
     return {
         "oldest": oldest,
-        "is_stale": moment is not None and clock.now() - moment > STALE_AFTER,
+        "is_stale": any(clock.now() - moment > LATE for moment in due),
         "minimums": {part["name"] for part in parts if not part["is_complete"]},
     }
 
