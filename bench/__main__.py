@@ -18,6 +18,7 @@ BENCHMARKS = {
         ("tokens.", ("revocation",)),
         ("records.", ("throughput", "record_load", "day", "reservations")),
         ("", ("reconciliation", "cost", "fleet")),
+        ("web.", ("console",)),
     )
     for name in names
 }

@@ -24,10 +24,11 @@ from rich.table import Table as Shown
 
 from bench.cost import STORE_NAMES, flows, read_model
 from bench.cost.bill import DAYS, Bill, read_prices
-from bench.cost.flows import SEALED_TABLE, SECRETS_MANAGER, Model
+from bench.cost.flows import Model
 from bench.cost.shape import read_document
 from bench.report import conclude, console
 from portaria.aws.table import Conflict, Item, Table
+from portaria.connections.credential_stores.protocol import STORES, TABLE
 from portaria.connections.request_budget import BudgetExhausted, SlotCounters
 from portaria.core import clock
 from portaria.outbound.request_slots import Priority
@@ -314,7 +315,7 @@ def measure() -> bool:
         with patch.object(clock, "now", lambda day=day: datetime.fromtimestamp(day.now, UTC)):
             day.run()
         told = _figures(day)
-        for store in (SECRETS_MANAGER, SEALED_TABLE):
+        for store in STORES:
             told[f"usd_a_month_{STORE_NAMES[store]}"] = _bill(day, model, store).dollars(prices)
         figures |= {f"{fleet.name}_{name}": value for name, value in told.items()}
         minutes = [
@@ -375,6 +376,6 @@ def _bill(day: Day, model: Model, store: str) -> Bill:
         **flows.logs(assumed, readings * assumed.log_bytes_a_call),
     )
     reads = readings * counted.of("secretsmanager")
-    if store == SEALED_TABLE:
+    if store == TABLE:
         return bill.add(key_call=reads, dynamodb_read=reads * math.ceil(assumed.sealed_item_bytes / 4_096))
     return bill.add(secret_call=reads)

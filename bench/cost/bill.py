@@ -26,6 +26,7 @@ SERVICES = {
     "alarms": ("alarm_month", "email"),
     "dashboard": ("dashboard_month",),
     "custom metrics": ("metric_month",),
+    "requests to CloudWatch": ("cloudwatch_request",),
     "metrics of the API": ("api_metric_month",),
     "logs": ("log_gb", "log_stored_gb"),
     "traces": ("trace",),

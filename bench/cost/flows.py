@@ -40,11 +40,13 @@ class Assumed(NamedTuple):
     report_write_units: float = 3.0
     # The sealed item of a grant: two versions of a token pair of 2.4 kB, in base64. The tokens of the counted runs are short.
     sealed_item_bytes: int = 7_000
-    # The console's overview, which refreshes every 15 seconds; the reads are the most that it may need.
+    # The console's overview, which refreshes every 15 seconds. Reads and bytes as `python -m bench console` measures them. It
+    # reads the age of twelve queues every 120 seconds, and the alarms every 60.
     overview_s: float = 0.250
     overview_refreshes: int = 22 * 8 * 3_600 // 15
-    overview_read_units: int = 50
-    overview_bytes: int = 20_000
+    overview_read_units: int = 14
+    overview_bytes: int = 40_000
+    overview_queues: int = 12
     naive_s: float = 0.350
     naive_mb: int = 512
     front_door_records_a_call: int = 100
@@ -203,6 +205,7 @@ def overview(model: Model) -> Bill:
         lambda_request=count,
         lambda_gb_s=count * assumed.overview_s * model.shape.memory_gb["ConsoleFunction"],
         dynamodb_read=count * assumed.overview_read_units,
+        cloudwatch_request=count * 15 * (assumed.overview_queues / 120 + 1 / 60),
         out_gb=count * assumed.overview_bytes / 1e9,
         **logs(assumed, count * assumed.log_bytes_a_call),
     )

@@ -45,7 +45,7 @@ RESOURCE_PRICES: dict[str, tuple[str, ...]] = {
 # Resources that exist only with a parameter that is off by default: docs/cost.md lists them as optional parts.
 OPTIONAL_PRICES = ("web_acl_month", "hosted_zone_month")
 # Secrets are created by the functions and not by the template.
-CREATED_PRICES = ("secret_month",)
+CREATED_PRICES = ("secret_month", "cloudwatch_request")
 
 
 class Shape(NamedTuple):

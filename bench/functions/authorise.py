@@ -217,6 +217,7 @@ def stub(stored: dict[str, Any]) -> Iterator[tuple[dict[str, str], Any]]:
                 "STACK_NAME": "portaria",
                 "QUEUE_NAMES": "records=records",
                 "EVENT_ENDPOINTS": "api",
+                "CREDENTIAL_STORE": "secrets-manager",
             },
             asked,
         )

@@ -19,6 +19,7 @@ import click
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from local.functions.invoke import ALIAS
 from local.processes import NotStarted
 from local.sandbox.context import Sandbox, pass_sandbox, say
 from local.stack import LOCAL, STACK_FILE, Stack
@@ -36,6 +37,9 @@ def console(sandbox: Sandbox, only_prints: bool, options: tuple[str, ...]) -> No
 
     OPTIONS are passed on to `portaria console`: `sandbox console -- --read-only`.
     """
+    # The overview's counts are made every five minutes: one more count now, so that what the sandbox just did is in them.
+    count = sandbox.stack.functions["count_states"]
+    sandbox.stack.client("lambda").invoke(FunctionName=count, Qualifier=ALIAS, InvocationType="Event", Payload=b"{}")
     found = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), None)
     has_screen = sys.platform == "darwin" or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
     command = browser_command(sandbox.stack, found or BROWSERS[0], link(options))

@@ -20,3 +20,27 @@ def test_console_refresh_of_the_overview_keeps_the_page(sign_in: Callable[..., P
     page.clock.run_for(16_000)
     page.wait_for_selector("text=refreshed.kommo.com")
     assert page.evaluate("window.stillTheSamePage")
+
+
+def test_console_refresh_keeps_the_focus_on_a_link(sign_in: Callable[..., Page], site: Site) -> None:
+    page = sign_in()
+    page.clock.install()
+    page.goto(site.page("overview"))
+    link = page.locator("[data-refresh] a").first
+    link.focus()
+    href = link.get_attribute("href")
+    add_install(
+        site.scenery.cloud, 9_002, "failed", NOW + timedelta(hours=5), account_host="behind-the-focus.kommo.com"
+    )
+    page.clock.run_for(16_000)
+    page.wait_for_selector("text=behind-the-focus.kommo.com")
+    assert page.evaluate("document.activeElement.getAttribute('href')") == href
+
+
+def test_console_refresh_after_the_session_has_ended_asks_to_sign_in(sign_in: Callable[..., Page], site: Site) -> None:
+    page = sign_in()
+    page.clock.install()
+    page.goto(site.page("overview"))
+    page.context.clear_cookies()
+    page.clock.run_for(16_000)
+    page.wait_for_selector("text=portaria console")

@@ -304,3 +304,24 @@ def test_list_invalid_filter_is_refused(manage: Manage, path: str, field: str) -
     assert (answer.status, answer.content["type"], answer.content["field"]) == (
         400, f"urn:portaria:problem:bad_{field}", field,
     )  # fmt: skip
+
+
+def test_list_installs_reason_returns_every_failed_install_with_it_over_pages(manage: Manage, shared: Cloud) -> None:
+    for number in range(240):
+        add_install(shared, number, "failed", reason="code_expired" if number % 60 == 3 else "answer_lost")
+    add_install(shared, 999, "connected")
+    found: list[str] = []
+    cursor = ""
+    while True:
+        answer = manage.call("GET", f"/installs?reason=code_expired&limit=3{cursor}")
+        found += [item["id"] for item in answer.content["items"]]
+        if not answer.content["next_cursor"]:
+            break
+        cursor = f"&cursor={answer.content['next_cursor']}"
+    assert found == [f"{number:026d}" for number in (183, 123, 63, 3)]
+    assert manage.call("GET", "/installs?reason=code_expired&state=connected").content["items"] == []
+
+
+@pytest.mark.parametrize("reason", ["<script>", "Code_Expired", "a" * 65, "a%00b", "-x"])
+def test_list_installs_foreign_reason_is_refused(manage: Manage, reason: str) -> None:
+    assert manage.call("GET", f"/installs?reason={reason}").status == 400

@@ -244,7 +244,7 @@ def test_count_states_one_part_fails_counts_the_others(manage: Manage, stack: Cl
 
 @pytest.mark.parametrize(
     ("read", "minutes", "is_due"),
-    [(0, 2, False), (0, 5, True), (5_000, 5, True), (5_001, 5, False), (20_000, 20, True)],
+    [(0, 2, False), (0, 5, True), (5_000, 5, True), (5_001, 5, False), (20_000, 20, True), (100_000, 30, True)],
 )
 def test_count_of_more_items_is_made_less_often(read: int, minutes: int, is_due: bool) -> None:
     counted = Count(clock.to_iso(NOON), read, True)

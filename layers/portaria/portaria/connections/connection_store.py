@@ -168,11 +168,10 @@ def filtered_page(
     return [read(item) for item in items if item.get("filter_pk") in partitions], next_cursor
 
 
-def count(table: Table, platforms: Iterable[str], state: str, limit: int) -> tuple[int, bool]:
-    """How many connections of these platforms are in a state, at most `limit`, and whether there are more. Reads keys only."""
-    partitions = [_partition(platform, state) for platform in platforms]
-    entries, cursor = merged_pages.merged_page(table, partitions, index=filter_index.INDEX, cursor=None, limit=limit)
-    return len(entries), bool(cursor)
+def names_of(table: Table, platforms: Iterable[str]) -> list[str]:
+    """The names of all connections of these platforms, the removed ones too. Reads keys only, of an index."""
+    partitions = [_partition(platform, state) for platform in platforms for state in STATES]
+    return [entry["filter_sk"] for each in partitions for entry in table.query_all(each, index=filter_index.INDEX)]
 
 
 def filter_keys(connection: Connection, state: str) -> Item:

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
-from itertools import islice
 from urllib.parse import urlsplit
 
 from portaria.access import private_integrations
@@ -36,15 +35,23 @@ CLIENT_CREDENTIALS = "client_credentials"
 DEFAULT_REFUSED_DAYS = "7"
 MOST_REFUSED = 10
 STOPPED = "stopped"
+_CONNECTION = (
+    "name", "platform", "kind", "allowed_domain", "state", "generation", "secret_id", "client", "updated_at",
+    "refused_since", "refusal",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class StoredState:
-    """What the checks look at. `api_url` is the stack's own URL, `parameters` are the stack's. Reads raise what AWS raises."""
+    """What the checks look at. `api_url` is the stack's own URL, `parameters` are the stack's.
+
+    A listing is read up to `most_listed` items. Reads raise what AWS raises.
+    """
 
     table: Table
     api_url: str
     parameters: dict[str, str]
+    most_listed: int = MOST_LISTED
 
     @cached_property
     def clients(self) -> list[OAuthClient]:
@@ -52,10 +59,19 @@ class StoredState:
 
     @cached_property
     def connections(self) -> list[Connection]:
-        return [connection_store.read(item) for item in self.listed(connection_store.LIST)]
+        """Without what no check looks at, such as scopes and tags."""
+        return [connection_store.read(item) for item in self.listed(connection_store.LIST, _CONNECTION)]
 
-    def listed(self, list_pk: str) -> list[Item]:
-        return list(islice(self.table.query_all(list_pk, index="listing"), MOST_LISTED))
+    def listed(self, list_pk: str, attributes: tuple[str, ...] = ()) -> list[Item]:
+        found: list[Item] = []
+        cursor: str | None = None
+        while len(found) < self.most_listed:
+            left = self.most_listed - len(found)
+            items, cursor = self.table.query(list_pk, index="listing", limit=left, cursor=cursor, attributes=attributes)
+            found += items
+            if not cursor:
+                break
+        return found
 
 
 Check = Callable[[StoredState], Iterator[Finding]]
@@ -142,7 +158,8 @@ def states(stored: StoredState) -> Iterator[Finding]:
     counts = Counter(connection.state for connection in found)
     ended = [connection for connection in found if connection.state == "needs_reconnect"]
     if ended:
-        told = f"{len(ended)} must be connected again: {named(connection.name for connection in ended)}"
+        at_least = "at least " if len(found) >= stored.most_listed else ""
+        told = f"{at_least}{len(ended)} must be connected again: {named(connection.name for connection in ended)}"
         advice = "send the customer the link: `portaria authorizations create NAME`; " + runbook("days-to-death")
         yield Finding(name, WARN, told, advice)
     else:
@@ -241,7 +258,7 @@ def letters(stored: StoredState) -> Iterator[Finding]:
         return
     reasons = Counter(str(item.get("reason")) for item in waiting)
     told = named(f"{reason} ({count})" for reason, count in reasons.most_common())
-    at_least = "at least " if len(waiting) >= MOST_LISTED else ""
+    at_least = "at least " if len(waiting) >= stored.most_listed else ""
     yield Finding("dead letters", WARN, f"{at_least}{len(waiting):,} are open: {told}", runbook("dead-letters"))
 
 

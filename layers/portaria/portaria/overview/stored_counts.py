@@ -8,6 +8,7 @@ no effect on the next one. No write of a connection, install, receipt or dead le
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -18,10 +19,11 @@ from portaria.core import clock
 
 PARTITION = "OVERVIEW"
 CONNECTIONS, INSTALLS, RECEIPTS, DEAD_LETTERS, QUOTAS = "connections", "installs", "receipts", "dead_letters", "quotas"
-# How often `count_states` runs. A part of more than `ITEMS_A_RUN` items is counted less often, so that the read units of a
-# month are bounded.
+# How often `count_states` runs. A part of more than `ITEMS_A_RUN` items is counted in every second or third run, and so on up
+# to `MAX_RUNS`, so that the read units of a month are bounded.
 EVERY = timedelta(minutes=5)
 ITEMS_A_RUN = 5_000
+MAX_RUNS = 6
 # What one count of a part reads at most.
 MAX_ITEMS = 100_000
 
@@ -35,11 +37,15 @@ class Count:
     is_complete: bool
     content: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def next_at(self) -> datetime:
+        """When the part is counted again."""
+        runs = min(MAX_RUNS, max(1, math.ceil(self.read / ITEMS_A_RUN)))
+        return clock.from_iso(self.counted_at) + EVERY * runs
+
     def is_due(self, now: datetime) -> bool:
-        """Whether the part should be counted again."""
-        runs = max(1, -(-self.read // ITEMS_A_RUN))
-        # Half a run less: schedules are not exact.
-        return now - clock.from_iso(self.counted_at) >= EVERY * (runs - 0.5)
+        """Whether the part should be counted again. Half a run earlier, because schedules are not exact."""
+        return now >= self.next_at - EVERY / 2
 
 
 @dataclass

@@ -17,6 +17,7 @@ from portaria.api.resources.delivery.destinations import show as show_destinatio
 from portaria.api.schemas import Output, Time
 from portaria.aws.table import Table, run_concurrently
 from portaria.connections import connection_store
+from portaria.core import clock
 from portaria.core.item_keys import INSTALL_STATES
 from portaria.delivery import backlogs, destination_pause, destination_states
 from portaria.overview import stored_counts
@@ -105,7 +106,10 @@ class PartCount(Output):
 
     name: Literal["connections", "installs", "receipts", "dead_letters", "quotas"] = Field(description="The part.")
     counted_at: Time = Field(
-        description="When it was counted: every five minutes, or less often if there is very much."
+        description="When it was counted: every five minutes, or every half hour at least if there is very much."
+    )
+    next_count_at: Time = Field(
+        description="When it is counted again. A time that is long past says that no counts are made."
     )
     is_complete: bool = Field(description="Whether all were counted. If not, the counts are minimums.")
 
@@ -156,7 +160,12 @@ def _counted(counts: dict[str, Count]) -> Content:
     quotas = content.get(stored_counts.QUOTAS, {})
     return {
         "parts": [
-            {"name": part, "counted_at": count.counted_at, "is_complete": count.is_complete}
+            {
+                "name": part,
+                "counted_at": count.counted_at,
+                "next_count_at": clock.to_iso(count.next_at),
+                "is_complete": count.is_complete,
+            }
             for part, count in sorted(counts.items())
         ],
         "installs": [_window(each) for each in content.get(stored_counts.INSTALLS, {}).get("windows", [])],

@@ -31,6 +31,8 @@ COMMAND_LINE_CHECKS = (
     "stack", "clock", "functions", "roles", "concurrency", "event sources", "table", "queues", "schedules", "alarms", "API",
     "secrets", "renewals", "Adobe's events", "platforms",
 )  # fmt: skip
+# How many connections, or dead letters, the checks look at: a person waits. The command looks at more.
+MOST_LISTED = 300
 DAY, HOUR, SECOND = timedelta(days=1), timedelta(hours=1), timedelta(seconds=1)
 
 
@@ -82,7 +84,9 @@ class SettingsOutput(Output):
     )
     limits: list[StackLimit] = Field(description="Limits that no parameter changes.")
     links: list[StackLink] = Field(description="Pages of the AWS console.")
-    findings: list[StackFinding] = Field(description="What the doctor's checks of the table found.")
+    findings: list[StackFinding] = Field(
+        description="What the doctor's checks of the table found, in at most 300 connections and dead letters."
+    )
     command_line_checks: list[str] = Field(
         description="Checks that only the command `portaria doctor` makes, with the permissions of who runs it."
     )
@@ -94,7 +98,7 @@ def show(asked: ApiRequest) -> Reply:
     described = status.describe()
     parameters = described.parameters if described else {}
     outputs = described.outputs if described else {}
-    stored = StoredState(asked.context.table, outputs.get("ApiUrl") or asked.api_url, parameters)
+    stored = StoredState(asked.context.table, outputs.get("ApiUrl") or asked.api_url, parameters, MOST_LISTED)
     return Reply(
         {
             "stack": status.name,

@@ -10,8 +10,8 @@ WIDTH, HEIGHT, GAP = 320, 96, 2
 
 @dataclass(frozen=True)
 class Bar:
-    """One horizontal bar. `share` is its length as a part of the whole width; `text` is what stands beside it if not the
-    count."""
+    """One horizontal bar. `share` is its length as a part of the whole width; `text` is shown beside it instead of the count,
+    and `detail` below the chart."""
 
     name: str
     label: str
@@ -20,6 +20,7 @@ class Bar:
     link: str = ""
     colour: str = "quiet"
     text: str = ""
+    detail: str = ""
 
 
 @dataclass(frozen=True)

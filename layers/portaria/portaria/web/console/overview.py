@@ -19,8 +19,8 @@ from portaria.web.console.visit import Outcome, Visit
 
 Content = dict[str, Any]
 NEWEST = 5
-# Counts that are older are shown with a warning: `count_states` has not run for three times, or its part is very large.
-STALE_AFTER = timedelta(minutes=15)
+# How late the next count may be before the page warns: `count_states` has failed twice, or does not run.
+LATE = timedelta(minutes=10)
 HOURS, DAYS = "24h", "7d"
 # Which list shows what waits in a queue.
 QUEUE_LINKS = {
@@ -47,6 +47,7 @@ def show(visit: Visit) -> Outcome:
             windows=[_window(each) for each in found["installs"]] if found else [],
             bars={} if found is None else _bars(visit, found),
             parts_at=_counted(found),
+            grants=found["grants"][:NEWEST] if found else [],
             failed=None if failed is None else failed["items"],
             destinations=[each | {"destination": each["name"]} for each in found["destinations"]] if found else [],
         )
@@ -70,10 +71,10 @@ def _counted(found: Content | None) -> Content:
     """When the parts were counted: the oldest, whether that is long ago, and which parts are minimums."""
     parts = found["parts"] if found else []
     oldest = min((part["counted_at"] for part in parts), default="")
-    moment = _moment(oldest)
+    due = [moment for part in parts if (moment := _moment(part["next_count_at"]))]
     return {
         "oldest": oldest,
-        "is_stale": moment is not None and clock.now() - moment > STALE_AFTER,
+        "is_stale": any(clock.now() - moment > LATE for moment in due),
         "minimums": {part["name"] for part in parts if not part["is_complete"]},
     }
 
@@ -139,9 +140,18 @@ def _quota(visit: Visit, quota: Content) -> Bar:
     share = quota["used_count"] / quota["quota_count"]
     colour = "bad" if share >= USED_QUOTA else "warn" if share >= LOW_QUOTA else "good"
     numbers = {name: pages.shown(visit.frame, "count", quota[f"{name}_count"]) for name in ("used", "quota")}
-    text = pages.translate(visit.frame.language, "overview.used", percent=f"{share:.0%}", **numbers)
+    detail = pages.translate(visit.frame.language, "overview.used", **numbers)
     link = f"receipts?destination={quote(quota['connection'], safe='')}"
-    return Bar(quota["subscription"], quota["subscription"], quota["used_count"], min(share, 1.0), link, colour, text)
+    return Bar(
+        quota["subscription"],
+        quota["subscription"],
+        quota["used_count"],
+        min(share, 1.0),
+        link,
+        colour,
+        f"{share:.0%}",
+        detail,
+    )
 
 
 def _queues(visit: Visit, queues: list[Content]) -> list[Bar]:

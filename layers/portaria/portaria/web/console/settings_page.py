@@ -5,13 +5,14 @@ from __future__ import annotations
 from portaria.web.console import pages
 from portaria.web.console.visit import Outcome, Visit
 
-FACTS = ("stack", "version", "status", "updated_at", "region", "api_url", "python")
+FACTS = ("stack", "version", "stack_status", "updated_at", "region", "api_url", "python")
 COLOURS = {"ok": "good", "warn": "warn", "fail": "bad"}
 
 
 def show(visit: Visit) -> Outcome:
     """Raises `Problem`."""
     found = visit.api.call("show_settings").content
+    shown = found | {"stack_status": found["status"]}
     order = list(COLOURS)
     findings = sorted(
         found["findings"],
@@ -19,5 +20,5 @@ def show(visit: Visit) -> Outcome:
         reverse=True,
     )
     return Outcome(
-        pages.render("settings.html", visit.frame, found=found, findings=findings, facts=FACTS, colours=COLOURS)
+        pages.render("settings.html", visit.frame, found=shown, findings=findings, facts=FACTS, colours=COLOURS)
     )

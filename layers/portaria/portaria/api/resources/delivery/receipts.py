@@ -125,9 +125,7 @@ def list_page(asked: ApiRequest) -> Reply:
 
 def _destinations(table: Table) -> list[str]:
     """The connections that records can be sent to."""
-    takes = {platform.name for platform in platforms.every() if platform.route_rules}
-    items = table.query_all(connection_store.LIST, index="listing")
-    return [str(item["name"]) for item in items if item["platform"] in takes]
+    return connection_store.names_of(table, [each.name for each in platforms.every() if each.route_rules])
 
 
 def _require_names(table: Table, connection: str, record: str, now: datetime) -> None:

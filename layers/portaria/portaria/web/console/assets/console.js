@@ -15,14 +15,20 @@ for (const input of document.querySelectorAll("[data-copy]")) {
   input.after(button);
 }
 
-// A part of the page is fetched again while it is visible and nobody is using it.
+// A part of the page is fetched again while it is visible. A focused link keeps the focus; a form that is in use is left alone.
 for (const part of document.querySelectorAll("[data-refresh]")) {
+  const focused = () => (part.contains(document.activeElement) ? document.activeElement : null);
+  const isInUse = () => document.hidden || (focused() !== null && !focused().matches("a[href]"));
   const refresh = async () => {
-    if (document.hidden || part.contains(document.activeElement)) return;
+    if (isInUse()) return;
     const response = await fetch(location.href, { headers: { Accept: "text/html" } });
+    if (response.status === 401) location.reload();
     if (!response.ok) return;
     const fresh = new DOMParser().parseFromString(await response.text(), "text/html").querySelector("[data-refresh]");
-    if (fresh) part.replaceChildren(...fresh.childNodes);
+    if (!fresh || isInUse()) return;
+    const link = focused()?.getAttribute("href");
+    part.replaceChildren(...fresh.childNodes);
+    if (link) [...part.querySelectorAll("a")].find((each) => each.getAttribute("href") === link)?.focus({ preventScroll: true });
   };
   setInterval(() => refresh().catch(() => {}), Number(part.dataset.refresh) * 1000);
 }

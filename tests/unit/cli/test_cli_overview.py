@@ -1,0 +1,31 @@
+"""The commands `overview` and `settings`, as people read them."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.fakes.api.command_line import Wire, run, told, wired
+from tests.fakes.aws import functions
+from tests.fakes.aws.moto_cloud import Cloud
+from tests.fakes.records.dead_letters import letter, put
+
+
+@pytest.fixture
+def wire(stack: Cloud, monkeypatch: pytest.MonkeyPatch) -> Wire:
+    return wired(stack, monkeypatch)
+
+
+def test_overview_prints_counts_queues_and_alarms(wire: Wire, stack: Cloud) -> None:
+    put(stack, letter("a"), letter("b"))
+    functions.load("count_states", stack.environment).handler({}, functions.Context())
+    lines = {line[:16].strip(): line[18:] for line in run("overview").stdout.splitlines()}
+    assert lines["dead letters"] == "2 no_dedupe_value"
+    assert lines["connections"] == "none"
+    assert (lines["queues"], lines["alarms"]) == ("empty", "none")
+
+
+def test_settings_print_limits_and_findings(wire: Wire) -> None:
+    printed = run("settings").stdout
+    assert "300,000 bytes" in printed
+    assert "ok: none is open" in printed
+    assert told("settings")["stack"] == "portaria"
