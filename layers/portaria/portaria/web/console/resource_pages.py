@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -21,7 +20,8 @@ PAGE_SIZE, RELATED_SIZE = 50, 5
 NEW = "new"
 KEY_FIELD, ETAG_FIELD = "idempotency_key", "etag"
 # After these the action may have been done. The form keeps its idempotency key, so that sending it again does it once.
-UNCLEAR_STATUSES = (HTTPStatus.INTERNAL_SERVER_ERROR, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT)
+UNAVAILABLE = 503
+UNCLEAR_STATUSES = (500, UNAVAILABLE, 504)
 # Values of an answer that are returned once.
 ONCE = ("token", "url", "key", "secret", "header_value")
 # Fields whose empty input empties them. Elsewhere an empty input is left out, so that a default applies.
@@ -244,7 +244,7 @@ def send(
         return refused(visit, problem, fields)
     except Retryable as later:
         # The function that carries the operation out did not answer: it may have been done.
-        return refused(visit, Problem(HTTPStatus.SERVICE_UNAVAILABLE, later.reason, later.detail, ""), fields)
+        return refused(visit, Problem(UNAVAILABLE, later.reason, later.detail, ""), fields)
 
 
 def refused(visit: Visit, problem: Problem, fields: list[FormField]) -> Form:

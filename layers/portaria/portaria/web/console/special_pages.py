@@ -42,6 +42,8 @@ def find(steps: list[str]) -> Page | None:
                 return lambda visit: bulk_pages.show(visit, section, action, steps[1:2])
     if len(steps) == 2 and steps[0] in BY_NAME:
         section = BY_NAME[steps[0]]
+        if section.bulk and steps[1] == "selected":
+            return lambda visit: bulk_pages.of_selection(visit, section)
         for action in section.bulk:
             if action.name == steps[1]:
                 return lambda visit: bulk_pages.show(visit, section, action)

@@ -21,6 +21,7 @@ class ThingParts:
 
 
 def of(visit: Visit, section: str, shown: Content) -> ThingParts:
+    """The parts of a thing of this section, as the API shows it. What the session may not see is left out."""
     match section:
         case "installs":
             steps, notices = install_timeline.steps(visit, shown), install_timeline.notices(visit, shown)
