@@ -9,11 +9,12 @@ from urllib.parse import quote, urlencode
 from portaria.api.operation import Operation
 from portaria.api.validation import Matching
 from portaria.core.errors import ChangedMeanwhile, Rejected, Retryable
-from portaria.web.console import forms, letter_counts, pages, thing_parts
+from portaria.web.console import forms, pages, thing_parts
 from portaria.web.console.api_calls import Answer, Problem
 from portaria.web.console.forms import Form, FormField, UnreadableForm
 from portaria.web.console.sections import BY_ID, BY_NAME, Action, Related, Section
 from portaria.web.console.visit import Outcome, Visit
+from portaria.web.console.workflows import letter_counts
 
 Content = dict[str, Any]
 PAGE_SIZE, RELATED_SIZE = 50, 5

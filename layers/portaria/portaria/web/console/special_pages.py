@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from portaria.web.console import (
+from portaria.web.console import settings_page
+from portaria.web.console.sections import BY_NAME
+from portaria.web.console.visit import Outcome, Visit
+from portaria.web.console.workflows import (
     audit_export,
     bulk_pages,
     connection_creation,
     logo_page,
     record_search,
     route_editor,
-    settings_page,
 )
-from portaria.web.console.sections import BY_NAME
-from portaria.web.console.visit import Outcome, Visit
 
 Page = Callable[[Visit], Outcome]
 

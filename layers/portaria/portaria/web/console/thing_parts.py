@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from portaria.web.console import install_timeline, pages, record_timeline
+from portaria.web.console import pages
 from portaria.web.console.action_conditions import find_platform
-from portaria.web.console.timeline import Notice, Step
+from portaria.web.console.timelines import installs, records
+from portaria.web.console.timelines.steps import Notice, Step
 from portaria.web.console.visit import Visit
 
 Content = dict[str, Any]
@@ -24,14 +25,12 @@ def of(visit: Visit, section: str, shown: Content) -> ThingParts:
     """The parts of a thing of this section, as the API shows it. What the session may not see is left out."""
     match section:
         case "installs":
-            steps, notices = install_timeline.steps(visit, shown), install_timeline.notices(visit, shown)
+            steps, notices = installs.steps(visit, shown), installs.notices(visit, shown)
             return ThingParts(tuple(steps), tuple(notices))
         case "receipts":
-            return ThingParts(tuple(record_timeline.of_receipt(visit, shown)))
+            return ThingParts(tuple(records.of_receipt(visit, shown)))
         case "dead-letters":
-            return ThingParts(
-                tuple(record_timeline.of_letter(visit, shown)), tuple(record_timeline.advice(visit, shown))
-            )
+            return ThingParts(tuple(records.of_letter(visit, shown)), tuple(records.advice(visit, shown)))
         case "private-integrations":
             return ThingParts(notices=tuple(_age(visit, shown)))
         case "connections":

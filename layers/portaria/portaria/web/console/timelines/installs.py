@@ -7,7 +7,7 @@ from typing import Any
 from portaria.web.console import pages
 from portaria.web.console.action_conditions import find_platform
 from portaria.web.console.api_calls import Problem
-from portaria.web.console.timeline import DONE, FAILED, NOW, WAITING, Notice, Step
+from portaria.web.console.timelines.steps import DONE, FAILED, NOW, WAITING, Notice, Step
 from portaria.web.console.visit import Visit
 
 Content = dict[str, Any]
