@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 from portaria.web.console import pages
 from portaria.web.console.action_conditions import find_platform
+from portaria.web.console.api_calls import Problem
 from portaria.web.console.timelines import installs, records
 from portaria.web.console.timelines.steps import Notice, Step
 from portaria.web.console.visit import Visit
@@ -36,8 +38,26 @@ def of(visit: Visit, section: str, shown: Content) -> ThingParts:
         case "connections":
             return ThingParts(notices=tuple(_connection(visit, shown)))
         case "oauth-clients":
-            return ThingParts(notices=(Notice(pages.translate(visit.frame.language, "advice.redirect_uri")),))
+            return ThingParts(notices=(_redirect_uri(visit, shown),))
     return ThingParts()
+
+
+def _redirect_uri(visit: Visit, client: Content) -> Notice:
+    """Whether the platform sends codes to the client's redirect URI, as far as its newest installs show."""
+    language, query = visit.frame.language, {"client": f"{client['platform']}/{client['name']}", "limit": "1"}
+    newest: list[Content] = []
+    if visit.api.allows("list_installs"):
+        try:
+            newest = visit.api.call("list_installs", query=query).content["items"]
+        except Problem:
+            newest = []
+    if not newest:
+        return Notice(pages.translate(language, "advice.redirect_uri"))
+    place = f"installs/{quote(str(newest[0]['id']), safe='')}"
+    if newest[0]["reason"] == "wrong_redirect_uri":
+        return Notice(pages.translate(language, "advice.redirect_uri_wrong"), "bad", place)
+    received_at = str(newest[0]["received_at"])[:10]
+    return Notice(pages.translate(language, "advice.redirect_uri_works", date=received_at), "good", place)
 
 
 def _age(visit: Visit, integration: Content) -> list[Notice]:
