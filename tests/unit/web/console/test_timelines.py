@@ -174,7 +174,7 @@ class TestNotices:
         [
             (None, "", "Portaria cannot read"),
             ("wrong_redirect_uri", "bad", "has another redirect URI registered"),
-            ("code_expired", "good", "The platform sends codes to this URI"),
+            ("code_expired", "", "The platform sends codes to this URI"),
         ],
     )
     def test_redirect_uri_is_checked_by_the_newest_install(

@@ -57,7 +57,7 @@ def _redirect_uri(visit: Visit, client: Content) -> Notice:
     if newest[0]["reason"] == "wrong_redirect_uri":
         return Notice(pages.translate(language, "advice.redirect_uri_wrong"), "bad", place)
     received_at = str(newest[0]["received_at"])[:10]
-    return Notice(pages.translate(language, "advice.redirect_uri_works", date=received_at), "good", place)
+    return Notice(pages.translate(language, "advice.redirect_uri_works", date=received_at), "", place)
 
 
 def _age(visit: Visit, integration: Content) -> list[Notice]:
