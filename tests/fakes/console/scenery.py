@@ -137,6 +137,12 @@ def _configure(scenery: Scenery) -> None:
         "marketo-main", "marketo", "client_credentials", "mkto-ingestion-api.adobe.io", "connected", 1, "",
         fields={"munchkin_id": MUNCHKIN}, label="Marketo production", created_at=clock.to_iso(clock.now()),
     ))  # fmt: skip
+    # A person tells this platform where to send its events.
+    connect(scenery.cloud, Connection(
+        "marketek", "leadconnector", "bearer", "services.leadconnectorhq.com", "connected", 1, "",
+        fields={"location_id": "ocQHyuzHvysMo5N5VsXc"}, label="Loja Marketek", created_at=clock.to_iso(clock.now()),
+        granted_at=clock.to_iso(clock.now()), updated_at=clock.to_iso(clock.now()),
+    ))  # fmt: skip
     scenery.create("/routes", ROUTE)
     scenery.until(days=83)
     scenery.create("/private-integrations", {

@@ -56,11 +56,17 @@ def test_test_event_is_listed_shown_and_sent_again(world: WebhookWorld, webhook:
     assert queued["id"] in run("webhook-deliveries", "redeliver", webhook, queued["id"]).stderr
     world.deliver()
     assert len(world.application.requests) == 2
+    counted = run("webhook-deliveries", "redeliver", webhook, "--since", "1h", "--delivered", "--dry-run")
+    assert counted.stdout == "1 deliveries would be queued.\n"
+    world.deliver()
+    assert len(world.application.requests) == 2
     again = told("webhook-deliveries", "redeliver", webhook, "--since", "1h", "--delivered")
     assert again == {"delivery_count": 1}
 
 
-@pytest.mark.parametrize("words", [(), ("msg_1", "--since", "1h"), ("msg_1", "--delivered"), ("--until", "1h")])
+@pytest.mark.parametrize(
+    "words", [(), ("msg_1", "--since", "1h"), ("msg_1", "--delivered"), ("--until", "1h"), ("msg_1", "--dry-run")]
+)
 def test_redeliver_needs_either_a_delivery_or_a_range(
     world: WebhookWorld, webhook: str, words: tuple[str, ...]
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -13,6 +14,7 @@ from portaria.connections import connection_store
 from portaria.connections.tokens.cache import PROCESS_CACHE
 from portaria.core.callbacks import Secret
 from tests.fakes.api.calling import Calling
+from tests.fakes.api.command_line import run, wired
 from tests.fakes.api.manage import Answer, proxy_event, read, with_headers
 from tests.fakes.aws import functions
 from tests.fakes.aws.moto_cloud import cloud
@@ -142,3 +144,19 @@ def test_sample_records_of_an_object_that_the_platform_cannot_list_are_not_offer
 def test_sample_records_of_a_platform_that_does_not_answer_are_an_error(called: Called) -> None:
     listed(called, "contacts", [], status=500)
     assert samples(called).status == 503
+
+
+# ----------------------------------------------------------------------------------------------------------- command line
+
+
+def test_cli_renews_and_prints_sample_records(called: Called, monkeypatch: pytest.MonkeyPatch) -> None:
+    wired(called.stack, monkeypatch)
+    PROCESS_CACHE.clear()
+    assert json.loads(run("--json", "connections", "renew", NAME).stdout)["generation"] == 2
+    assert "generation" in run("connections", "renew", NAME).stdout
+    assert called.kommo.refreshes == {"canary-refresh-one": 1, "canary-refresh-one+": 1}
+    listed(called, "contacts", [contact(1, 100), contact(2, 200)])
+    printed = run("sample-records", "list", NAME, "--object", "contacts").stdout
+    assert [json.loads(line)["id"] for line in printed.splitlines()] == [2, 1]
+    refused = run("sample-records", "list", NAME, "--object", "notes", exit_code=1)
+    assert "kommo cannot list notes" in refused.stderr

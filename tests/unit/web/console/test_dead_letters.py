@@ -7,7 +7,7 @@ from unittest.mock import patch
 
 from portaria.core.errors import StackUnavailable
 from portaria.records import dead_letter_redrive
-from tests.fakes.api.console import Browser, Page
+from tests.fakes.api.console import BASE, Browser, Page
 from tests.fakes.aws.moto_cloud import Cloud
 from tests.fakes.records import dead_letters
 from tests.fakes.records.dead_letters import letter, put
@@ -78,8 +78,9 @@ def test_dead_letters_that_are_selected_are_tried_then_redriven(browser: Browser
     browser.sign_in()
     page = browser.get("/dead-letters")
     assert page.text.count('name="ids" value="letter-') == 3
-    chosen = {"csrf_token": page.value("csrf_token"), "ids": ["letter-1", "letter-3"]}
-    tried = browser.post(REDRIVE, {**chosen, "step": "try"})
+    chosen = {"csrf_token": page.value("csrf_token"), "ids": ["letter-1", "letter-3"], "step": "try"}
+    tried = browser.post("/dead-letters/selected", {**chosen, "do": "redrive_matching"})
+    assert f'action="{BASE}{REDRIVE}"' in tried.text
     assert (tried.status, tried.text.count("would be redriven")) == (200, 2)
     assert dead_letters.sent(stack) == []
     hidden = {each: tried.value(each) for each in ("csrf_token", "idempotency_key", "next_cursor")}
@@ -94,10 +95,13 @@ def test_selection_of_nothing_or_of_what_is_no_id_is_refused(browser: Browser, s
     browser.sign_in()
     token = browser.get("/dead-letters").value("csrf_token")
     for ids in ([], ["<b>"], ["x"] * 101):
-        refused = browser.post(REDRIVE, {"csrf_token": token, "ids": ids, "step": "try"})
+        sent = {"csrf_token": token, "ids": ids, "step": "try", "do": "delete_matching"}
+        refused = browser.post("/dead-letters/selected", sent)
         assert refused.status == 400
         assert 'name="reason"' in refused.text
         assert "<b>" not in refused.text
+    assert browser.post("/dead-letters/selected", {"csrf_token": token, "do": "<b>"}).status == 404
+    assert browser.get("/dead-letters/selected").location == f"{BASE}/dead-letters"
 
 
 def test_dead_letters_are_counted_by_reason_and_route(browser: Browser, stack: Cloud) -> None:

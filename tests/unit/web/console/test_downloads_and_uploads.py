@@ -11,8 +11,9 @@ from unittest.mock import patch
 import pytest
 
 from portaria.access import audit
-from portaria.web.console import audit_export, forms
+from portaria.web.console import forms
 from portaria.web.console.forms import MAX_FORM_BYTES
+from portaria.web.console.workflows import audit_export
 from tests.fakes.api.console import BASE, ORIGIN, Browser, Page
 from tests.fakes.aws.moto_cloud import Cloud
 from tests.fakes.virtual_time import VirtualClock

@@ -16,7 +16,7 @@ from portaria.connections.tokens.cache import PROCESS_CACHE
 from portaria.connections.vault import Vault
 from portaria.core.callbacks import Secret
 from portaria.core.entities import Connection
-from portaria.web.console.route_editor import MAX_SAMPLE_CHARACTERS
+from portaria.web.console.workflows.route_editor import MAX_SAMPLE_CHARACTERS
 from tests.fakes.api.console import BASE, Browser, Page
 from tests.fakes.aws.moto_cloud import PREFIX, Cloud
 from tests.fakes.records.dead_letters import letter, put, record

@@ -88,3 +88,47 @@ def test_console_texts_are_in_three_languages_with_the_same_values() -> None:
         assert set(texts) == set(render.LANGUAGES), key
         assert all(text.strip() for text in texts.values()), key
         assert len({frozenset(re.findall(r"\{(\w+)\}", text)) for text in texts.values()}) == 1, key
+
+
+def test_console_rules_of_every_form_are_translated() -> None:
+    inputs: list[tuple[Operation, tuple[str, ...]]] = [
+        (BY_ID[section.create], ()) for section in SECTIONS if section.create
+    ]
+    inputs += [
+        (action.api, action.fields)
+        for section in SECTIONS
+        for action in (*section.actions, *section.bulk)
+        if action.fixed is None and action.body is None
+    ]
+    said = {
+        each.rule
+        for operation, only in inputs
+        if operation.input
+        for each in forms.fields_of(operation.input, {}, only=only)
+    }
+    assert said - {""} - set(pages.rules()) == set()
+    for sentence, texts in pages.rules().items():
+        assert set(texts) == set(render.LANGUAGES) - {"en"}, sentence
+        assert all(text.strip() for text in texts.values()), sentence
+
+
+@pytest.mark.parametrize(
+    ("language", "told"), [("pt", "O método HTTP."), ("es", "El método HTTP."), ("en", "The HTTP method.")]
+)
+def test_console_rule_is_in_the_language_of_the_page(language: str, told: str) -> None:
+    assert pages.translate(language, "rule.The HTTP method.") == told
+
+
+def test_console_rule_without_a_translation_is_marked_as_english_and_escaped() -> None:
+    assert pages.translate("pt", "rule.<b>{x}") == '<span lang="en">&lt;b&gt;{x}</span>'
+
+
+@pytest.mark.parametrize("language", ["pt", "es"])
+def test_console_scopes_are_described_in_the_language_of_the_page(language: str) -> None:
+    for _, names in forms.scope_groups():
+        for name, text in names:
+            said = pages.translate(language, f"scope.{name}")
+            assert "lang=" not in said, name
+            assert said != text, name
+    assert pages.translate("en", "scope.routes:list") == "List routes"
+    assert pages.translate(language, "scope.<b>") == "&lt;b&gt;"

@@ -168,3 +168,25 @@ class TestNotices:
         assert (f"This token is {days} days old" in page.text) == bool(kind)
         assert (f'<p class="notice {kind}">This token' in page.text) == bool(kind)
         assert ('class="badge' in browser.get("/private-integrations").text) == bool(kind)
+
+    @pytest.mark.parametrize(
+        ("reason", "kind", "told"),
+        [
+            (None, "", "Portaria cannot read"),
+            ("wrong_redirect_uri", "bad", "has another redirect URI registered"),
+            ("code_expired", "", "The platform sends codes to this URI"),
+        ],
+    )
+    def test_redirect_uri_is_checked_by_the_newest_install(
+        self, browser: Browser, stack: Cloud, reason: str | None, kind: str, told: str
+    ) -> None:
+        browser.manage.call("POST", "/oauth-clients", CLIENT)
+        if reason:
+            add_install(stack, 1, "failed", reason="code_expired" if kind == "bad" else "wrong_redirect_uri")
+            add_install(stack, 2, "failed", reason=reason)
+            add_install(stack, 3, "failed", reason="wrong_redirect_uri", client="other")
+        browser.sign_in()
+        page = browser.get("/oauth-clients/kommo/acme")
+        assert f'<p class="notice {kind}">' in page.text
+        assert told in page.text
+        assert re.search(r'<input class="copied" readonly value="https://[^"]+/install/kommo/acme"', page.text)

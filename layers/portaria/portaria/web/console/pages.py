@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tomllib
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache, partial
@@ -12,12 +13,15 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
+from portaria.access.scopes import SCOPES
+from portaria.api.operations import OPERATIONS
 from portaria.core import clock
 from portaria.core.entities import ROTATION_WARNINGS_AT
 from portaria.web.render import LANGUAGES, Texts, environment, read_texts
 
 HERE = Path(__file__).parent
 TEXTS = ("texts.toml", "link_texts.toml", "record_texts.toml", "page_texts.toml", "overview_texts.toml")
+RULES, REFERENCE = "rule_texts.toml", "reference_texts.toml"
 ASSETS = {"console.css": "text/css; charset=utf-8", "console.js": "text/javascript; charset=utf-8"}
 # Fields whose value is a state, shown as a coloured badge.
 BADGES = {
@@ -76,6 +80,10 @@ def render(template: str, frame: Frame, **values: Any) -> str:
 
 def translate(language: str, key: str, **values: object) -> Markup:
     """The text of a key, with `values` escaped into its braces. A field without a text has the API's name."""
+    if key.startswith("rule."):
+        return rule(language, key.removeprefix("rule."))
+    if key.startswith("scope.") and key not in texts():
+        return scope(language, key.removeprefix("scope."))
     if key not in texts() and key.startswith("field."):
         return escape(key.removeprefix("field."))
     return escape(texts()[key][language]).format(**values)
@@ -87,6 +95,26 @@ def text_or_name(language: str, group: str, name: str) -> str:
     return translate(language, key) if has_text(key) else name
 
 
+def rule(language: str, text: str) -> Markup:
+    """What the API's document says of a field, translated. A sentence without a translation is marked as English."""
+    found = rules().get(text, {}).get(language)
+    if found or language == "en":
+        return _with_code(found or text)
+    return Markup('<span lang="en">{}</span>').format(_with_code(text))
+
+
+def _with_code(text: str) -> Markup:
+    """A sentence whose words between backticks are code."""
+    pieces = enumerate(text.split("`"))
+    return Markup("").join(Markup("<code>{}</code>").format(piece) if number % 2 else piece for number, piece in pieces)
+
+
+def scope(language: str, name: str) -> Markup:
+    """What a scope allows: in English as `SCOPES` has it, otherwise as the API reference calls its operation."""
+    found = _summaries().get(next((each.id for each in OPERATIONS if each.scope == name), ""), {})
+    return escape(found.get(language) or SCOPES.get(name, name))
+
+
 def has_text(key: str) -> bool:
     return key in texts()
 
@@ -94,6 +122,20 @@ def has_text(key: str) -> bool:
 @cache
 def texts() -> Texts:
     return {key: values for file in TEXTS for key, values in read_texts(HERE / file).items()}
+
+
+@cache
+def rules() -> dict[str, dict[str, str]]:
+    """The translations of the API's sentences about fields, by sentence and language."""
+    found: dict[str, dict[str, str]] = tomllib.loads((HERE / RULES).read_text("utf-8"))
+    return found
+
+
+@cache
+def _summaries() -> dict[str, dict[str, str]]:
+    """The translations of the operations' summaries, by operation and language."""
+    found: dict[str, dict[str, str]] = tomllib.loads((HERE.parent / REFERENCE).read_text("utf-8"))["summary"]
+    return found
 
 
 @cache
@@ -144,6 +186,8 @@ def shown(frame: Frame, name: str, value: Any, thing: dict[str, Any] | None = No
             )
             return Markup('<dl class="pairs">{}</dl>').format(Markup("").join(rows))
         return Markup('<pre tabindex="0">{}</pre>').format(json.dumps(value, indent=2, ensure_ascii=False))
+    if name == "moment":
+        return _time(frame, str(value), "%Y-%m-%d %H:%M:%S")
     if name.endswith(("_at", "_until", "_since")) or name in ("since", "at", "deadline"):
         return _time(frame, str(value))
     if name in COPIED:
@@ -190,15 +234,15 @@ def _rows(frame: Frame, rows: list[dict[str, Any]]) -> Markup:
     )
 
 
-def _time(frame: Frame, value: str) -> Markup:
-    """A time in UTC, and how long ago or ahead it is."""
+def _time(frame: Frame, value: str, shape: str = "%Y-%m-%d %H:%M") -> Markup:
+    """A time in UTC, and how long ago or ahead it is. `shape` is how it is written."""
     try:
         moment = clock.from_iso(value)
     except ValueError:
         return escape(value)
     exact = moment.strftime("%Y-%m-%d %H:%M:%S UTC")
     return Markup('<time datetime="{}" title="{}">{} <small>{}</small></time>').format(
-        value, exact, moment.strftime("%Y-%m-%d %H:%M"), _distance(frame, moment)
+        value, exact, moment.strftime(shape), _distance(frame, moment)
     )
 
 

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import secrets
-from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote, urlencode
 
 from portaria.api.operation import Operation
 from portaria.api.validation import Matching
 from portaria.core.errors import ChangedMeanwhile, Rejected, Retryable
-from portaria.web.console import forms, letter_counts, pages, thing_parts
+from portaria.web.console import forms, pages, thing_parts
 from portaria.web.console.api_calls import Answer, Problem
 from portaria.web.console.forms import Form, FormField, UnreadableForm
 from portaria.web.console.sections import BY_ID, BY_NAME, Action, Related, Section
 from portaria.web.console.visit import Outcome, Visit
+from portaria.web.console.workflows import letter_counts
 
 Content = dict[str, Any]
 PAGE_SIZE, RELATED_SIZE = 50, 5
 NEW = "new"
 KEY_FIELD, ETAG_FIELD = "idempotency_key", "etag"
 # After these the action may have been done. The form keeps its idempotency key, so that sending it again does it once.
-UNCLEAR_STATUSES = (HTTPStatus.INTERNAL_SERVER_ERROR, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT)
+UNAVAILABLE = 503
+UNCLEAR_STATUSES = (500, UNAVAILABLE, 504)
 # Values of an answer that are returned once.
 ONCE = ("token", "url", "key", "secret", "header_value")
 # Fields whose empty input empties them. Elsewhere an empty input is left out, so that a default applies.
@@ -244,7 +245,7 @@ def send(
         return refused(visit, problem, fields)
     except Retryable as later:
         # The function that carries the operation out did not answer: it may have been done.
-        return refused(visit, Problem(HTTPStatus.SERVICE_UNAVAILABLE, later.reason, later.detail, ""), fields)
+        return refused(visit, Problem(UNAVAILABLE, later.reason, later.detail, ""), fields)
 
 
 def refused(visit: Visit, problem: Problem, fields: list[FormField]) -> Form:

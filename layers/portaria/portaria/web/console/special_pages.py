@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from portaria.web.console import (
+from portaria.web.console import settings_page
+from portaria.web.console.sections import BY_NAME
+from portaria.web.console.visit import Outcome, Visit
+from portaria.web.console.workflows import (
     audit_export,
     bulk_pages,
     connection_creation,
     logo_page,
     record_search,
     route_editor,
-    settings_page,
 )
-from portaria.web.console.sections import BY_NAME
-from portaria.web.console.visit import Outcome, Visit
 
 Page = Callable[[Visit], Outcome]
 
@@ -42,6 +42,8 @@ def find(steps: list[str]) -> Page | None:
                 return lambda visit: bulk_pages.show(visit, section, action, steps[1:2])
     if len(steps) == 2 and steps[0] in BY_NAME:
         section = BY_NAME[steps[0]]
+        if section.bulk and steps[1] == "selected":
+            return lambda visit: bulk_pages.of_selection(visit, section)
         for action in section.bulk:
             if action.name == steps[1]:
                 return lambda visit: bulk_pages.show(visit, section, action)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
-from portaria.web.console import install_timeline, pages, record_timeline
+from portaria.web.console import pages
 from portaria.web.console.action_conditions import find_platform
-from portaria.web.console.timeline import Notice, Step
+from portaria.web.console.api_calls import Problem
+from portaria.web.console.timelines import installs, records
+from portaria.web.console.timelines.steps import Notice, Step
 from portaria.web.console.visit import Visit
 
 Content = dict[str, Any]
@@ -21,23 +24,40 @@ class ThingParts:
 
 
 def of(visit: Visit, section: str, shown: Content) -> ThingParts:
+    """The parts of a thing of this section, as the API shows it. What the session may not see is left out."""
     match section:
         case "installs":
-            steps, notices = install_timeline.steps(visit, shown), install_timeline.notices(visit, shown)
+            steps, notices = installs.steps(visit, shown), installs.notices(visit, shown)
             return ThingParts(tuple(steps), tuple(notices))
         case "receipts":
-            return ThingParts(tuple(record_timeline.of_receipt(visit, shown)))
+            return ThingParts(tuple(records.of_receipt(visit, shown)))
         case "dead-letters":
-            return ThingParts(
-                tuple(record_timeline.of_letter(visit, shown)), tuple(record_timeline.advice(visit, shown))
-            )
+            return ThingParts(tuple(records.of_letter(visit, shown)), tuple(records.advice(visit, shown)))
         case "private-integrations":
             return ThingParts(notices=tuple(_age(visit, shown)))
         case "connections":
             return ThingParts(notices=tuple(_connection(visit, shown)))
         case "oauth-clients":
-            return ThingParts(notices=(Notice(pages.translate(visit.frame.language, "advice.redirect_uri")),))
+            return ThingParts(notices=(_redirect_uri(visit, shown),))
     return ThingParts()
+
+
+def _redirect_uri(visit: Visit, client: Content) -> Notice:
+    """Whether the platform sends codes to the client's redirect URI, as far as its newest installs show."""
+    language, query = visit.frame.language, {"client": f"{client['platform']}/{client['name']}", "limit": "1"}
+    newest: list[Content] = []
+    if visit.api.allows("list_installs"):
+        try:
+            newest = visit.api.call("list_installs", query=query).content["items"]
+        except Problem:
+            newest = []
+    if not newest:
+        return Notice(pages.translate(language, "advice.redirect_uri"))
+    place = f"installs/{quote(str(newest[0]['id']), safe='')}"
+    if newest[0]["reason"] == "wrong_redirect_uri":
+        return Notice(pages.translate(language, "advice.redirect_uri_wrong"), "bad", place)
+    received_at = str(newest[0]["received_at"])[:10]
+    return Notice(pages.translate(language, "advice.redirect_uri_works", date=received_at), "", place)
 
 
 def _age(visit: Visit, integration: Content) -> list[Notice]:

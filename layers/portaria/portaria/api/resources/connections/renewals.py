@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from http import HTTPStatus
-
 from portaria.api.operation import ApiRequest, Reply
 from portaria.api.resources.connections import calls, connections
 from portaria.connections import connection_store, proxy_call
@@ -11,6 +9,7 @@ from portaria.connections.tokens import usability
 from portaria.core.errors import Rejected, Retryable
 
 KIND = "oauth2"
+CONFLICT = 409
 
 
 def renew(asked: ApiRequest) -> Reply:
@@ -34,9 +33,9 @@ def renew(asked: ApiRequest) -> Reply:
             raise Rejected("not_offered", "the platform gave this connection no refresh token", status=409)
         tokens.renew(connection)
     except Rejected as rejected:
-        if rejected.status != HTTPStatus.CONFLICT:
+        if rejected.status != CONFLICT:
             detail = f"the platform refused to renew the tokens of {name}: {rejected.detail}"
-            raise Rejected("renewal_refused", detail, status=HTTPStatus.CONFLICT) from None
+            raise Rejected("renewal_refused", detail, status=CONFLICT) from None
         raise proxy_call.with_advice(rejected, connection) from None
     except Retryable as later:
         raise calls.what_became(later) from None

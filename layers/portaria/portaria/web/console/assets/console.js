@@ -32,3 +32,23 @@ for (const part of document.querySelectorAll("[data-refresh]")) {
   };
   setInterval(() => refresh().catch(() => {}), Number(part.dataset.refresh) * 1000);
 }
+
+// The mapping editor shows what the sample record becomes while a person types. The same form without this script has a button.
+for (const form of document.querySelectorAll("form[data-preview]")) {
+  const result = document.querySelector("[data-preview-result]");
+  let timer, asked = 0;
+  const preview = async () => {
+    if (!form.elements.record.value.trim()) return;
+    const body = new URLSearchParams(new FormData(form));
+    const turn = ++asked;
+    body.set("do", "preview");
+    const response = await fetch(location.pathname, { method: "POST", body });
+    const page = new DOMParser().parseFromString(await response.text(), "text/html");
+    const fresh = page.querySelector("[data-preview-result]");
+    if (fresh && turn === asked) result.replaceChildren(...fresh.childNodes);
+  };
+  form.addEventListener("input", () => {
+    clearTimeout(timer);
+    timer = setTimeout(() => preview().catch(() => {}), 600);
+  });
+}

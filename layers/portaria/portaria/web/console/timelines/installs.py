@@ -7,7 +7,7 @@ from typing import Any
 from portaria.web.console import pages
 from portaria.web.console.action_conditions import find_platform
 from portaria.web.console.api_calls import Problem
-from portaria.web.console.timeline import DONE, FAILED, NOW, WAITING, Notice, Step
+from portaria.web.console.timelines.steps import DONE, FAILED, NOW, WAITING, Notice, Step
 from portaria.web.console.visit import Visit
 
 Content = dict[str, Any]
@@ -29,6 +29,7 @@ ADVICE = {
 
 
 def steps(visit: Visit, install: Content) -> list[Step]:
+    """What has happened to an install, and what is still to come; of a failed one what it reached, and the failure."""
     is_connected, is_failed = install["state"] == "connected", install["state"] == "failed"
     has_begun = bool(install["began_at"] or install["attempt_count"])
     has_stored = bool(install["stored_at"] or is_connected)

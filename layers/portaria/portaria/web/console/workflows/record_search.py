@@ -6,10 +6,11 @@ from typing import Any
 from urllib.parse import urlencode
 
 from portaria.api.validation import Matching
-from portaria.web.console import forms, pages, record_timeline
+from portaria.web.console import forms, pages
 from portaria.web.console.api_calls import Problem
 from portaria.web.console.forms import FormField
 from portaria.web.console.sections import BY_NAME, Section
+from portaria.web.console.timelines import records
 from portaria.web.console.visit import Outcome, Visit
 
 Content = dict[str, Any]
@@ -34,7 +35,7 @@ def show(visit: Visit) -> Outcome:
         fields=[_field(name, asked.get(name, "")) for name in FIELDS],
         is_asked=bool(asked),
         found=parts,
-        steps=record_timeline.together(visit, parts["receipts"]["rows"], parts["dead_letters"]["rows"])
+        steps=records.together(visit, parts["receipts"]["rows"], parts["dead_letters"]["rows"])
         if is_about_records
         else [],
         problems=list(dict.fromkeys(problems)),

@@ -11,7 +11,7 @@ from portaria.web.console.visit import Visit
 
 Content = dict[str, Any]
 # What is counted is bounded, whatever the table holds. A page that counts says whether there are more.
-PAGES, PAGE_SIZE = 3, 100
+PAGES, PAGE_SIZE = 2, 100
 COLUMNS = ("reason", "route", "dead_letter_count", "record_count", "oldest_at", "newest_at")
 
 

@@ -8,13 +8,14 @@ from dataclasses import replace as with_changes
 from typing import Any
 
 from portaria.api.rules.route_rules import RouteCreation, RouteReplacement
-from portaria.web.console import forms, pages, route_samples
+from portaria.web.console import forms, pages
 from portaria.web.console.api_calls import Problem
 from portaria.web.console.forms import Form, FormField, UnreadableForm
 from portaria.web.console.resource_pages import ETAG_FIELD, KEY_FIELD, after, current, new_key, path_of, refused, send
-from portaria.web.console.route_samples import NoSamples, Sample
 from portaria.web.console.sections import BY_ID, BY_NAME
 from portaria.web.console.visit import Outcome, Visit
+from portaria.web.console.workflows import route_samples
+from portaria.web.console.workflows.route_samples import NoSamples, Sample
 
 Content = dict[str, Any]
 SECTION = BY_NAME["routes"]

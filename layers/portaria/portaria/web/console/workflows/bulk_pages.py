@@ -60,6 +60,16 @@ def show(visit: Visit, section: Section, action: Action, names: list[str] | None
     return _page(visit, task, Form(forms.with_sent(fields, visit.sent)), outcome.content, is_done=is_confirmed)
 
 
+def of_selection(visit: Visit, section: Section) -> Outcome:
+    """The first step for what was selected in a list: the button names the action. Raises `Rejected`."""
+    for action in section.bulk:
+        if visit.sent_one("do") == action.name:
+            return show(visit, section, action)
+    if visit.is_post:
+        raise unknown_page()
+    return Outcome(redirect=section.name)
+
+
 def _kept(outcome: Form, fields: list[FormField], visit: Visit) -> Form:
     """The refused form; one that was made of ids has the fields again."""
     return outcome if outcome.fields else Form(forms.with_sent(fields, visit.sent), outcome.errors, outcome.status)

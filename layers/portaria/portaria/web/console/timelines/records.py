@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from portaria.web.console import pages
-from portaria.web.console.timeline import DONE, FAILED, NOW, UNCLEAR, WAITING, Notice, Step, in_order
+from portaria.web.console.timelines.steps import DONE, FAILED, NOW, UNCLEAR, WAITING, Notice, Step, in_order
 from portaria.web.console.visit import Visit
 
 Content = dict[str, Any]
