@@ -22,6 +22,10 @@ from tests.fakes.local_cloud.scenes import Scene, secret, wait_for
 from tests.fakes.local_cloud.session import LocalCloud
 
 CONTACTS = 12
+LOGO = (
+    b'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 64 64" width="64" height="64">'
+    b'<rect width="64" height="64" rx="14" fill="#7c3aed"/></svg>'
+)
 SUBMIT = "form.entry .buttons button:not([name])"
 
 
@@ -63,8 +67,12 @@ class Operator:
         self.open(f"{section}/{thing}" if BY_NAME[section].show_operation else section)
         self.page.click(f'main a[href$="/{thing}/{action}"]')
         self.fill(fields or {})
-        for button in ('button[value="try"]', 'button[value="confirm"]') if found.is_bulk else (SUBMIT,):
-            self.press(button)
+        if found.is_bulk:
+            self.press('button[value="try"]')
+            if self.page.locator('button[value="confirm"]').count():
+                self.press('button[value="confirm"]')
+        else:
+            self.press(SUBMIT)
         self._count(section, action, found.operation)
 
     def act_on_all(self, section: str, action: str, fields: dict[str, str]) -> None:
@@ -218,13 +226,14 @@ def test_console_connections_every_action(operator: Operator, scene: Scene) -> N
     operator.act("connections", name, "tags", {"tags": "customer_id = c-42"})
     operator.act("connections", name, "rotate", {"credentials.token": location.rotate()})
     operator.act("connections", name, "expire")
+    operator.act("connections", name, "event_address")
+    assert operator.once("url").startswith("https://")
     operator.act("connections", name, "replace_credentials", {"credentials.token": location.token})
     call_location(operator, name, location)
 
     # An account that has installed, with a route to Marketo.
     connected = install(scene)
     operator.act("connections", connected, "backfill")
-    operator.act("connections", connected, "event_address")
 
     provider = unique("shop")
     made = operator.cloud.control.add_oauth2_provider(
@@ -251,6 +260,12 @@ def test_console_clients_links_and_integrations_every_action(operator: Operator)
     created = {"platform": "kommo", "name": name, "client_id": name, "client_secret": secret()}
     operator.create("oauth-clients", created)
     operator.act("oauth-clients", f"kommo/{name}", "edit", {"display_name": "Acme Sync", "client_secret": secret()})
+
+    operator.open(f"oauth-clients/kommo/{name}/logo")
+    operator.page.set_input_files("input[type=file]", {"name": "logo.svg", "mimeType": "image/svg+xml", "buffer": LOGO})
+    operator.press('button[value="upload"]')
+    operator.done.add("oauth-clients:logo")
+    assert operator.ask("GET", f"oauth-clients/kommo/{name}")["logo_url"]
 
     operator.create("install-links", {"platform": "kommo", "client": name, "tags": "customer_id = c-42"})
     assert "link=" in operator.once("url")
