@@ -42,7 +42,7 @@ PIP_INSTALL = (
 )
 
 # The AWS services that the functions call with boto3.
-SERVICES = ("dynamodb", "events", "kms", "lambda", "secretsmanager", "sqs")
+SERVICES = ("cloudformation", "cloudwatch", "dynamodb", "events", "kms", "lambda", "secretsmanager", "sqs")
 DEFAULT_ARCHITECTURE = "x86_64"
 # The machine in an ELF file's header, at offset 18. https://refspecs.linuxfoundation.org/elf/gabi4+/ch4.eheader.html
 ELF_MACHINES = {62: "x86_64", 183: "arm64"}

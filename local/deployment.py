@@ -36,7 +36,8 @@ RETRY_AFTER_MINUTES = "0,0,1,1"
 def build() -> str:
     """Run `sam build` if the sources changed, compile its output, and return the sources' fingerprint."""
     parameters = of_this_machine()
-    sources = fingerprint([ROOT / "template.yaml", ROOT / "functions", ROOT / "layers"], *parameters.values())
+    built_from = [ROOT / "template.yaml", ROOT / "functions", ROOT / "layers", ROOT / "local" / "build.py"]
+    sources = fingerprint(built_from, *parameters.values())
     built = SAM / "built"
     if built.exists() and built.read_text() == sources:
         return sources

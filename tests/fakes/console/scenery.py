@@ -155,6 +155,11 @@ def _configure(scenery: Scenery) -> None:
     })  # fmt: skip
     scenery.until(days=9)
     scenery.until(days=2)
+    connect(scenery.cloud, Connection(
+        "marketek-main", "leadconnector", "bearer", "services.leadconnectorhq.com", "connected", 1, "", label="Marketek",
+        fields={"location_id": "ve9EPM428h8vShlRW1KT"}, created_at=clock.to_iso(clock.now()),
+        granted_at=clock.to_iso(clock.now()), updated_at=clock.to_iso(clock.now()),
+    ))  # fmt: skip
     # Its token was rotated, and the old one works for some days more.
     connect(scenery.cloud, Connection(
         "helpdesk", "http", "bearer", "helpdesk.oauth.example.net", "connected", 2, "", label="Helpdesk",

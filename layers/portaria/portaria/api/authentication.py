@@ -67,9 +67,9 @@ def split(scope: str) -> tuple[str, str]:
 
 
 def principal(request: HttpRequest) -> Caller:
-    """The AWS principal that API Gateway authenticated."""
+    """The AWS principal that API Gateway authenticated, or the one behind a console session."""
     arn = request.principal or "unknown"
-    return Caller(arn, arn.rpartition(":")[2], source(request))
+    return Caller(arn, request.session or arn.rpartition(":")[2], source(request))
 
 
 def bearer(request: HttpRequest, table: Table, auth_throttle: AuthThrottle) -> Caller:

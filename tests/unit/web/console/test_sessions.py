@@ -198,6 +198,18 @@ class TestSession:
         assert (entry["by"], entry["outcome"]) == (ADMINISTRATOR, "done")
         assert entry["by_name"].startswith("console session ")
 
+    def test_audit_names_the_session_where_another_function_carries_out_the_call(self, browser: Browser) -> None:
+        """`call_connection` is invoked with the principal and the session. The request fails, because there is no network."""
+        browser.manage.call("POST", "/connections", {
+            "name": "erp", "platform": "http", "kind": "api_key", "allowed_domain": "api.example.com",
+            "fields": {"header_name": "X-Key"}, "credentials": {"key": "canary-key"},
+        })  # fmt: skip
+        browser.sign_in()
+        assert browser.submit("/connections/erp/call", {"method": "POST", "path": "/orders"}).status >= 400
+        (entry,) = browser.manage.call("GET", "/audit?operation=call_connection").content["items"]
+        assert entry["by"] == ADMINISTRATOR
+        assert entry["by_name"].startswith("console session ")
+
 
 class TestForms:
     """A form must come from a page of this session and this origin."""

@@ -110,6 +110,7 @@ class ApiCalls:
                 "domainName": self.request.host,
                 "path": self.base_path + filled,
                 "resourcePath": resource,
+                "consoleSession": self.caller.name,
                 "identity": {"userArn": self.caller.id, "sourceIp": self.request.source_address},
             },
         }
