@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import heapq
 import itertools
-import math
 import random
 import statistics
 from collections import Counter
@@ -305,7 +304,7 @@ def measure() -> bool:
     model, prices = read_model(), read_prices()
     source = read_document()["Resources"]["BackfillRecordsFunction"]["Properties"]["Events"]["Backfills"]["Properties"]
     workers = int(source["ScalingConfig"]["MaximumConcurrency"])
-    counted = model.measures.reconciliation
+    counted = model.measures.reconciliation[TABLE]
     figures = {"reading_write_units": counted.write_units, "reading_read_units": counted.read_units}
     shown = Shown(title="A lost event is found after (minutes), and the cost a month", title_justify="left")
     for heading in ("accounts", "busy p50", "p99", "worst", "idle p50", "p99", "worst", "requests/s", "USD"):
@@ -364,18 +363,16 @@ def _bill(day: Day, model: Model, store: str) -> Bill:
     """As the cost model bills a reading, and the writes of wake-ups and of refused claims on top."""
     month = DAYS / day.fleet.days
     shape, assumed, measures = model
-    counted, readings = measures.reconciliation, day.counts["readings"] * month
+    counted, readings = measures.reconciliation[store], day.counts["readings"] * month
     refused = max(0.0, day.counts["budget_writes"] - day.counts["requests"])
-    bill = Bill(
+    return Bill(
         lambda_request=readings,
         lambda_gb_s=day.counts["lambda_s"] * month * shape.memory_gb["BackfillRecordsFunction"],
         dynamodb_write=readings * counted.write_units + (day.counts["wake_writes"] + refused) * month,
         dynamodb_read=readings * counted.read_units,
+        secret_call=readings * counted.of("secretsmanager"),
+        key_call=readings * counted.of("kms"),
         sqs_request=readings * 3 + day.counts["sweeps"] * month * 3,
         out_gb=readings * 2_000 / 1e9,
         **flows.logs(assumed, readings * assumed.log_bytes_a_call),
     )
-    reads = readings * counted.of("secretsmanager")
-    if store == TABLE:
-        return bill.add(key_call=reads, dynamodb_read=reads * math.ceil(assumed.sealed_item_bytes / 4_096))
-    return bill.add(secret_call=reads)

@@ -23,8 +23,8 @@ PARTS = {
 SHORT_PARTS_IN_TABLE = {"refresh": ("one_renewal",), "rotation": ("fresh_rotation", "rotation_at_once")}
 WORKERS = 2
 # Calls after which the platform has issued tokens that are not stored yet: the lost-answer window.
-ADD = {SECRETS_MANAGER: "secretsmanager.put_secret_value", TABLE: "dynamodb.put_item"}
-CREATE = {SECRETS_MANAGER: "secretsmanager.create_secret", TABLE: "dynamodb.put_item"}
+ADD = dict(zip((SECRETS_MANAGER, TABLE), ("secretsmanager.put_secret_value", "dynamodb.put_item"), strict=True))
+CREATE = dict(zip((SECRETS_MANAGER, TABLE), ("secretsmanager.create_secret", "dynamodb.put_item"), strict=True))
 
 
 def window(store: str, part: str) -> tuple[str, ...]:

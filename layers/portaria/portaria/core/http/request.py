@@ -65,9 +65,9 @@ class HttpRequest(NamedTuple):
     decoded; bytes that are not UTF-8 are surrogate escapes. `body` is None if the event's body cannot be decoded, and empty
     where the request has none. `source_address` is the address that AWS saw, not one that a header claims. `received_at`
     (epoch seconds) is 0 where the event has no time. `host` is the domain name that was called, `api_id` the REST API's id, and
-    `principal` the ARN of the AWS principal that API Gateway authenticated; each is empty if the event has none. `session` names
-    the console session behind the call where the console has invoked the function. No client can set it: API Gateway makes the
-    event's context itself.
+    `principal` the ARN of the AWS principal that API Gateway authenticated; each is empty if the event has none. `session`
+    names the console session behind the call where the console has invoked the function. No client can set it: API Gateway
+    makes the event's context itself.
 
     The representation omits everything that may hold a secret.
     """
