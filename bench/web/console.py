@@ -230,6 +230,7 @@ def _environment(port: int) -> dict[str, str]:
         "QUEUE_NAMES": ",".join(f"{name}={name}" for name in QUEUES),
         "CREDENTIAL_STORE": "secrets-manager",
         "EVENT_ENDPOINTS": "api",
+        "SHARED_OUTBOUND_ADDRESSES": "0",
         "CALL_CONNECTION_FUNCTION": "arn:aws:lambda:us-east-1:123456789012:function:call_connection:live",
         **{f"{name}_QUEUE_URL": f"{url}/123456789012/{name.lower()}" for name in queues},
     }
