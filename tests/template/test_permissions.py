@@ -794,6 +794,8 @@ def story() -> Story:
             responses.RequestsMock(assert_all_requests_are_fired=False) as mock,
             patch.object(light_client.AwsClient, "call", call_with_boto3),
             patch.object(RateLimiter, "wait"),
+            # Readings are queued with delays, for which the story does not wait.
+            patch.object(reconciliation, "SPREAD_S", 0),
             redirect_stdout(output),
             warnings.catch_warnings(),
         ):
