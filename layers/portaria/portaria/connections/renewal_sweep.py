@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from dataclasses import replace as with_changes
 from datetime import timedelta
@@ -152,6 +153,8 @@ class _Visit:
             return RenewalOutcome("ended" if connection.state == "needs_reconnect" else "ignored")
         self._warn_of_refusals(item)
         if connection.kind == "oauth2" and self._is_due(connection):
+            if announce:
+                self._strike_off(item)
             return self._renew(connection)
         if item.get("sealed") and connection_store.vault_rests_until(item) <= clock.now():
             if not sealed_credentials.move_to_vault(self.table, self.vault, self.settings.sealing_key_id, connection):
@@ -185,6 +188,16 @@ class _Visit:
     def _is_due(self, connection: Connection) -> bool:
         """Whether the token is in the last part of its life, counted from its last refresh."""
         return bool(connection.token_ends_at) and connection_store.renewal_at(connection) <= clock.now()
+
+    def _strike_off(self, item: Item) -> None:
+        """Record that the item's event has been published, before a renewal that would keep it for the new generation."""
+        with suppress(Conflict):
+            self.table.update(
+                *connection_store.key(self.name),
+                f"REMOVE {connection_store.ANNOUNCE}",
+                condition=f"{connection_store.ANNOUNCE} = :told AND generation = :generation",
+                values={":told": item[connection_store.ANNOUNCE], ":generation": item["generation"]},
+            )
 
     def _settle(self, item: Item, connection: Connection, *, announced: str | None) -> None:
         """Record that everything due has been done, unless something else has become due meanwhile."""
