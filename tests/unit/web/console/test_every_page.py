@@ -34,6 +34,9 @@ SAME = {
     "E-mail",
     "Bytes",
     "Munchkin",
+    "Stack",
+    "Python",
+    "Logs",
 }
 
 
