@@ -18,11 +18,11 @@ OFFLINE := tests/faults/crashes tests/faults/hostile tests/faults/simulated test
 CLOUD := tests/stack tests/browser tests/faults/kills
 # With what the tests start themselves: another local cloud, a build, a browser.
 ISOLATED := $(addprefix tests/stack/local_cloud/,test_local_cloud.py test_execution_environment.py test_builds.py) \
-	$(addprefix tests/browser/,test_pages_in_chromium.py test_branded_pages.py)
+	$(addprefix tests/browser/,test_pages_in_chromium.py test_branded_pages.py console)
 STARTED := $(shell date +%s)
 CODE := layers cli functions local bench tests examples
 
-.PHONY: help setup up down status logs invoke sandbox clean-sandbox console demo demo-app check style types imports template workflows document secrets test test-offline test-cloud test-isolated openapi audit bench faults configure portaria build deploy smoke doctor lock clean
+.PHONY: help setup up down status logs invoke sandbox clean-sandbox console console-screenshots demo demo-app check style types imports template workflows document secrets test test-offline test-cloud test-isolated openapi audit bench faults configure portaria build deploy smoke doctor lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z -]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -86,6 +86,9 @@ clean-sandbox: ## Stop the local cloud and remove its data
 
 console: setup ## Open the console of the local cloud in Chromium, after make sandbox or make demo KEEP=1
 	@$(RUN) -m local.sandbox console $(ARGS)
+
+console-screenshots: setup ## Pictures of every page of the console, in two sizes and two colour schemes, in build/screenshots
+	@$(RUN) -m pytest tests/browser/console/test_screenshots.py --long --quiet
 
 demo: setup ## Let 24 accounts install and compare what arrives in Marketo, field by field (KEEP=1 leaves it running, STORE=table seals credentials in the table)
 	@$(RUN) -m local.demo $(if $(KEEP),--keep) $(if $(STORE),--store $(STORE))
@@ -156,7 +159,8 @@ bench: setup ## Measure the published figures (NAME=cold_answer for one)
 	@$(RUN) -m bench $(NAME)
 
 faults: setup ## The long fault suites and the long fuzz of the API: about two hours
-	@$(RUN) -m pytest tests/faults tests/peers tests/stack/api/test_api_fuzz.py tests/stack/operations/test_smoke.py \
+	@$(RUN) -m pytest tests/faults tests/peers tests/browser/console tests/browser/test_console_on_local_cloud.py \
+		tests/stack/api/test_api_fuzz.py tests/stack/operations/test_smoke.py \
 		tests/stack/flows/test_grants.py tests/stack/local_cloud/test_two_checkouts.py tests/stack/local_cloud/test_builds.py \
 		tests/unit/access/test_private_integrations.py tests/unit/delivery/test_partial_batches.py \
 		tests/unit/api/document/test_generated_client.py tests/unit/cli/test_configure.py --long --verbose --capture=no

@@ -286,6 +286,16 @@ def test_console_clients_links_and_integrations_every_action(operator: Operator)
 
 
 @pytest.mark.long
+def test_console_failed_install_gives_the_link_to_connect_again(operator: Operator, scene: Scene) -> None:
+    host = scene.account()
+    assert scene.hook(secret("no-such-code-"), host).ok
+    (failed,) = scene.wait_for_end()
+    operator.act("installs", failed["id"], "reconnect")
+    assert "link=" in operator.once("url")
+    operator.expect_all_actions("installs")
+
+
+@pytest.mark.long
 def test_console_routes_every_action(operator: Operator, scene: Scene) -> None:
     scene.send_to_marketo()
     name = unique("route")

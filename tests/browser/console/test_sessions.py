@@ -164,3 +164,7 @@ def test_second_tab_with_a_stale_etag_explains_and_keeps_the_input(sign_in: Call
     assert second.input_value("#f-support_url") == "https://example.com/help"
     shown = site.browser.manage.call("GET", "/oauth-clients/kommo/acme").content
     assert (shown["display_name"], shown["support_url"]) == ("Saved first", None)
+    # A person who has compared both sends it again.
+    second.click("form.entry button")
+    expect(second.locator("p.notice.good")).to_be_visible()
+    assert site.browser.manage.call("GET", "/oauth-clients/kommo/acme").content["display_name"] == "Typed second"

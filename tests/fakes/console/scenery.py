@@ -29,6 +29,7 @@ from portaria.records.dead_letters import Letter
 from portaria.sources import backfill
 from tests.fakes.api.console import Browser
 from tests.fakes.api.manage import Manage
+from tests.fakes.aws import functions
 from tests.fakes.aws.moto_cloud import PREFIX, Cloud
 from tests.fakes.virtual_time import VirtualClock
 
@@ -126,7 +127,14 @@ def furnish(browser: Browser, clock_: VirtualClock) -> Scenery:
         _set_aside(scenery)
         _pause(scenery)
     scenery.until(days=0)
+    count_states(scenery.cloud)
     return scenery
+
+
+def count_states(stack: Cloud) -> None:
+    """Let the scheduled function count what the overview shows."""
+    function = functions.load("count_states", stack.environment)
+    function.handler(functions.sample("count_states", "every_five_minutes"), functions.Context())
 
 
 def _configure(scenery: Scenery) -> None:

@@ -20,24 +20,9 @@ VOID = {"area", "base", "br", "col", "hr", "img", "input", "link", "meta", "wbr"
 DATA = {"title", "bdi", "code", "pre", "time", "textarea", "script", "style", "option", "text"}
 # Words that are the same in Portuguese or Spanish and English.
 SAME = {
-    "Portaria",
-    "Menu",
-    "Total",
-    "Tags",
-    "Status",
-    "URL",
-    "ID",
-    "Token",
-    "Webhooks",
-    "Portuguese",
-    "Logo",
-    "E-mail",
-    "Bytes",
-    "Munchkin",
-    "Stack",
-    "Python",
-    "Logs",
-}
+    "Portaria", "Menu", "Total", "Tags", "Status", "URL", "ID", "Token", "Webhooks", "Portuguese", "Logo", "E-mail", "Bytes",
+    "Munchkin", "Stack", "Python", "Logs",
+}  # fmt: skip
 
 
 class Texts(HTMLParser):

@@ -190,10 +190,9 @@ def _act(visit: Visit, section: Section, action: Action, names: list[str]) -> Ou
         return form_page(visit, section, Form(fields), action.name, new_key(), action, title, place, etag)
     outcome = send(visit, operation, path, fields, action.body(shown) if action.body else action.fixed)
     if isinstance(outcome, Form):
-        key, sent_etag = visit.sent_one(KEY_FIELD) or new_key(), visit.sent_one(ETAG_FIELD)
-        return form_page(
-            visit, section, outcome, action.name, key, action, title, place, sent_etag, status=outcome.status
-        )
+        key = visit.sent_one(KEY_FIELD) or new_key()
+        etag = etag if outcome.is_stale else visit.sent_one(ETAG_FIELD)
+        return form_page(visit, section, outcome, action.name, key, action, title, place, etag, status=outcome.status)
     if operation.method == "DELETE":
         return Outcome(redirect=section.name, query={"done": action.name})
     return after(visit, section, action.name, outcome, place, shows_answer=action.shows_answer)
@@ -262,13 +261,15 @@ def refused(visit: Visit, problem: Problem, fields: list[FormField]) -> Form:
         else:
             above.append(text)
     above = above or ([] if beside else [problem.detail])
-    if problem.reason == ChangedMeanwhile.reason:
+    is_stale = problem.reason == ChangedMeanwhile.reason
+    if is_stale:
         above = [str(pages.translate(visit.frame.language, "form.changed_meanwhile"))]
     return Form(
         forms.with_sent(fields, visit.sent, beside),
         above,
         problem.status,
         is_unclear=problem.status in UNCLEAR_STATUSES,
+        is_stale=is_stale,
     )
 
 

@@ -62,7 +62,7 @@ def show(visit: Visit, names: list[str]) -> Outcome:
     if isinstance(outcome, Form):
         errors = {each.name: each.error for each in outcome.fields if each.error}
         form = Form(forms.with_sent(whole, visit.sent, errors), outcome.errors, outcome.status)
-        return _page(visit, names, form, key, sent_etag, status=outcome.status)
+        return _page(visit, names, form, key, etag if outcome.is_stale else sent_etag, status=outcome.status)
     return after(visit, SECTION, "create" if is_new else "edit", outcome, SECTION.place(outcome.content))
 
 
