@@ -147,6 +147,8 @@ class LivePath:
                     break
                 self.collecting.append(Batch(now))
             batch = self.collecting[0]
+            if not batch.entries:
+                batch.first_at = now
             for _ in range(min(RECEIVED_TOGETHER, size - len(batch.entries), len(self.queue))):
                 batch.entries.append(self.queue.popleft())
                 self.in_flight += 1
@@ -155,7 +157,7 @@ class LivePath:
                 self._invoke(batch)
             else:
                 self.collecting.rotate(-1)
-        for batch in [each for each in self.collecting if now - each.first_at >= self.source.window_s]:
+        for batch in [each for each in self.collecting if each.entries and now - each.first_at >= self.source.window_s]:
             self.collecting.remove(batch)
             self._invoke(batch)
         self.meters.note("sqs_in_flight", self.in_flight, now)

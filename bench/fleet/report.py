@@ -46,7 +46,7 @@ def measure() -> bool:
     nearest = day_limits(day)[0]
     console.print(
         f"{broken.name} is the first limit that is reached when the load grows: at {factor:.2f} times the fleet. "
-        f"simpy made {_steps_per_s():,.0f} steps a second here."
+        f"simpy handled {_jobs_per_s():,.0f} jobs a second here."
     )
     live, monthly = day.live, bill.month(day)
     open_ages = live.ages["open"]
@@ -154,8 +154,8 @@ def _simulate(title: str, fleet: Fleet, configured: Configuration) -> Day:
     return day
 
 
-def _steps_per_s() -> float:
-    """How many events simpy handles: why single events of the fleet are not processes of it."""
+def _jobs_per_s() -> float:
+    """How many jobs simpy handles: why single events of the fleet are not processes of it."""
     env = simpy.Environment()
     places = simpy.Resource(env, 5)
 

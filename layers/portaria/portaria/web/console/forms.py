@@ -55,8 +55,8 @@ class FormField:
 @dataclass
 class Form:
     """`errors` that belong to no field of the form stand above it. `status` is that of a refused form's page; where it
-    `is_unclear`, the action may have been done. Where it `is_stale`, the thing has changed since the form was opened: the person
-    is told, and may send the form again.
+    `is_unclear`, the action may have been done. Where it `is_stale`, the thing has changed since the form was opened: the
+    person is told, and may send the form again.
     """
 
     fields: list[FormField]
