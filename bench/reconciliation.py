@@ -238,7 +238,7 @@ class Day:
         for number, each in enumerate(claimed):
             # Claimed: due again in half an hour, if its message is not processed by then.
             self.put(each, self.now + reconciliation.QUEUE_AGAIN.total_seconds())
-            moment = self.now + reconciliation.SPREAD_S * number / len(claimed)
+            moment = self.now + min(number, reconciliation.SPREAD_S * number / len(claimed))
             heapq.heappush(self.queue, (moment, next(self.numbers), each))
             self.at(moment, self.take)
         self.count("sweeps")

@@ -54,7 +54,8 @@ QUEUE_AGAIN = timedelta(minutes=30)
 DEAD_AGAIN = timedelta(days=1)
 # The most reconciliations that one sweep queues. A sweep runs each minute, and the budget has five slots a second for them.
 SWEEP_LIMIT = 300
-# A sweep spreads its messages over the time until the next one, so that they do not compete for the same slots.
+# A sweep spreads its messages over the time until the next one, each a second after the other at most, so that they do not
+# compete for the same slots.
 SPREAD_S = 50
 
 
@@ -156,7 +157,7 @@ def _queue_due(wanted: ReconciliationRequest, settings: BackfillRecordsSettings)
     bodies = [message(item["connection"], item["object"], clock.to_iso(now)) for item in due.claimed]
     started, left = len(bodies), wanted.left - len(bodies)
     for number, body in enumerate(bodies):
-        queues.send(settings.backfills_queue_url, [body], delay_s=SPREAD_S * number / started)
+        queues.send(settings.backfills_queue_url, [body], delay_s=min(number, SPREAD_S * number / started))
     if due.cursor and left > 0:
         body = queues.encode({"reconcile": "due", "cursor": due.cursor, "left": left})
         queues.send(settings.backfills_queue_url, [body])
