@@ -34,7 +34,7 @@ OF_EVERY_LINE = {
 }
 RUNBOOK = (ROOT / "docs" / "operations.md").read_text()
 # A reason in template.yaml, settings of samconfig.toml, and a command.
-NAMES_OF_ELSEWHERE = {"filtered", "parameter_overrides", "s3_prefix", "teardown"}
+NAMES_OF_ELSEWHERE = {"filtered", "monitoring", "parameter_overrides", "s3_prefix", "teardown"}
 WORDS_OF_QUERIES = {
     "fields", "filter", "stats", "sort", "by", "asc", "desc", "count", "sum", "bin", "ispresent", "and", "or", "in", "like",
 }  # fmt: skip
