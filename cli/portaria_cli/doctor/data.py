@@ -1,4 +1,4 @@
-"""Checks of what the stack keeps. Most of them are `portaria.overview.stored_checks`, which the console shows too."""
+"""Checks of the stored data. Most of them are `portaria.overview.stored_checks`, which the console shows too."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def stored_state(deployment: Deployment) -> StoredState:
     """Raises `NotLooked` where the caller may not read the table."""
     with deployment.reading():
         stored = StoredState(deployment.table, deployment.outputs.get("ApiUrl", ""), deployment.parameters)
-        # Read here, where a refusal is told apart.
+        # Read here, where a refused read becomes `NotLooked`.
         _ = stored.clients, stored.connections
     return stored
 

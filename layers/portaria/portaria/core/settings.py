@@ -73,7 +73,7 @@ class BackfillRecordsSettings(Environment):
 
 
 class IngestRecordsSettings(Environment):
-    """`retry_after_minutes` are whole numbers with commas between them; `quota_time_zone` is a name of the IANA's.
+    """`retry_after_minutes` are whole numbers with commas between them; `quota_time_zone` is an IANA time zone name.
 
     `reconcile_every_minutes` is a whole number.
     """
@@ -169,7 +169,7 @@ class DeliverWebhooksSettings(Environment):
 
 
 class CountStatesSettings(Environment):
-    """`refused_grant_days` is a whole number; `quota_time_zone` is a name of the IANA's."""
+    """`refused_grant_days` is a whole number; `quota_time_zone` is an IANA time zone name."""
 
     table_name: str
     refused_grant_days: str

@@ -1,4 +1,4 @@
-"""One run of `count_states`: the parts of the overview that are due are counted and stored, each for itself."""
+"""One run of `count_states`: the parts of the overview that are due are counted and stored, independently of one another."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from typing import Any
 
 OK, WARN, FAIL, SKIPPED = "ok", "warn", "fail", "skipped"
 STATES = (OK, WARN, FAIL, SKIPPED)
-# How many names a finding tells; the rest is a number.
+# The most names in a finding; the others are counted.
 MOST_NAMES = 5
 
 

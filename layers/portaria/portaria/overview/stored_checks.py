@@ -168,7 +168,7 @@ def states(stored: StoredState) -> Iterator[Finding]:
 
 
 def wildcards(stored: StoredState) -> Iterator[Finding]:
-    """No connection's domain covers the names of strangers. The rules for a domain may be newer than a connection."""
+    """No connection's wildcard covers names that others may register. The rules for domains may be newer than a connection."""
     wide = [
         connection
         for connection in stored.connections
@@ -189,7 +189,7 @@ def wildcards(stored: StoredState) -> Iterator[Finding]:
 
 
 def scopes(stored: StoredState) -> Iterator[Finding]:
-    """No private integration waits for the name of a connection: whatever gets that name would be open to it."""
+    """No private integration has a scope for a connection that does not exist: a later one of that name would be open to it."""
     there = {connection.name for connection in stored.connections if connection.state != "removed"}
     name, fine = "private integrations", True
     for item in stored.listed(private_integrations.LIST):
@@ -212,7 +212,7 @@ def scopes(stored: StoredState) -> Iterator[Finding]:
 
 
 def parked(stored: StoredState) -> Iterator[Finding]:
-    """No destination is stopped, or has used up its day, and no records wait for one for long."""
+    """No destination is stopped or has used up its daily quota, and no records wait for one for long."""
     name, now = "destinations", clock.now().timestamp()
     waiting_for = [backlogs.read_backlog(item) for item in stored.listed(backlogs.LISTING)]
     waiting = {backlog.destination: _waiting(backlog) for backlog in waiting_for}
@@ -251,7 +251,7 @@ def _waiting(backlog: backlogs.Backlog) -> str:
 
 
 def letters(stored: StoredState) -> Iterator[Finding]:
-    """How many records could not go on."""
+    """How many dead letters are open."""
     waiting = [item for item in stored.listed(dead_letters.LIST) if item.get("state") == dead_letters.OPEN]
     if not waiting:
         yield Finding("dead letters", OK, "none is open")

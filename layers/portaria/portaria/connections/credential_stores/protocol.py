@@ -1,4 +1,4 @@
-"""What a store of credentials does. There are two: `secrets_manager` and `sealed_table`.
+"""What a store of credentials does. There are two: `aws_secrets` and `sealed_table`.
 
 A connection's item names its credentials by `secret_id` and `version_id`. The form of the `secret_id` says which store holds
 them, so readers never depend on the parameter `CredentialStore`, which decides only where credentials of new grants are stored.
