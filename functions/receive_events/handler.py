@@ -8,7 +8,7 @@ from portaria.aws.light_client import AwsError
 from portaria.core.error_roots import Rejected, Retryable
 from portaria.core.http.request import HttpRequest
 from portaria.core.settings import ReceiveEventsSettings
-from portaria.webhooks.event_receiver import HOOK_S, ROUTE, WORK_S, EventReceiver, retry_status
+from portaria.webhooks.event_receiver import HOOK_S, ROUTE, WORK_S, AnonymousRefusal, EventReceiver, retry_status
 from portaria.webhooks.request_log import log
 from portaria.webhooks.time_budget import TimeBudget
 
@@ -26,7 +26,7 @@ def handler(event: dict[str, Any], context: object) -> Answer:
     budget = TimeBudget(request.elapsed_s(), hook_s=HOOK_S, work_s=WORK_S)
     try:
         if request.method != "POST":
-            raise Rejected("not_post", "events are taken by POST", status=405)
+            raise AnonymousRefusal("not_post", "events are taken by POST", status=405)
         receiver.receive(request, budget)
     except Rejected as rejected:
         receiver.refuse(rejected, request)

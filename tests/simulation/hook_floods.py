@@ -291,7 +291,7 @@ class World:
         vault.create(vault.client_secret_id("kommo", "acme"), {"client_secret": SECRET})
         self.environment = {
             "AWS_REGION": "us-east-1", "TABLE_NAME": TABLE, "SECRETS_PREFIX": PREFIX, "BUS_NAME": BUS, "SEALING_KEY_ID": KEY_ID,
-            "EVENT_ENDPOINTS": "api",
+            "EVENT_ENDPOINTS": "api", "CREDENTIAL_STORE": "secrets-manager", "SHARED_OUTBOUND_ADDRESSES": "0",
             **{f"{name.upper()}_QUEUE_URL": Cloud.url(name) for name in QUEUES},
         }  # fmt: skip
         self.receivers = [functions.load("accept_install", self.environment) for _ in range(RECEIVERS)]

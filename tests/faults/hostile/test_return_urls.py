@@ -34,7 +34,7 @@ CLIENT = OAuthClient(
     "kommo", "crm", "c-1", "https://api.example.com/live/install/kommo/crm", return_urls=" ".join(REGISTERED)
 )
 # The short version gives the function every so many of them.
-EVERY = 9
+EVERY = 3
 INSTALL = "mfzwizltoq2dkobvhe3tmnzygq"
 HOSTILE = [
     json.loads(line) for line in HOSTILE_RETURN_URLS.read_text().splitlines() if line and not line.startswith("#")

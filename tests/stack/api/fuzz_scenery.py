@@ -45,6 +45,8 @@ BEST = {
     "create_sso": "engage",
     "resume_destination": "lead",
 }
+# Operations that succeed with a source whose account is installed.
+OF_SOURCES = ("start_backfill", "list_backfills", "renew_connection", "start_reconciliations", "list_sample_records")
 CALLS: dict[str, list[Body]] = {
     "key": [{"method": "GET", "path": "/api/me"}, {"method": "POST", "path": "/api/me", "json": {"a": [1, "é"]}}],
     "basic": [{"method": "GET", "path": "/api/me", "query": {"a": ["1", "2"]}, "headers": {"X-Trace": "1"}}],
@@ -271,7 +273,7 @@ class Scenery:
             return [{**path, "path": "api/me"} for path in ([{"name": f"{self.name}-key"}] if best else names)]
         if operation.method.upper() == "DELETE" or key[0] == "sso":
             return self.spares[key][-1:] if best else self.spares[key]
-        if best and operation_id(operation) in ("start_backfill", "list_backfills"):
+        if best and operation_id(operation) in OF_SOURCES:
             return [{"name": self.source}]
         if best and (kind := BEST.get(operation_id(operation))):
             return [{"name": f"{self.name}-{kind}"}]

@@ -6,10 +6,12 @@ Nothing is raised while calls go out: whatever is wrong is counted and kept with
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import unquote
 
@@ -33,6 +35,9 @@ from tests.stack.api.fuzz_scenery import Scenery
 
 CHECKS = [content_type_conformance, response_headers_conformance, response_schema_conformance, negative_data_rejection]
 EXCERPT = 300
+RENEWAL_WAITS = "urn:portaria:problem:renewal_waits"
+# A pause after a failed refresh can be longer.
+MAX_WAIT_S = 10.0
 
 
 @dataclass
@@ -154,6 +159,10 @@ class Fuzz:
         wanted["headers"] = {**wanted["headers"], **group.headers()}
         try:
             answer = group.session.request(**wanted, allow_redirects=False)
+            if draw.how is How.BEST and answer.status_code == HTTPStatus.SERVICE_UNAVAILABLE:
+                # The platform's rate limit: the caller waits as long as the response says, and asks again.
+                time.sleep(min(float(answer.headers["Retry-After"]), MAX_WAIT_S))
+                answer = group.session.request(**wanted, allow_redirects=False)
         except (requests.exceptions.InvalidHeader, requests.exceptions.InvalidJSONError, UnicodeEncodeError):
             return  # no HTTP client sends it
         self.scenery.note(operation, path, answer)
@@ -184,6 +193,9 @@ class Fuzz:
         tally.statuses[group.name][status] += 1
         where = f"{group.name}: {operation.method.upper()} {operation.path}"
         shown = self._shown(draw, answer)
+        if status == HTTPStatus.SERVICE_UNAVAILABLE and answer.json()["type"] == RENEWAL_WAITS:
+            # The simulated platform has refused the renewal before with its rate limit.
+            return
         if status >= 500:
             tally.server_errors += 1
             tally.find("server error", where, str(status), shown)

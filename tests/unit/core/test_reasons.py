@@ -51,7 +51,8 @@ def _decides_by_text(node: ast.Compare) -> bool:
         parts = side.elts if isinstance(side, ast.Tuple | ast.Set | ast.List) else [side]
         for part in parts:
             is_empty = isinstance(part, ast.Constant) and part.value in ("", None)
-            if not (_is_reason(part) or _is_member(part) or is_empty or _is_known_set(part)):
+            is_given = isinstance(part, ast.Name) and part.id == "reason"
+            if not (_is_reason(part) or _is_member(part) or is_empty or is_given or _is_known_set(part)):
                 return True
     return False
 
@@ -94,6 +95,7 @@ def test_reason_check_comparison_with_text_is_found(source: str) -> None:
     [
         "connection.reason == ConnectionReason.DELETED",
         'filters.reason in ("", letter.reason)',
+        'item.get("reason") == reason',
         "isinstance(error, TokenRefused)",
     ],
 )

@@ -28,3 +28,4 @@ class InstallFailure(StrEnum):
     INVALID_ACCOUNT = "invalid_account"
     OTHER_ACCOUNT = "other_account"
     PLATFORM_REFUSED = "platform_refused"
+    WRONG_REDIRECT_URI = "wrong_redirect_uri"

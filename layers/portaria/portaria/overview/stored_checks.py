@@ -21,6 +21,7 @@ from portaria.core.entities import Connection
 from portaria.core.errors import Rejected
 from portaria.core.item_keys import OAUTH_CLIENTS_LIST
 from portaria.delivery import backlogs, destination_pause
+from portaria.delivery.destination_pause import PauseReason
 from portaria.outbound import domain_rules
 from portaria.overview.findings import FAIL, OK, WARN, Finding, named, runbook
 from portaria.records import dead_letters
@@ -34,7 +35,6 @@ CLIENT_CREDENTIALS = "client_credentials"
 # What a stack deployed before there was the parameter RefusedGrantDays has.
 DEFAULT_REFUSED_DAYS = "7"
 MOST_REFUSED = 10
-STOPPED = "stopped"
 _CONNECTION = (
     "name", "platform", "kind", "allowed_domain", "state", "generation", "secret_id", "client", "updated_at",
     "refused_since", "refusal",
@@ -221,7 +221,7 @@ def parked(stored: StoredState) -> Iterator[Finding]:
         what = f"{item['destination']}{' for ' + item['object'] if item.get('object') else ''}"
         code = f" ({item['code']})" if item.get("code") else ""
         code += f"; {waiting[item['destination']]}" if item["destination"] in waiting else ""
-        if item.get("reason") == STOPPED:
+        if item.get("reason") == PauseReason.STOPPED:
             yield Finding(name, FAIL, f"{what} is stopped{code}", runbook("destinations-stopped"))
         else:
             until = clock.epoch_to_iso(item["until"])

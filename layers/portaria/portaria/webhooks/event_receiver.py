@@ -63,12 +63,15 @@ MAX_REMEMBERED = 500
 DELIVERY_LIFE_S = 24 * 60 * 60
 SK = "KEY"
 UNKNOWN_ADDRESS = "unknown_address"
-# Refusals that anyone can cause. The summary counts them; all others are logged one by one.
 ANONYMOUS_REFUSALS = frozenset({UNKNOWN_ADDRESS, "not_post", "too_many_unknown_addresses"})
 
 # `{platform}-{client}-{account}` is longer than a name that somebody gives; SQS takes 128 characters for a group.
 _CONNECTION = re.compile(r"[A-Za-z0-9_-]{3,128}")
 _KEY = re.compile(r"[A-Za-z0-9_-]{32,64}")
+
+
+class AnonymousRefusal(Rejected):
+    """A refusal that anyone can cause, with one of `ANONYMOUS_REFUSALS`: counted in a summary, not logged by itself."""
 
 
 class Key(NamedTuple):
@@ -153,10 +156,10 @@ class EventReceiver:
         self._report(connection=connection, request=request.request_id)
 
     def refuse(self, rejected: Rejected, request: HttpRequest) -> None:
-        """Log a delivery that was refused; never its key or its body. `ANONYMOUS_REFUSALS` are counted."""
+        """Log a delivery that was refused; never its key or its body. Anonymous refusals are counted."""
         connection = request.path_parameter("connection")
         shown = connection if _CONNECTION.fullmatch(connection) else ""
-        if rejected.reason in ANONYMOUS_REFUSALS:
+        if isinstance(rejected, AnonymousRefusal):
             self._tally.add(**{rejected.reason: 1})
             self._report(connection=shown, request=request.request_id)
             return
@@ -206,7 +209,7 @@ class EventReceiver:
         # A key that is not remembered may be a new one, so only the table decides that it is unknown.
         if not self._unknown.has_token():
             detail = "calls of unknown addresses exceed the limit of lookups"
-            raise Rejected("too_many_unknown_addresses", detail, status=retry_status(platform))
+            raise AnonymousRefusal("too_many_unknown_addresses", detail, status=retry_status(platform))
         address = self._read_address(connection, budget.part(ADDRESS_READ_S))
         found = _match(address, platform, given, now) if address else None
         if not address or not found:
@@ -288,5 +291,5 @@ def _ed25519(public_key: bytes, signature: bytes, message: bytes) -> bool:
     return True
 
 
-def _unknown_address() -> Rejected:
-    return Rejected(UNKNOWN_ADDRESS, "there is no such address", status=404)
+def _unknown_address() -> AnonymousRefusal:
+    return AnonymousRefusal(UNKNOWN_ADDRESS, "there is no such address", status=404)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
+from portaria.core.stored_reasons import InstallFailure
 from portaria.web.console import pages
 from portaria.web.console.action_conditions import find_platform
 from portaria.web.console.api_calls import Problem
@@ -54,7 +55,7 @@ def _redirect_uri(visit: Visit, client: Content) -> Notice:
     if not newest:
         return Notice(pages.translate(language, "advice.redirect_uri"))
     place = f"installs/{quote(str(newest[0]['id']), safe='')}"
-    if newest[0]["reason"] == "wrong_redirect_uri":
+    if newest[0]["reason"] == InstallFailure.WRONG_REDIRECT_URI:
         return Notice(pages.translate(language, "advice.redirect_uri_wrong"), "bad", place)
     received_at = str(newest[0]["received_at"])[:10]
     return Notice(pages.translate(language, "advice.redirect_uri_works", date=received_at), "", place)
