@@ -194,7 +194,7 @@ class Fuzz:
         where = f"{group.name}: {operation.method.upper()} {operation.path}"
         shown = self._shown(draw, answer)
         if status == HTTPStatus.SERVICE_UNAVAILABLE and answer.json()["type"] == RENEWAL_WAITS:
-            # The simulated platform has refused the renewal before with its rate limit.
+            # The platform has refused an earlier renewal, so the next one is later.
             return
         if status >= 500:
             tally.server_errors += 1
