@@ -10,8 +10,10 @@ from multiprocessing import get_context
 from pathlib import Path
 from unittest.mock import patch
 
+import pytest
+
 from tests.simulation.bugs import planted
-from tests.simulation.reconciliations.bugs import QUICK, RECONCILIATION_BUGS, seek
+from tests.simulation.reconciliations.bugs import RECONCILIATION_BUGS, seek
 from tests.simulation.reconciliations.runs import EXCHANGE_WITHIN_S, Result, attempt_all
 
 RESULT = Path("build/faults/request_budget.json")
@@ -49,8 +51,9 @@ def test_request_budget_is_kept_and_every_lost_event_is_found(long: bool) -> Non
     assert total.slowest_exchange_s <= EXCHANGE_WITHIN_S
 
 
-def test_request_budget_planted_bug_is_caught(long: bool) -> None:
-    bugs = [bug for bug in RECONCILIATION_BUGS if long or bug.name in QUICK]
+@pytest.mark.long
+def test_request_budget_planted_bug_is_caught() -> None:
+    bugs = RECONCILIATION_BUGS
     caught = {bug.name: seek(bug, LIMIT) for bug in bugs}
     assert [name for name, what in caught.items() if not what] == []
 

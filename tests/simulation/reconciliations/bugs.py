@@ -84,12 +84,6 @@ RECONCILIATION_BUGS = (
         SATURATED,
     ),
 )
-# Bugs that are found quickly, one of each kind.
-QUICK = (
-    "the start advances although no slot was free",
-    "an interval that grows without bound",
-    "a counter that must be returned: slots that passed unused stay claimed",
-)
 KINDS = ("saturated", "dying", "idle")
 
 

@@ -141,6 +141,7 @@ def test_local_cloud_down_and_up_keeps_address_ports_and_data(checkout: Checkout
         assert control.set_fault("kommo", "slow") == 3
 
 
+@pytest.mark.long
 def test_local_cloud_up_after_crash_has_data_of_last_orderly_stop(checkout: Checkout, neighbour: Stack) -> None:
     neighbour.client("sqs").purge_queue(QueueUrl=neighbour.queues["things"])
     checkout.run("down")
@@ -156,12 +157,14 @@ def test_local_cloud_up_after_crash_has_data_of_last_orderly_stop(checkout: Chec
     assert (checkout.stack.public_url, messages(checkout.stack)) == (neighbour.public_url, "0")
 
 
+@pytest.mark.long
 def test_local_cloud_up_without_saved_data_keeps_address(checkout: Checkout, neighbour: Stack) -> None:
     checkout.begin_anew()
     assert checkout.run("up")[0] == 0
     assert checkout.stack.public_url == neighbour.public_url
 
 
+@pytest.mark.long
 def test_local_cloud_up_after_killed_start_removes_leftovers(checkout: Checkout) -> None:
     checkout.begin_anew()
     killed = checkout.begin("up")
@@ -175,6 +178,7 @@ def test_local_cloud_up_after_killed_start_removes_leftovers(checkout: Checkout)
     assert not leftovers & set(checkout.processes())
 
 
+@pytest.mark.long
 def test_local_cloud_down_after_killed_start_leaves_no_process(checkout: Checkout) -> None:
     checkout.begin_anew()
     killed = checkout.begin("up")
@@ -210,6 +214,7 @@ def test_local_cloud_up_requested_port_in_use_names_its_process(checkout: Checko
     assert not checkout.processes()
 
 
+@pytest.mark.long
 def test_local_cloud_down_does_not_end_foreign_processes(checkout: Checkout, neighbour: Stack) -> None:
     """Also one whose number is in build/stack.json, as after a restart of the machine."""
     file = checkout.root / "build" / "stack.json"
