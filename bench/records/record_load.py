@@ -1,6 +1,6 @@
 """Live events of 20 tenants on the local cloud, with and without one tenant's backfill of 5,000 contacts beside them.
 
-Phases without and with the backfill take turns, at the same pace. An event's delay is from its answer to the request that
+Phases without and with the backfill take turns, at the same pace. An event's delay is from its sending to the request that
 brought its person to Marketo's simulator. Some events come twice, some behind a newer one of the same contact, and in phases
 with a backfill one tenant's events are newer versions of contacts that the backfill brings, too. At the end each contact must
 stand in Marketo, in the newest version that was sent.
@@ -100,7 +100,7 @@ def measure() -> bool:
 
 
 def show(load: Load, without: list[Phase], beside: list[Phase], missing: list[str], stale: list[str]) -> bool:
-    shown = table("From an event's answer to Marketo", "s")
+    shown = table("From an event's sending to Marketo", "s")
     for name, phases in (("without a backfill", without), ("beside it", beside)):
         row(shown, name, [delay for phase in phases for delay in phase.delays_s], digits=1)
     console.print(shown)
@@ -278,7 +278,7 @@ class Load:
         return [of_version(1, is_alone=True)]
 
     def send(self, events: list[Event]) -> list[float]:
-        """When each was answered with 200, in epoch seconds; 0 for one that was not taken after all."""
+        """When each that was answered with 200 was sent, in epoch seconds; 0 for one that was not taken after all."""
         begins = time.monotonic() + 0.5
         session = requests.Session()
         session.trust_env = False
@@ -290,8 +290,9 @@ class Load:
             for _ in range(5):
                 # Kommo comes again, too.
                 with contextlib.suppress(requests.RequestException):
+                    sent_at = time.time()
                     if session.post(self.urls[event.tenant], data=event.form, timeout=30).status_code == 200:
-                        return time.time()
+                        return sent_at
             return 0.0
 
         with ThreadPoolExecutor(MAX_CONCURRENT) as pool:
