@@ -1,7 +1,7 @@
 """What a stack costs: computed from prices, from what the code does for an event, and from assumptions.
 
-Prices are those of prices.json, without free tiers; memory, batches, queues, alarms and schedules are read from template.yaml;
-calls of AWS are counted by running the code (counted.py); the rest is in `flows.Assumed`. `build/bench/cost.json` has the
+prices.json has the prices; no free tier is applied. Memory, batches, queues, alarms and schedules come from template.yaml.
+counted.py runs the code and counts its calls of AWS. `flows.Assumed` has everything else. `build/bench/cost.json` has the
 figures and, under `bills`, each line of each bill.
 """
 

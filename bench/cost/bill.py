@@ -1,4 +1,4 @@
-"""Bills: how much there is of what has a price, and what it costs at the prices of prices.json."""
+"""Bills: the quantity of each item that AWS charges for, and its cost at the prices in prices.json."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class Bill(dict[str, float]):
         return sum(count * prices.prices[name].usd / prices.prices[name].per for name, count in counted.items())
 
     def lines(self, prices: PriceList) -> dict[str, float]:
-        """USD by service, without those that cost nothing."""
+        """The cost of each service in USD. Services that cost nothing are left out."""
         found = {service: self.dollars(prices, names) for service, names in SERVICES.items()}
         return {service: usd for service, usd in found.items() if usd}
 

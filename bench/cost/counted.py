@@ -66,7 +66,7 @@ class Counted(NamedTuple):
 
 
 class Meter:
-    """Counts what goes through a `Cloud` from `begin` on, by its hooks `carry` and `item_written`, which threads call."""
+    """Counts the calls and the written items of a `Cloud` after `begin`. Threads may call `carry` and `item_written`."""
 
     def __init__(self, cloud: Cloud) -> None:
         self.cloud = cloud
@@ -297,7 +297,7 @@ def _answer_of_kommo(request: Request, *, allowed_domain: str, owner: str) -> Re
 
 
 def _settings(cloud: Cloud) -> BackfillRecordsSettings:
-    """Numbers are those of the template's defaults, or none."""
+    """Intervals and counts have the template's defaults. The other settings are those of the cloud."""
     named = vars(cloud.settings(BackfillRecordsSettings))
     numbers = {name: "30" if "minutes" in name else "0" for name in named if name.endswith(("_minutes", "_addresses"))}
     return BackfillRecordsSettings(**{**named, **numbers})

@@ -25,7 +25,7 @@ BUSY_METRICS = len(IDLE_METRICS) + 36
 # Of the install hook's method, whose hours are few: Count, 4XXError, 5XXError, Latency and IntegrationLatency.
 HOOK_METRICS, HOOK_HOURS_A_DAY = 5, 2.0
 RENEWALS_A_DAY = 1.0
-# Objects of an account that are reconciled: contacts and companies.
+# Each account has two objects to reconcile: contacts and companies.
 OBJECTS = 2
 # Of an account in the table, its indexes included: connection, address, reconciliations, install, audit entries.
 ACCOUNT_BYTES = 12_000
@@ -42,7 +42,7 @@ EVENTS_AN_ACCOUNT = 2
 
 
 class Fleet(NamedTuple):
-    """`busy` accounts have live events and are reconciled often, the others seldom. Records are those of a month."""
+    """`busy` accounts have live events and are reconciled often. The other fields count a month's records."""
 
     name: str
     accounts: int

@@ -16,7 +16,7 @@ SQS_CHUNK_BYTES = 64_000
 
 
 class Assumed(NamedTuple):
-    """What neither the template nor the code says. Times are those that a warm function is billed for."""
+    """Values that neither the template nor the code contains. A time is the billed duration of a warm invocation."""
 
     record_bytes: int = 600
     records_a_second: float = 10.0

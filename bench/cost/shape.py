@@ -49,7 +49,7 @@ CREATED_PRICES = ("secret_month", "cloudwatch_request")
 
 
 class Shape(NamedTuple):
-    """`alarm_metrics` are those that exist by default, `dashboards` likewise. Intervals of reconciliation are in minutes."""
+    """`alarm_metrics` and `dashboards` count what a stack with default parameters has. Intervals are in minutes."""
 
     memory_gb: dict[str, float]
     batch: int

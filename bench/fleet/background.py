@@ -38,7 +38,7 @@ MOVES = 2
 
 
 class Installs:
-    """300 codes in ten minutes. `late` counts those that took more than two minutes."""
+    """300 codes in ten minutes. `late` counts the installs that took more than two minutes."""
 
     def __init__(
         self, env: simpy.Environment, fleet: Fleet, configured: Configuration, steps: Steps, meters: Meters,

@@ -32,7 +32,7 @@ from tests.fakes.records.ingesting import MUNCHKIN, Harness, body
 from tests.simulation.aws.cloud import PREFIX, Cloud, installed
 
 FEW, MANY = 10, 40
-# Of an item that a connection's or a receipt's fields fill, as `_units` counts it.
+# The bytes that one write unit and one read unit cover.
 WRITE_UNIT, READ_UNIT = 1_024, 4_096
 _NUMBER = re.compile(r"\d[\d-]*|[0-9a-f]{32,}")
 READS = {"get_item", "query", "batch_get_item"}
@@ -73,7 +73,7 @@ class _Counts:
 
 
 class _Recorder:
-    """The table's client: counts the units of each call by partition key, and those of indexes by their own."""
+    """A client of the table that counts the units of each call: by partition key, and for an index by the index's key."""
 
     def __init__(self, cloud: Cloud, counts: _Counts) -> None:
         self._cloud = cloud

@@ -1,4 +1,4 @@
-"""Live events: from the webhook through the Records queue to their destinations, and those that wait for one.
+"""Live events, from the webhook through the Records queue to their destinations, and events that wait for a destination.
 
 One process of simpy is one batch: an invocation of ingest_records, or a drain of release_records. Single events are no
 processes, because simpy handles about 90,000 jobs a second, and all tried loads together have more than 20 million events. They
@@ -84,7 +84,7 @@ class LivePath:
         self.oldest_s = {"Records": 0.0, "WaitingRecords": 0.0}
         self.accepted = self.delivered = self.dead = self.refused = 0
         self.waited_most = 0
-        # When nothing waited any more for the platform that was down.
+        # The time from which no event waited any more for the platform that had failed.
         self.recovered_at = 0.0
         # An account is read soon after an event that follows a longer time without any.
         self.wakes_after_s = 4 * configured.readings.least_s
@@ -216,7 +216,7 @@ class LivePath:
         return destination.number == self.fleet.parked_subscription and at < self.fleet.parked_until
 
     def _deliver(self, destination: Destination, entries: list[Entry], at: float, rate_factor: int = 1) -> float:
-        """Send entries, and return how long it takes. Those that cannot be sent wait, or become dead letters."""
+        """Send entries, and return the duration. An entry that cannot be sent waits, or becomes a dead letter."""
         sources = {entry[1] for entry in entries}
         waiting = self.waiting.get(destination.number)
         is_draining = rate_factor > 1

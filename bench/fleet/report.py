@@ -198,6 +198,6 @@ def _percents(day: Day) -> dict[str, float]:
 
 
 def _add_texts(**texts: Any) -> None:
-    """Add what is no number to build/bench/fleet.json."""
+    """Add the values that are not numbers to build/bench/fleet.json."""
     path = BUILD / "fleet.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **texts}, indent=2) + "\n")

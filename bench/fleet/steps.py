@@ -13,7 +13,7 @@ from bench.fleet.configuration import HERE, Configuration
 from bench.fleet.meters import Meters
 from bench.fleet.workload import Destination
 
-# The requests of a destination that a batch has opened: quota, receipt, its indexes, its end.
+# The calls of AWS for each request to a destination: reserve the quota, store the receipt, index it, store its outcome.
 CALLS_A_REQUEST = 6
 MARKS_TOGETHER = 10
 

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import accumulate
 
+from bench.cost.fleets import OBJECTS
+
 HOUR, DAY = 3_600.0, 86_400.0
 DAYS_A_MONTH = 30.4
 # Weekdays have nine tenths of a month's events, and a month has 22 of them.
@@ -51,8 +53,7 @@ class Fleet:
     installs_at: float = 9.5 * HOUR
     installs_within: float = 600.0
     backfill_contacts: int = 2_000
-    # The objects of an account that reconciliations read: contacts and companies.
-    objects: int = 2
+    objects: int = OBJECTS
     # All tokens were issued together, so that all renewals become due in the same tenth of a token's life.
     renewals_at: float = 8 * HOUR
     token_life_s: float = DAY

@@ -238,7 +238,7 @@ def serve(pipe: Any, directory: Path) -> None:
 
 
 def _bytes(read: dict[str, Any]) -> dict[str, Any]:
-    """JSON has bytes as base64: those of items, and those that KMS is given."""
+    """In JSON, the bytes of items and of KMS calls are base64."""
     for name in ("B", "CiphertextBlob", "Plaintext"):
         if isinstance(read.get(name), str):
             read[name] = base64.b64decode(read[name])

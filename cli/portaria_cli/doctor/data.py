@@ -25,19 +25,17 @@ LATE = timedelta(hours=1)
 def stored_state(deployment: Deployment) -> StoredState:
     """Raises `NotLooked` where the caller may not read the table."""
     with deployment.reading():
-        stored = StoredState(deployment.table, deployment.outputs.get("ApiUrl", ""), deployment.parameters)
         # Read here, where a refused read becomes `NotLooked`.
-        _ = stored.clients, stored.connections
-    return stored
+        _ = deployment.stored.clients, deployment.stored.connections
+    return deployment.stored
 
 
 def of_stored(name: str) -> Callable[[Deployment], Iterator[Finding]]:
     """A check of `stored_checks`, of a deployment."""
 
     def check(deployment: Deployment) -> Iterator[Finding]:
-        stored = StoredState(deployment.table, deployment.outputs.get("ApiUrl", ""), deployment.parameters)
         with deployment.reading():
-            yield from stored_checks.CHECKS[name](stored)
+            yield from stored_checks.CHECKS[name](deployment.stored)
 
     return check
 

@@ -16,6 +16,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from portaria.aws.boto3_clients import error_code
 from portaria.aws.table import Table
 from portaria.core import clock
+from portaria.overview.stored_checks import StoredState
 from portaria_cli import local_cloud
 from portaria_cli.auth import aws_session, read_stack
 from portaria_cli.doctor.findings import NotLooked, NotThere
@@ -193,6 +194,11 @@ class Deployment:
     @cached_property
     def table(self) -> Table:
         return StackTable(self.outputs.get("TableName", "") or self.physical("Table"), self.client("dynamodb"))
+
+    @cached_property
+    def stored(self) -> StoredState:
+        """What the table holds, for all checks: each listing is read once."""
+        return StoredState(self.table, self.outputs.get("ApiUrl", ""), self.parameters)
 
     @contextmanager
     def reading(self) -> Iterator[None]:

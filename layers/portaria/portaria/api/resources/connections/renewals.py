@@ -27,10 +27,10 @@ def renew(asked: ApiRequest) -> Reply:
         usability.check_usable(connection)
         if connection.kind != KIND:
             raise Rejected(
-                "not_offered", f"a connection of the kind {connection.kind} has no tokens to renew", status=409
+                "not_offered", f"a connection of the kind {connection.kind} has no tokens to renew", status=CONFLICT
             )
         if "refresh_token" not in tokens.token(connection).credentials:
-            raise Rejected("not_offered", "the platform gave this connection no refresh token", status=409)
+            raise Rejected("not_offered", "the platform gave this connection no refresh token", status=CONFLICT)
         tokens.renew(connection)
     except Rejected as rejected:
         if rejected.status != CONFLICT:
