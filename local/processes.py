@@ -29,7 +29,7 @@ class NotStarted(Exception):
 def start(
     command: Sequence[str | Path], *, root: Path, log: Path, environment: Mapping[str, str], sockets: Sequence[int] = ()
 ) -> subprocess.Popen[bytes]:
-    """Start a marked process in its own session, so that Ctrl-C at the terminal does not reach it.
+    """Start a marked process in its own session, so that Ctrl-C at the terminal does not reach it. `ours` finds it.
 
     `environment` is the whole environment. It inherits the listening sockets with the file descriptors `sockets`.
     """
@@ -46,7 +46,17 @@ def start(
             pass_fds=sockets,
         )
     _children.append(process)
+    # For a moment after its start, a process has no readable environment, and so no visible mark.
+    while process.poll() is None and not _has_environment(process.pid):
+        time.sleep(0.001)
     return process
+
+
+def _has_environment(pid: int) -> bool:
+    """True also where the environment can never be read."""
+    with contextlib.suppress(psutil.Error, OSError):
+        return bool(psutil.Process(pid).environ())
+    return True
 
 
 def ours(root: Path) -> dict[int, psutil.Process]:

@@ -155,8 +155,7 @@ def _wait_for(name: str, pid: int, url: str) -> None:
                 if session.get(url, timeout=2).ok and alive:
                     return
             time.sleep(0.1)
-            # Check twice: immediately after its start, a process has no readable environment, and so no visible mark.
-            if not alive and pid not in processes.ours(ROOT):
+            if not alive:
                 raise NotStarted(f"{name} died while starting:\n{processes.last_lines(LOCAL / f'{name}.log')}")
     raise NotStarted(
         f"{name} did not answer within {START_TIMEOUT_S:.0f} s:\n{processes.last_lines(LOCAL / f'{name}.log')}"
