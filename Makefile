@@ -164,7 +164,7 @@ faults: setup ## The long fault suites and the long fuzz of the API: about two h
 		tests/stack/flows/test_grants.py tests/stack/local_cloud/test_two_checkouts.py tests/stack/local_cloud/test_builds.py \
 		tests/stack/local_cloud/test_local_cloud.py \
 		tests/unit/access/test_private_integrations.py tests/unit/delivery/test_partial_batches.py \
-		tests/unit/api/document/test_generated_client.py tests/unit/cli/test_configure.py --long --verbose --capture=no
+		tests/unit/api/document/test_generated_client.py tests/unit/cli/stack_commands/test_configure.py --long --verbose --capture=no
 
 portaria: setup ## Run the command line: make portaria ARGS="installs list"
 	@$(RUN) -m portaria_cli $(if $(STACK),--stack-file $(STACK)) $(ARGS)

@@ -18,10 +18,10 @@ from time import sleep
 import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from portaria_cli import output
 from portaria_cli.context import CliContext, errors
 from portaria_cli.errors import Document, NotDone
 from portaria_cli.import_files import Entry
+from portaria_cli.terminal import output
 
 # The API takes 1,000,000 bytes.
 MAX_BYTES = 900_000

@@ -148,7 +148,7 @@ def _tell(not_done: NotDone, *, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"error": str(not_done), **not_done.problem}, ensure_ascii=False), err=True)
         return
-    from portaria_cli import output  # noqa: PLC0415 - rich is imported by the commands that print with it
     from portaria_cli.context import errors  # noqa: PLC0415
+    from portaria_cli.terminal import output  # noqa: PLC0415 - rich is imported by the commands that print with it
 
     errors().print(output.error_line(str(not_done)), markup=False)

@@ -77,8 +77,8 @@ SECTIONS = {
     "The stack and this command": {
         "console": _group("console_sessions", "open_console", "Open the console in your browser."),
         "configure": _command("configure.command", "configure", "Create or change what a file describes."),
-        "overview": _group("stack_overview", "overview", "Show counts by state, grants that end, queues and alarms."),
-        "settings": _group("stack_overview", "settings", "Show the stack's parameters, limits and pages at AWS."),
+        "overview": _command("stack_overview", "overview", "Show counts by state, grants that end, queues and alarms."),
+        "settings": _command("stack_overview", "settings", "Show the stack's parameters, limits and pages at AWS."),
         "credentials": _command("credentials", "credentials", "Where the credentials of connections are stored."),
         "doctor": _command("doctor.command", "doctor", "Check a deployed stack and say what to do."),
         "logs": _command("logs.command", "logs", "Show what the functions of a stack logged."),

@@ -14,8 +14,9 @@ import click
 from rich.console import Console
 from rich.status import Status
 
-from portaria_cli import cells, output, profiles
+from portaria_cli import profiles
 from portaria_cli.errors import Document
+from portaria_cli.terminal import cells, output
 
 if TYPE_CHECKING:
     from portaria_cli.api import Api

@@ -24,8 +24,8 @@ from portaria.core.entities import Answer, Disposition, Target, Trace
 from portaria.core.errors import Rejected
 from portaria.core.http.messages import Request, Response
 from portaria.delivery.stages import destination_request
-from portaria.records import record_mapping
-from portaria.records.record_mapping import Message, OutgoingRecord, Source
+from portaria.records.mapping import record_mapping
+from portaria.records.mapping.record_mapping import Message, OutgoingRecord, Source
 from tests.platforms.conformance import HERE, NAMES, Platform, destination_targets, garbage, platform_of
 
 DESTINATIONS = [name for name in NAMES if "destination" in platform_of(name).parts]

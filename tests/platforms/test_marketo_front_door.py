@@ -14,7 +14,7 @@ from portaria.core import record_messages
 from portaria.core.callbacks import Record
 from portaria.core.errors import Rejected
 from portaria.platforms.marketo import data_ingestion_api
-from portaria.records import record_mapping
+from portaria.records.mapping import record_mapping
 
 PERSONS = "/subscriptions/{subscription}/persons"
 

@@ -9,9 +9,9 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from portaria_cli import cells
 from portaria_cli.configure.plan import CREATE, NOTHING, Step
 from portaria_cli.errors import Document
+from portaria_cli.terminal import cells
 
 STYLES = {"create": "green", "change": "yellow", "replace": "bold red", "nothing": "dim"}
 CHANGES = ("created", "replaced", "updated", "unchanged")

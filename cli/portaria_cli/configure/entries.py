@@ -16,9 +16,9 @@ from typing import Any
 import yaml
 
 from portaria.api.validation import nearest
-from portaria_cli import output
 from portaria_cli.configure.problems import Place, Problem
 from portaria_cli.configure.source import place_of
+from portaria_cli.terminal import output
 
 # The sections in the order in which they are applied, with what the API calls their entries, and the fields that name one.
 SECTIONS = {"clients": "oauth-clients", "connections": "connections", "routes": "routes"}

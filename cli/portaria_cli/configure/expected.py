@@ -9,10 +9,10 @@ from portaria.api.validation import nearest
 from portaria.core.callbacks import OAuthClient
 from portaria.core.entities import Connection
 from portaria.core.errors import Rejected
-from portaria_cli import output
 from portaria_cli.api import Api
 from portaria_cli.configure.entries import UNREAD
 from portaria_cli.errors import Document, NotDone
+from portaria_cli.terminal import output
 
 FORBIDDEN = 403
 

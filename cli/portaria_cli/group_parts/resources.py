@@ -10,9 +10,10 @@ from typing import Any
 
 import click
 
-from portaria_cli import completion, output
+from portaria_cli import completion
 from portaria_cli.context import CliContext, Paging
 from portaria_cli.errors import USAGE, Document, NotDone
+from portaria_cli.terminal import output
 
 # Filters whose names are no names of options.
 FILTER_NAMES = {"customer_id": "tag.customer_id"}

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import click
 
-from portaria_cli import bulk_upload, completion, import_files, output
+from portaria_cli import bulk_upload, completion, import_files
 from portaria_cli.command_classes import Commands
 from portaria_cli.context import CliContext
+from portaria_cli.terminal import output
 
 FRONT_ENDS = ("default", "customer")
 # The API's own limits.

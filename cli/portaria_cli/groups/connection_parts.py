@@ -9,10 +9,11 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from portaria_cli import completion, output
+from portaria_cli import completion
 from portaria_cli.command_classes import Commands
 from portaria_cli.context import CliContext
 from portaria_cli.errors import Document
+from portaria_cli.terminal import output
 
 Connection = click.argument(
     "name", metavar="CONNECTION", shell_complete=completion.names("connections", help_field="platform")

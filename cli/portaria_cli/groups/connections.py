@@ -13,12 +13,13 @@ from typing import Any
 
 import click
 
-from portaria_cli import completion, output
+from portaria_cli import completion
 from portaria_cli.command_classes import Commands
 from portaria_cli.context import CliContext, Paging
 from portaria_cli.errors import USAGE, Document, NotDone
 from portaria_cli.group_parts import inputs
 from portaria_cli.group_parts.resources import CustomerOption, add_delete, add_show, given, named, printed, with_paging
+from portaria_cli.terminal import output
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 KIND, FORM = "connections", "NAME"

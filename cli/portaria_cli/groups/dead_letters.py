@@ -11,11 +11,12 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from portaria_cli import completion, output
+from portaria_cli import completion
 from portaria_cli.command_classes import Commands
 from portaria_cli.context import CliContext, Paging, working
 from portaria_cli.errors import USAGE, Document, NotDone
 from portaria_cli.group_parts.resources import add_show, given, named, with_paging
+from portaria_cli.terminal import output
 
 KIND = "dead-letters"
 # The API's limit for one request.

@@ -7,11 +7,12 @@ from functools import partial
 import click
 from rich.console import Console
 
-from portaria_cli import completion, output
+from portaria_cli import completion
 from portaria_cli.command_classes import Commands
 from portaria_cli.context import CliContext, Paging
 from portaria_cli.errors import Document
 from portaria_cli.group_parts.resources import with_paging
+from portaria_cli.terminal import output
 
 KIND = "destinations"
 

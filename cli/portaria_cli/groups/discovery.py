@@ -8,12 +8,13 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from portaria_cli import completion, output
-from portaria_cli.columns import Column
+from portaria_cli import completion
 from portaria_cli.command_classes import Command, Commands
 from portaria_cli.context import CliContext, Paging
 from portaria_cli.errors import Document
 from portaria_cli.group_parts.resources import add_list, named, path_of, with_paging
+from portaria_cli.terminal import output
+from portaria_cli.terminal.columns import Column
 
 SCOPES = (
     Column("scope", lambda item: Text(item["name"]), is_whole=True),

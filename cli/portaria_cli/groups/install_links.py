@@ -7,13 +7,14 @@ from typing import Any
 
 import click
 
-from portaria_cli import completion, output
+from portaria_cli import completion
 from portaria_cli.command_classes import Commands
 from portaria_cli.context import CliContext
 from portaria_cli.errors import USAGE, NotDone
 from portaria_cli.group_parts import inputs
 from portaria_cli.group_parts.resources import add_delete, add_list, add_show, named, path_of
 from portaria_cli.groups.connection_parts import Connection
+from portaria_cli.terminal import output
 
 KIND = "install-links"
 LANGUAGES = ("pt-BR", "es", "en")

@@ -12,13 +12,14 @@ from typing import Any
 
 import click
 
-from portaria_cli import completion, output
+from portaria_cli import completion
 from portaria_cli.command_classes import Commands
 from portaria_cli.completion import Scope
 from portaria_cli.context import CliContext
 from portaria_cli.errors import USAGE, Document, NotDone
 from portaria_cli.group_parts import inputs
 from portaria_cli.group_parts.resources import add_list, add_show, named, printed
+from portaria_cli.terminal import output
 
 KIND = "private-integrations"
 

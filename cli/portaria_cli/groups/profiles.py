@@ -9,11 +9,12 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from portaria_cli import completion, output, profiles
-from portaria_cli.columns import Column
+from portaria_cli import completion, profiles
 from portaria_cli.command_classes import Commands
 from portaria_cli.context import CliContext
 from portaria_cli.errors import USAGE, Document, NotDone
+from portaria_cli.terminal import output
+from portaria_cli.terminal.columns import Column
 
 
 def _column(name: str, extra: int) -> Column:

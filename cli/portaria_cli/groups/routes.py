@@ -12,12 +12,13 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from portaria_cli import completion, output
+from portaria_cli import completion
 from portaria_cli.command_classes import Commands
 from portaria_cli.context import CliContext, Paging
 from portaria_cli.errors import USAGE, Document, NotDone
 from portaria_cli.group_parts import inputs
 from portaria_cli.group_parts.resources import add_delete, add_show, given, named, printed, with_paging
+from portaria_cli.terminal import output
 
 KIND, FORM = "routes", "NAME"
 Name = named(KIND, FORM, completion.names(KIND))

@@ -7,7 +7,7 @@ from functools import partial
 import click
 from rich.console import Console
 
-from portaria_cli import completion, output
+from portaria_cli import completion
 from portaria_cli.command_classes import Commands
 from portaria_cli.context import CliContext, Paging
 from portaria_cli.errors import USAGE, Document, NotDone
@@ -23,6 +23,7 @@ from portaria_cli.group_parts.resources import (
     printed,
     with_paging,
 )
+from portaria_cli.terminal import output
 
 KIND, DELIVERIES = "webhooks", "webhook-deliveries"
 STATES = ("pending", "delivered", "failed")

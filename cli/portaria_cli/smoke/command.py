@@ -10,13 +10,13 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from portaria_cli import output
 from portaria_cli.auth import Principal
-from portaria_cli.columns import Column
 from portaria_cli.command_classes import Command
 from portaria_cli.context import CliContext, working
 from portaria_cli.doctor.command import STYLES
 from portaria_cli.errors import NotDone
+from portaria_cli.terminal import output
+from portaria_cli.terminal.columns import Column
 
 if TYPE_CHECKING:
     from portaria_cli.smoke.session import Report, Row

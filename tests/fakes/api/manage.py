@@ -16,7 +16,8 @@ from moto.dynamodb.models import dynamodb_backends
 from moto.secretsmanager.models import secretsmanager_backends
 
 from portaria.api.openapi import document as api_document
-from portaria.api.openapi import operation_errors, operation_items
+from portaria.api.openapi import operation_errors
+from portaria.api.openapi.paths import operation_items
 from portaria.api.operation import Operation
 from portaria.api.operations import OPERATIONS
 from portaria.aws import boto3_clients

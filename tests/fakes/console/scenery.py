@@ -24,8 +24,9 @@ from portaria.delivery.waiting_entries import HeldRecords
 from portaria.notifications import deliveries
 from portaria.notifications.deliveries import Attempt
 from portaria.outbound import http_client
-from portaria.records import dead_letters, receipts, record_mapping
+from portaria.records import dead_letters, receipts
 from portaria.records.dead_letters import Letter
+from portaria.records.mapping import record_mapping
 from portaria.sources import backfill
 from tests.fakes.api.console import Browser
 from tests.fakes.api.manage import Manage

@@ -14,8 +14,8 @@ from typing import Any
 
 from portaria.api.rules import route_rules
 from portaria.core.errors import Rejected
-from portaria.records import record_mapping
-from portaria.records.record_mapping import Mapping
+from portaria.records.mapping import record_mapping
+from portaria.records.mapping.record_mapping import Mapping
 from tests.faults.hostile import expressions
 
 RESULT = Path("build/faults/hostile_expressions.json")

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from portaria.api.deprecation import Deprecation
-from portaria.api.openapi import document, operation_items
+from portaria.api.openapi import document
+from portaria.api.openapi.paths import operation_items
 from portaria.api.operations import OPERATIONS
 from portaria.api.router import Service
+from portaria.api.version import Deprecation
 from tests.fakes.api.manage import Manage, proxy_event, with_token
 from tests.fakes.aws import functions
 from tests.fakes.aws.moto_cloud import Cloud

@@ -14,8 +14,9 @@ from botocore.awsrequest import AWSPreparedRequest
 from botocore.exceptions import ConnectionClosedError, EndpointConnectionError
 from rich.console import Console
 
-from portaria_cli import bulk_upload, context, import_files, output
+from portaria_cli import bulk_upload, context, import_files
 from portaria_cli.errors import NotDone
+from portaria_cli.terminal import output
 from tests.fakes.api.command_line import Answered, Wire, listed, run, told, wired
 from tests.fakes.api.manage import empty
 from tests.fakes.aws.moto_cloud import Cloud

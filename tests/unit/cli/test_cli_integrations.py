@@ -34,8 +34,9 @@ from portaria.api import idempotency
 from portaria.aws.table import Table
 from portaria.core import clock
 from portaria_cli import api as cli_api
-from portaria_cli import auth, cells, completion
+from portaria_cli import auth, completion
 from portaria_cli.commands import portaria
+from portaria_cli.terminal import cells
 from tests.fakes.api.command_line import Answered, Wire, empty_listing, headers_of, listed, run, told, wired
 from tests.fakes.api.manage import API_URL, add_install, empty
 from tests.fakes.aws.moto_cloud import TABLE, Cloud

@@ -29,7 +29,7 @@ from portaria.core.errors import Rejected
 from portaria.platforms.kommo import events as kommo_events
 from portaria.platforms.leadconnector import events as leadconnector_events
 from portaria.platforms.marketo import data_ingestion_api, delivery_reports
-from portaria.records import record_mapping
+from portaria.records.mapping import record_mapping
 
 PACKAGE = Path(record_messages.__file__).parent.parent
 # Between the 4 of linear time (up to 8, where memory is allocated) and the 16 of quadratic time.

@@ -19,7 +19,7 @@ from portaria.delivery import backlogs, destination_pause, destination_states, w
 from portaria.delivery.destination_pause import PauseReason
 from portaria.delivery.waiting_entries import HeldRecords
 from portaria.delivery.waiting_lists import WaitingList
-from portaria.records import record_mapping
+from portaria.records.mapping import record_mapping
 from tests.fakes.api.command_line import Wire, run, told, wired
 from tests.fakes.api.manage import Manage
 from tests.fakes.aws.errors import refusing, throttled

@@ -18,7 +18,7 @@ from portaria.delivery import waiting_entries
 from portaria.delivery.pipeline import QueuedMessage
 from portaria.platforms.kommo import contacts, events
 from portaria.records import reread_requests
-from portaria.records.record_mapping import mapping_of
+from portaria.records.mapping.record_mapping import mapping_of
 from tests.fakes.records.contacts import SOURCE
 from tests.fakes.records.ingesting import Harness, harness, refusal
 

@@ -32,7 +32,8 @@ from portaria.delivery.stages import record_outcomes
 from portaria.delivery.waiting_lists import WaitingList
 from portaria.installs import uninstall
 from portaria.platforms.marketo import daily_quota, persons
-from portaria.records import dead_letters, record_mapping
+from portaria.records import dead_letters
+from portaria.records.mapping import record_mapping
 from tests.fakes.crashes import Died
 from tests.fakes.records import ingesting, waiting_records
 from tests.fakes.records.contacts import DESTINATION, SOURCE, contact

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from jmespath.exceptions import JMESPathError
 
 from portaria.platforms.kommo import contacts
-from portaria.records import expression_compiler, expressions
+from portaria.records.mapping import expression_compiler, expressions
 from tests.fakes.records.contacts import contact
 
 # Every kind of node, alone and inside others.

@@ -18,8 +18,8 @@ from portaria.core.entities import Target
 from portaria.core.errors import Rejected
 from portaria.platforms.kommo import contacts
 from portaria.platforms.marketo import persons
-from portaria.records import record_mapping
-from portaria.records.record_mapping import Message, OutgoingRecord, Source
+from portaria.records.mapping import record_mapping
+from portaria.records.mapping.record_mapping import Message, OutgoingRecord, Source
 from tests.fakes.records.contacts import contact, person
 
 MESSAGE = Message("m1", "kommo-acme-1001", "contacts", "backfill", [], route="people")

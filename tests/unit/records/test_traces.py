@@ -15,7 +15,8 @@ from portaria.core.callbacks import Record
 from portaria.core.entities import Trace
 from portaria.core.errors import Rejected
 from portaria.delivery.pipeline import QueuedMessage
-from portaria.records import correlations, dead_letter_redrive, dead_letters, receipt_search, receipts, record_mapping
+from portaria.records import correlations, dead_letter_redrive, dead_letters, receipt_search, receipts
+from portaria.records.mapping import record_mapping
 from portaria.records.receipts import AcceptedRequest, Receipt
 from tests.fakes.records import ingesting
 from tests.fakes.records.contacts import DESTINATION, contact

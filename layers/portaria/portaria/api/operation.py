@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from portaria.api import validation
 from portaria.api.authentication import Caller
-from portaria.api.deprecation import Deprecation
+from portaria.api.version import Deprecation
 from portaria.aws.stack_status import StackStatus
 from portaria.aws.table import Table
 from portaria.connections import webhook_endpoints

@@ -35,8 +35,8 @@ from portaria.delivery.stages.resolve import MessageResolver
 from portaria.delivery.stages.send import QuotaReserver, Sender
 from portaria.delivery.stages.undelivered import Undelivered
 from portaria.delivery.waiting_lists import Place
+from portaria.records.mapping.record_mapping import OutgoingRecord
 from portaria.records.reconciliation_schedule import Bounds
-from portaria.records.record_mapping import OutgoingRecord
 
 __all__ = ["BatchOutcome", "QueuedMessage", "ingest", "ingest_waiting"]
 

@@ -17,8 +17,9 @@ from portaria.core import record_messages
 from portaria.core.callbacks import Record, Secret
 from portaria.core.entities import NO_TRACE, Connection, Route
 from portaria.core.errors import Rejected
-from portaria.records import record_mapping, routes
-from portaria.records.record_mapping import OutgoingRecord
+from portaria.records import routes
+from portaria.records.mapping import record_mapping
+from portaria.records.mapping.record_mapping import OutgoingRecord
 
 # Stands for each credential in the request.
 _MASK = "***"

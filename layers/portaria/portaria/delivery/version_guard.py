@@ -18,7 +18,7 @@ from enum import Enum
 
 from portaria.aws.table import Conflict, Table, run_concurrently
 from portaria.core import clock, record_messages
-from portaria.records.record_mapping import Source
+from portaria.records.mapping.record_mapping import Source
 
 SK = "MARK"
 # Longer than a dead letter, which can be redriven, is kept, and longer than records wait for a destination in practice.

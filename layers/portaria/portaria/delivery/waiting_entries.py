@@ -23,7 +23,7 @@ from portaria.core import clock, record_messages
 from portaria.delivery import backlogs
 from portaria.delivery.waiting_lists import Place, WaitingList
 from portaria.records.dead_letters import MAX_PART_BYTES, cut
-from portaria.records.record_mapping import Message, target_fields
+from portaria.records.mapping.record_mapping import Message, target_fields
 
 # A list is one partition, which takes 1,000 writes a second. Removals that it refuses are repeated after these pauses, because
 # records whose entry stays are sent twice.

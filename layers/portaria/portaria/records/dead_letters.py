@@ -25,7 +25,8 @@ from typing import Any
 from portaria.aws.table import Conflict, Item, Table, cursor_after
 from portaria.core import clock, record_messages
 from portaria.core.errors import Rejected
-from portaria.records import record_index, record_mapping
+from portaria.records import record_index
+from portaria.records.mapping import record_mapping
 
 logger = logging.getLogger(__name__)
 

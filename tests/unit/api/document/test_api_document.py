@@ -13,7 +13,8 @@ import yaml
 
 from portaria.access.scopes import SCOPES
 from portaria.api.openapi import document as api_document
-from portaria.api.openapi import operation_items, schemas, tags
+from portaria.api.openapi import schemas, tags
+from portaria.api.openapi.paths import operation_items
 from portaria.api.operations import OPERATIONS
 from portaria.core.event_catalogue import CATALOGUE
 from portaria.platforms.marketo import data_ingestion_api

@@ -11,7 +11,8 @@ import jsonschema_rs
 import pytest
 
 from portaria.api.openapi import document as api_document
-from portaria.api.openapi import example_values, operation_errors, operation_items, problem_types
+from portaria.api.openapi import example_values, operation_errors, problem_types
+from portaria.api.openapi.paths import operation_items
 from portaria.api.operations import OPERATIONS
 from portaria.core.event_catalogue import CATALOGUE
 from tests.fakes.template.document import functions, resources

@@ -30,7 +30,7 @@ from portaria.core import clock, record_messages
 from portaria.core.callbacks import Secret
 from portaria.core.entities import Connection, Target, Trace
 from portaria.platforms.marketo import persons
-from portaria.records import record_mapping
+from portaria.records.mapping import record_mapping
 from tests.fakes.api.manage import Manage, empty
 from tests.fakes.aws import functions
 from tests.fakes.aws.errors import refusing

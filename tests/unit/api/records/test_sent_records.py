@@ -12,7 +12,7 @@ from portaria.aws import boto3_clients, queues
 from portaria.aws.table import Table
 from portaria.connections import connection_store
 from portaria.core.entities import Connection
-from portaria.records import record_mapping
+from portaria.records.mapping import record_mapping
 from tests.fakes.api.manage import Answer, Manage, empty, proxy_event, with_headers
 from tests.fakes.aws.errors import refusing
 from tests.fakes.aws.moto_cloud import TABLE, Cloud

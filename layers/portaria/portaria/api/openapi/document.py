@@ -11,7 +11,8 @@ from functools import cache
 from typing import Any
 
 from portaria.access.scopes import NARROWABLE, SCOPES
-from portaria.api.openapi import events, headers, operation_items, problems, public_paths, tags
+from portaria.api.openapi import events, headers, problems, tags
+from portaria.api.openapi.paths import operation_items, public_paths
 from portaria.api.operations import OPERATIONS
 from portaria.api.version import VERSION
 

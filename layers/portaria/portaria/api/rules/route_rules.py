@@ -15,8 +15,8 @@ from portaria.api.validation import Fault, Input, InvalidInput, Matching, Refusa
 from portaria.core.entities import Route
 from portaria.core.errors import Rejected
 from portaria.platforms.record_protocols import RouteRules, SourceObject
-from portaria.records import expression_budget, expressions
-from portaria.records.expression_compiler import Search
+from portaria.records.mapping import expression_budget, expressions
+from portaria.records.mapping.expression_compiler import Search
 
 MAX_ATTRIBUTES = 200
 MAX_EXPRESSION_LENGTH = 1_000

@@ -23,8 +23,8 @@ from portaria.delivery.destination_pause import DestinationPause
 from portaria.delivery.version_guard import VersionScope
 from portaria.delivery.waiting_lists import Place
 from portaria.platforms.record_protocols import RecordDestination
-from portaria.records import record_mapping
-from portaria.records.record_mapping import EncodedRecord, Message, OutgoingRecord, RejectedRecord, Source
+from portaria.records.mapping import record_mapping
+from portaria.records.mapping.record_mapping import EncodedRecord, Message, OutgoingRecord, RejectedRecord, Source
 
 
 class QueuedMessage(NamedTuple):

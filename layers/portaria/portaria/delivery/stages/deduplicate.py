@@ -16,8 +16,8 @@ from portaria.core.unexpected_errors import log_unexpected
 from portaria.delivery import version_guard
 from portaria.delivery.stages.batch_state import BatchOutcome, ResolvedMessage, ResolvedRoute
 from portaria.delivery.version_guard import VersionScope
-from portaria.records import record_mapping
-from portaria.records.record_mapping import EncodedRecord, Source
+from portaria.records.mapping import record_mapping
+from portaria.records.mapping.record_mapping import EncodedRecord, Source
 
 # Marks are read again before a request that is sent later than this after they were written, because a newer version may
 # have been sent in the meantime.

@@ -32,7 +32,7 @@ from portaria.delivery.stages.batch_state import Answered, BatchDestination
 from portaria.outbound import http_client
 from portaria.outbound.rate_limiter import RateLimiter
 from portaria.records import receipts, record_index
-from portaria.records.record_mapping import EncodedRecord
+from portaria.records.mapping.record_mapping import EncodedRecord
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from portaria.core.errors import Rejected
 from portaria.core.unexpected_errors import log_unexpected
 from portaria.delivery.stages.batch_state import BatchDestinations, BatchOutcome, ResolvedRoute
 from portaria.delivery.stages.undelivered import Undelivered
-from portaria.records.record_mapping import OutgoingRecord, RejectedRecord, Source
+from portaria.records.mapping.record_mapping import OutgoingRecord, RejectedRecord, Source
 
 
 def map_records(

@@ -34,7 +34,7 @@ from portaria.delivery.stages.batch_state import (
 )
 from portaria.delivery.stages.undelivered import Undelivered
 from portaria.records import dead_letters
-from portaria.records.record_mapping import EncodedRecord, OutgoingRecord, RejectedRecord
+from portaria.records.mapping.record_mapping import EncodedRecord, OutgoingRecord, RejectedRecord
 
 logger = logging.getLogger(__name__)
 

@@ -38,9 +38,10 @@ from portaria.delivery.stages.batch_state import (
 )
 from portaria.delivery.stages.undelivered import Undelivered
 from portaria.delivery.version_guard import VersionScope
-from portaria.records import dead_letters, reconciliation_wakeups, record_mapping, reread_requests, routes
+from portaria.records import dead_letters, reconciliation_wakeups, reread_requests, routes
+from portaria.records.mapping import record_mapping
+from portaria.records.mapping.record_mapping import Message, RejectedRecord, Source
 from portaria.records.reconciliation_schedule import Bounds
-from portaria.records.record_mapping import Message, RejectedRecord, Source
 
 logger = logging.getLogger(__name__)
 

@@ -32,8 +32,8 @@ from portaria.delivery.stages.batch_state import (
 )
 from portaria.delivery.stages.deduplicate import Deduplicator
 from portaria.delivery.stages.destination_request import DestinationRequests
-from portaria.records import record_mapping
-from portaria.records.record_mapping import EncodedRecord, OutgoingRecord, RejectedRecord
+from portaria.records.mapping import record_mapping
+from portaria.records.mapping.record_mapping import EncodedRecord, OutgoingRecord, RejectedRecord
 
 # The most requests that search for the invalid records of one full request: enough to find about twenty scattered ones. If
 # more are invalid, the route is wrong, and the rest becomes dead letters together.

@@ -18,8 +18,9 @@ from portaria.core.unexpected_errors import log_unexpected
 from portaria.delivery import waiting_entries, waiting_lists
 from portaria.delivery.waiting_entries import HeldRecords
 from portaria.delivery.waiting_lists import Place, WaitingList
-from portaria.records import dead_letter_counts, dead_letters, record_mapping
-from portaria.records.record_mapping import OutgoingRecord, RejectedRecord, Source
+from portaria.records import dead_letter_counts, dead_letters
+from portaria.records.mapping import record_mapping
+from portaria.records.mapping.record_mapping import OutgoingRecord, RejectedRecord, Source
 
 logger = logging.getLogger(__name__)
 

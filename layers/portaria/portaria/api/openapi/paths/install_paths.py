@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from portaria.api.openapi import headers, parameters
-from portaria.api.openapi.problems import REF
-from portaria.api.openapi.public_operations import (
+from portaria.api.openapi.paths.public_operations import (
     ACCEPT,
     ACCEPT_LANGUAGE,
     CLIENT,
@@ -16,6 +15,7 @@ from portaria.api.openapi.public_operations import (
     operation,
     response,
 )
+from portaria.api.openapi.problems import REF
 
 Document = dict[str, Any]
 

@@ -9,10 +9,10 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from portaria_cli import output
 from portaria_cli.command_classes import Command
 from portaria_cli.context import CliContext
 from portaria_cli.errors import Document
+from portaria_cli.terminal import output
 
 
 @click.command("overview", cls=Command)

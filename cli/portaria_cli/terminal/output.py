@@ -11,8 +11,17 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from portaria_cli.cells import as_text, since, styled, to_the_hour, until_in
-from portaria_cli.columns import BACKFILLS, COLUMNS, OUTCOMES, RECONCILIATIONS, REDRIVEN, STARTED, Column, token_age
+from portaria_cli.terminal.cells import as_text, since, styled, to_the_hour, until_in
+from portaria_cli.terminal.columns import (
+    BACKFILLS,
+    COLUMNS,
+    OUTCOMES,
+    RECONCILIATIONS,
+    REDRIVEN,
+    STARTED,
+    Column,
+    token_age,
+)
 
 # A cell that is longer than this and than half of the terminal is broken into lines.
 LONGEST_CELL = 48

@@ -17,8 +17,8 @@ from jmespath.exceptions import JMESPathError
 from portaria.core import record_messages
 from portaria.core.entities import NO_TRACE, Target, Trace
 from portaria.core.errors import Rejected
-from portaria.records import expression_budget, expressions
-from portaria.records.expression_compiler import Search
+from portaria.records.mapping import expression_budget, expressions
+from portaria.records.mapping.expression_compiler import Search
 
 # The types of a mapping's values: JSON without objects and lists.
 _SIMPLE = (str, int, float)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from rich.text import Text
 
-from portaria_cli.cells import age, brief, none, or_none, since, span, to_the_hour, until_in
+from portaria_cli.terminal.cells import age, brief, none, or_none, since, span, to_the_hour, until_in
 
 
 class Column(NamedTuple):

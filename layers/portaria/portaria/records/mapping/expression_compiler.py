@@ -11,7 +11,7 @@ from typing import Any
 from jmespath.functions import Functions
 from jmespath.visitor import TreeInterpreter
 
-from portaria.records.expression_budget import SHORT_TEXT, Budget, Lacking, Node, charge_call, cost_of
+from portaria.records.mapping.expression_budget import SHORT_TEXT, Budget, Lacking, Node, charge_call, cost_of
 
 Search = Callable[[Any], Any]
 

@@ -14,8 +14,8 @@ from typing import Any, cast
 import jmespath
 from jmespath.exceptions import JMESPathError
 
-from portaria.records.expression_budget import Budget, Node, children
-from portaria.records.expression_compiler import Compiler, Search
+from portaria.records.mapping.expression_budget import Budget, Node, children
+from portaria.records.mapping.expression_compiler import Compiler, Search
 
 # How deep an expression may be nested: each level takes frames of Python's stack, when it is compiled and when it is called.
 MAX_DEPTH = 60

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from portaria.api import validation
-from portaria.api.openapi import install_paths, parameters
-from portaria.api.openapi.problems import REF, RESPONSES
-from portaria.api.openapi.public_operations import (
+from portaria.api.openapi import parameters
+from portaria.api.openapi.paths import install_paths
+from portaria.api.openapi.paths.public_operations import (
     ACCEPT_LANGUAGE,
     CLIENT,
     DESTINATION_PLATFORM,
@@ -17,6 +17,7 @@ from portaria.api.openapi.public_operations import (
     operation,
     response,
 )
+from portaria.api.openapi.problems import REF, RESPONSES
 
 Document = dict[str, Any]
 
