@@ -24,8 +24,8 @@ from rich.table import Table as Shown
 from bench.cost import STORE_NAMES, flows, read_model
 from bench.cost.bill import DAYS, Bill, read_prices
 from bench.cost.flows import Model
-from bench.cost.shape import read_document
 from bench.report import conclude, console
+from local.template_file import read_template
 from portaria.aws.table import Conflict, Item, Table
 from portaria.connections.credential_stores.protocol import STORES, TABLE
 from portaria.connections.request_budget import BudgetExhausted, SlotCounters
@@ -302,7 +302,7 @@ class Day:
 
 def measure() -> bool:
     model, prices = read_model(), read_prices()
-    source = read_document()["Resources"]["BackfillRecordsFunction"]["Properties"]["Events"]["Backfills"]["Properties"]
+    source = read_template()["Resources"]["BackfillRecordsFunction"]["Properties"]["Events"]["Backfills"]["Properties"]
     workers = int(source["ScalingConfig"]["MaximumConcurrency"])
     counted = model.measures.reconciliation[TABLE]
     figures = {"reading_write_units": counted.write_units, "reading_read_units": counted.read_units}

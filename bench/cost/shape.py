@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
-
-import yaml
+from typing import NamedTuple
 
 from bench.cost.bill import SECONDS_A_MONTH
-from bench.report import ROOT
+from local.template_file import read_template
 
 # Prices that a resource of a type appears under; none where AWS charges nothing for it.
 RESOURCE_PRICES: dict[str, tuple[str, ...]] = {
@@ -61,20 +59,8 @@ class Shape(NamedTuple):
     reconcile_idle_every: float
 
 
-class _Loader(yaml.SafeLoader):
-    pass
-
-
-_Loader.add_multi_constructor("!", lambda loader, suffix, node: None)
-
-
-def read_document() -> dict[str, Any]:
-    document: dict[str, Any] = yaml.load((ROOT / "template.yaml").read_text(), _Loader)
-    return document
-
-
 def read_shape() -> Shape:
-    document = read_document()
+    document = read_template()
     resources, parameters = document["Resources"], document["Parameters"]
     functions = {
         name: each["Properties"] for name, each in resources.items() if each["Type"] == "AWS::Serverless::Function"

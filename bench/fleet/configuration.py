@@ -9,9 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from bench.report import ROOT
+from local import template_file
 from portaria.aws import due_index
 from portaria.connections.renewal_sweep import RENEWALS_PER_SECOND
 from portaria.delivery import record_release, retry_schedule
@@ -115,32 +113,9 @@ def quotas() -> dict[str, Quota]:
     return {name: Quota(name, **fields) for name, fields in read.items()}
 
 
-class _Loader(yaml.SafeLoader):
-    """Reads CloudFormation's short forms as the mappings that they stand for: `!Ref X` as `{"Ref": "X"}`."""
-
-
-def _intrinsic(loader: yaml.SafeLoader, suffix: str, node: yaml.Node) -> dict[str, Any]:
-    if isinstance(node, yaml.ScalarNode):
-        return {suffix: loader.construct_scalar(node)}
-    if isinstance(node, yaml.SequenceNode):
-        return {suffix: loader.construct_sequence(node, deep=True)}
-    assert isinstance(node, yaml.MappingNode)
-    return {suffix: loader.construct_mapping(node, deep=True)}
-
-
-_Loader.add_multi_constructor("!", _intrinsic)
-
-
-@cache
-def _template() -> dict[str, Any]:
-    # A subclass of SafeLoader.
-    read: dict[str, Any] = yaml.load((ROOT / "template.yaml").read_text(), _Loader)
-    return read
-
-
 def read_template(**changes: str) -> Configuration:
     """The stack with the template's default parameters and these changes. Raises `KeyError` for an unknown parameter."""
-    template = _template()
+    template = template_file.read_template()
     parameters = {name: str(each["Default"]) for name, each in template["Parameters"].items()}
     for name, value in changes.items():
         if name not in parameters:
@@ -157,7 +132,7 @@ def read_template(**changes: str) -> Configuration:
         ((kind, inner),) = given.items()
         if kind == "Ref":
             return parameters.get(inner, inner)
-        if kind == "FindInMap":
+        if kind == "Fn::FindInMap":
             name, first, second = (valued(each) for each in inner)
             return template["Mappings"][name][first][second]
         raise ValueError(f"{kind} has no value here")
@@ -167,7 +142,7 @@ def read_template(**changes: str) -> Configuration:
         for event in each.get("Events", {}).values():
             if event["Type"] == "SQS":
                 given = event["Properties"]
-                queue = given["Queue"]["GetAtt"].partition(".")[0].removesuffix("Queue")
+                queue = given["Queue"]["Fn::GetAtt"][0].removesuffix("Queue")
                 scaling = given.get("ScalingConfig", {}).get("MaximumConcurrency", quotas()["lambda_concurrency"].value)
                 sources[queue] = EventSource(
                     queue,

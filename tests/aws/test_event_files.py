@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
+from local.template_file import read_template
 from tests.aws.recorded import apigateway, events, lambda_sqs
 from tests.fakes.api.manage import proxy_event, with_token
 from tests.fakes.aws import functions
 from tests.fakes.paths import ROOT
-from tests.fakes.template.document import template
 
 Event = dict[str, Any]
 FILES = sorted((ROOT / "events").glob("*/*.json"))
@@ -112,7 +112,7 @@ def test_event_file_has_every_recorded_member(file: Path) -> None:
     ],
 )
 def test_event_file_of_schedule_has_input_of_template(schedule: str, file: str) -> None:
-    target = template()["Resources"][schedule]["Properties"]["Target"]
+    target = read_template()["Resources"][schedule]["Properties"]["Target"]
     (record,) = json.loads((ROOT / "events" / f"{file}.json").read_text())["Records"]
     assert record["body"] == target["Input"]
 

@@ -31,6 +31,7 @@ from urllib.parse import urlsplit
 from botocore.exceptions import ClientError
 from greenlet import greenlet
 
+from local.template_file import read_template
 from portaria.aws import boto3_clients, light_client
 from portaria.aws.table import Table
 from portaria.connections import oauth_clients
@@ -49,7 +50,6 @@ from portaria.webhooks import (
     request_log,
 )
 from tests.fakes.aws import functions
-from tests.fakes.template.document import template
 from tests.simulation import platform as kommo
 from tests.simulation.aws.cloud import BUS, KEY_ID, PREFIX, TABLE, Cloud, Message, Sqs, installed
 
@@ -476,7 +476,7 @@ class World:
 
 def read_settings() -> dict[str, tuple[int, int]]:
     """How many batches of each queue run at once, and of how many messages, with the template's defaults."""
-    found = template()
+    found = read_template()
     sources = found["Resources"]["ExchangeCodeFunction"]["Properties"]["Events"]
     sizes = found["Mappings"]["Concurrency"][found["Parameters"]["Size"]["Default"]] | {
         "UnprovenExchanges": int(found["Parameters"]["UnprovenInstallBatches"]["Default"])

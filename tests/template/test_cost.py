@@ -11,8 +11,9 @@ from bench.cost import alternatives, fleets, flows
 from bench.cost.bill import MILLION, SERVICES, Bill, read_prices
 from bench.cost.counted import read_units, write_units
 from bench.cost.flows import API_GATEWAY, FUNCTION_URL, Model
-from bench.cost.shape import CREATED_PRICES, OPTIONAL_PRICES, RESOURCE_PRICES, read_document
+from bench.cost.shape import CREATED_PRICES, OPTIONAL_PRICES, RESOURCE_PRICES
 from bench.report import ROOT
+from local.template_file import read_template
 from portaria.connections.credential_stores.protocol import SECRETS_MANAGER, STORES
 
 PRICES = read_prices()
@@ -28,7 +29,7 @@ def without_price(document: dict[str, Any]) -> set[str]:
 
 
 def test_cost_model_has_a_price_row_for_each_resource_type() -> None:
-    document = read_document()
+    document = read_template()
     assert without_price(document) == set()
     document["Resources"]["Cache"] = {"Type": "AWS::ElastiCache::ServerlessCache"}
     assert without_price(document) == {"AWS::ElastiCache::ServerlessCache"}

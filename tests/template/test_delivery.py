@@ -10,8 +10,9 @@ import pytest
 import yaml
 
 from local.environments import RUNTIME, environment
+from local.template_file import read_template
 from tests.fakes.paths import ROOT
-from tests.fakes.template.document import _Loader, as_list, walk
+from tests.fakes.template.document import as_list, walk
 from tests.fakes.template.translation import translated
 
 GITHUB = ROOT / ".github"
@@ -28,8 +29,7 @@ def read(name: str) -> dict[str, Any]:
 
 
 def roles() -> dict[str, Any]:
-    document: dict[str, Any] = yaml.load((ROOT / "examples" / "github-deployment.yaml").read_text(), _Loader)
-    resources: dict[str, Any] = document["Resources"]
+    resources: dict[str, Any] = read_template(ROOT / "examples" / "github-deployment.yaml")["Resources"]
     return resources
 
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.fakes.template.document import operations, template
+from local.template_file import read_template
+from tests.fakes.template.document import operations
 from tests.fakes.template.translation import Stack, deploy
 
 # The functions that make, subscribe to, or delete an address.
@@ -48,7 +49,7 @@ def test_template_function_url_is_public_for_receive_events_only(endpoint: str) 
     assert stack.of("AWS::Lambda::Function")["ReceiveEventsFunction"]["ReservedConcurrentExecutions"] == "20"
 
 
-@pytest.mark.parametrize("endpoint", template()["Parameters"]["WebhookEndpoint"]["AllowedValues"])
+@pytest.mark.parametrize("endpoint", read_template()["Parameters"]["WebhookEndpoint"]["AllowedValues"])
 def test_template_first_endpoint_is_that_of_new_addresses(endpoint: str) -> None:
     stack = with_endpoint(endpoint)
     found = endpoints(stack)
@@ -62,7 +63,7 @@ def test_template_first_endpoint_is_that_of_new_addresses(endpoint: str) -> None
 
 def test_template_endpoint_is_named_in_the_versions_of_functions_that_read_it() -> None:
     """Otherwise a deployment that changes the parameter alone would keep the old version."""
-    for name, resource in template()["Resources"].items():
+    for name, resource in read_template()["Resources"].items():
         if resource["Type"] != "AWS::Serverless::Function":
             continue
         described = resource["Properties"]["VersionDescription"]["Fn::Sub"]
@@ -76,7 +77,7 @@ def test_template_api_gateway_serves_event_addresses_in_each_mode() -> None:
 
 
 def test_template_function_url_without_reservation_is_refused() -> None:
-    (assertion,) = template()["Rules"]["FunctionUrlComesWithReservation"]["Assertions"]
+    (assertion,) = read_template()["Rules"]["FunctionUrlComesWithReservation"]["Assertions"]
     assert assertion["Assert"] == {
         "Fn::Or": [
             {"Fn::Equals": [{"Ref": "WebhookEndpoint"}, "api-gateway"]},

@@ -13,11 +13,12 @@ from typing import Any
 import click
 import pytest
 
+from local.template_file import read_template
 from portaria.platforms.marketo import data_ingestion_api as marketo_front_door
 from portaria_cli.commands import portaria
 from portaria_cli.doctor.stack import TOO_OLD_S
 from tests.fakes.paths import ROOT
-from tests.fakes.template.document import Function, functions, resources, target, template, walk
+from tests.fakes.template.document import Function, functions, resources, target, walk
 
 RUNBOOK = (ROOT / "docs" / "operations.md").read_text()
 ALARMS = resources("AWS::CloudWatch::Alarm")
@@ -115,7 +116,7 @@ def test_runbook_links_within_the_page_resolve() -> None:
 
 
 def test_runbook_outputs_and_log_groups_exist() -> None:
-    document = template()
+    document = read_template()
     assert set(re.findall(r"\$\((?:out|arn) (\w+)\)", RUNBOOK)) <= set(document["Outputs"])
     asked = set(re.findall(r"\$\(group (\w+)\)", RUNBOOK))
     assert len(asked) > 5
@@ -135,7 +136,7 @@ def source() -> str:
 
 
 def test_runbook_parameters_exist_in_template() -> None:
-    known = set(template()["Parameters"])
+    known = set(read_template()["Parameters"])
     named = set(re.findall(r"`([A-Z][A-Za-z]+)(?:=[^`]*)?`", RUNBOOK)) & {
         name
         for name in re.findall(r"`([A-Z][a-z]+[A-Z][A-Za-z]+)", RUNBOOK)
@@ -158,7 +159,7 @@ def test_runbook_alarm_costs_match_template() -> None:
     text = " ".join(sections(2)["what-it-costs"].split())
     always = counted[""] + counted["CombinesAlarms"]
     assert f"alarms on {always} metrics, of which ten are free ({(always - 10) / 10:.2f} USD a month; " in text
-    combined = template()["Parameters"]["CombinedAlarms"]["Description"]
+    combined = read_template()["Parameters"]["CombinedAlarms"]["Description"]
     assert f"{counted['CombinesAlarms'] / 10:.2f} USD a month" in combined
     assert f"{counted['TracksReceipts']} more with `AdobeClientId`, {counted['DeploysGradually']} more with" in text
 
@@ -217,7 +218,7 @@ def dashboard() -> dict[str, Any]:
     assert resource["Condition"] == "HasDashboard"
     text = resource["Properties"]["DashboardBody"]["Fn::Sub"]
     references = set(re.findall(r"\$\{([^}]+)}", text))
-    known = {*template()["Resources"], "AWS::Region", "AWS::StackName"}
+    known = {*read_template()["Resources"], "AWS::Region", "AWS::StackName"}
     assert {reference.partition(".")[0] for reference in references} <= known
     body: dict[str, Any] = json.loads(re.sub(r"\$\{([^}]+)}", "x", text))
     return body
@@ -243,7 +244,7 @@ def test_dashboard_shows_key_metrics_and_is_on_by_default() -> None:
     )
     for name in (*asked_for.split(), "Duration", "ApproximateAgeOfOldestMessage"):
         assert f'"{name}"' in text
-    assert template()["Parameters"]["Dashboard"]["Default"] == "yes"
+    assert read_template()["Parameters"]["Dashboard"]["Default"] == "yes"
 
 
 def test_dashboard_widgets_do_not_overlap() -> None:
@@ -342,24 +343,24 @@ def test_web_acl_allows_large_bodies() -> None:
 
 
 def test_web_acl_limit_per_address_allows_throttle_rate() -> None:
-    parameters = template()["Parameters"]
+    parameters = read_template()["Parameters"]
     rate = int(parameters["EventsThrottle"]["Default"].split(",")[0])
     assert parameters["WebAclCallsPerAddress"]["Default"] >= rate * 300
 
 
 @pytest.mark.parametrize("value", ["none", "managed", "arn:aws:wafv2:us-east-1:123456789012:regional/webacl/mine/1f2e"])
 def test_web_acl_parameter_accepts_none_managed_or_an_arn(value: str) -> None:
-    pattern = template()["Parameters"]["WebAcl"]["AllowedPattern"]
+    pattern = read_template()["Parameters"]["WebAcl"]["AllowedPattern"]
     assert re.fullmatch(pattern, value)
     assert not re.fullmatch(pattern, f"{value} ")
-    assert template()["Parameters"]["WebAcl"]["Default"] == "none"
+    assert read_template()["Parameters"]["WebAcl"]["Default"] == "none"
 
 
 # ------------------------------------------------------------------------------------------- versions, deployments, VPC
 
 
 def test_functions_are_published_under_live_alias() -> None:
-    settings = template()["Globals"]["Function"]
+    settings = read_template()["Globals"]["Function"]
     assert settings["AutoPublishAlias"] == "live"
     for layer in resources("AWS::Serverless::LayerVersion").values():
         assert layer["Properties"]["PublishLambdaVersion"] is True, "new code in a layer would stay unused"
@@ -369,10 +370,10 @@ def test_functions_are_published_under_live_alias() -> None:
 def test_function_version_description_has_every_parameter_it_depends_on(function: Function) -> None:
     """SAM reads the template's text, which has no parameter values; a version's description contains the value."""
     assert function.properties["AutoPublishAliasAllProperties"] is True
-    conditions = template()["Conditions"]
+    conditions = read_template()["Conditions"]
     own = {name: value for name, value in function.properties.items() if name not in NOT_OF_A_VERSION}
     everyones = {
-        name: value for name, value in template()["Globals"]["Function"].items() if name not in NOT_OF_A_VERSION
+        name: value for name, value in read_template()["Globals"]["Function"].items() if name not in NOT_OF_A_VERSION
     }
     needed = set()
     for value in walk([own, everyones]):
@@ -384,7 +385,7 @@ def test_function_version_description_has_every_parameter_it_depends_on(function
                 for inner in walk(conditions[value["Fn::If"][0]])
                 if isinstance(inner, dict) and "Ref" in inner
             }
-    needed &= set(template()["Parameters"])
+    needed &= set(read_template()["Parameters"])
     described = set(re.findall(r"\$\{(\w+)}", function.properties["VersionDescription"]["Fn::Sub"]))
     assert described == needed
 
@@ -404,7 +405,7 @@ def test_function_version_description_fits_256_characters() -> None:
 
 
 def test_gradual_deployment_rolls_back_on_alarms() -> None:
-    preference = template()["Globals"]["Function"]["DeploymentPreference"]
+    preference = read_template()["Globals"]["Function"]["DeploymentPreference"]
     alarms = [each["Fn::If"][1] if "Fn::If" in each else each for each in preference["Alarms"]]
     assert 5 <= len(alarms) <= 10  # CodeDeploy's limit
     names = {target(alarm) for alarm in alarms}
@@ -412,8 +413,8 @@ def test_gradual_deployment_rolls_back_on_alarms() -> None:
     assert {name for name in ALARMS if name.endswith("ErrorsAlarm")} - names == {"TrackReceiptsErrorsAlarm"}
     told = sections(2)["upgrading-without-downtime"]
     assert all(name.removesuffix("Alarm") in told for name in names)
-    deployments = template()["Mappings"]["Deployments"]
-    parameter = template()["Parameters"]["Deployment"]
+    deployments = read_template()["Mappings"]["Deployments"]
+    parameter = read_template()["Parameters"]["Deployment"]
     assert set(deployments) == set(parameter["AllowedValues"])
     assert {name for name, each in deployments.items() if each["IsGradual"] == "false"} == {parameter["Default"]}
 
@@ -438,10 +439,10 @@ def test_worker_errors_alarm_watches_every_worker() -> None:
 
 
 def test_functions_are_in_a_vpc_only_when_configured() -> None:
-    condition, inside, outside = template()["Globals"]["Function"]["VpcConfig"]["Fn::If"]
+    condition, inside, outside = read_template()["Globals"]["Function"]["VpcConfig"]["Fn::If"]
     assert (condition, outside) == ("IsInVpc", {"Ref": "AWS::NoValue"})
     assert set(inside) == {"SubnetIds", "SecurityGroupIds"}
-    parameters = template()["Parameters"]
+    parameters = read_template()["Parameters"]
     assert (parameters["VpcSubnetIds"]["Default"], parameters["VpcSecurityGroupIds"]["Default"]) == ("", "")
     assert re.fullmatch(
         parameters["VpcSubnetIds"]["AllowedPattern"], "subnet-0a1b2c3d4e5f60718,subnet-1a1b2c3d4e5f60718"

@@ -28,6 +28,7 @@ import requests
 import responses
 from botocore.exceptions import ClientError
 
+from local.template_file import read_template
 from portaria.aws import event_bus, light_client
 from portaria.connections import connection_store, credential_migration, request_budget
 from portaria.connections.credential_stores.protocol import store_name
@@ -62,7 +63,7 @@ from tests.fakes.platforms.kommo import Kommo
 from tests.fakes.platforms.leadconnector import LeadConnector
 from tests.fakes.platforms.marketo import Marketo, refuse_persons
 from tests.fakes.records.contacts import Listing, contact
-from tests.fakes.template.document import Function, functions, resources, target, template
+from tests.fakes.template.document import Function, functions, resources, target
 from tests.fakes.template.roles import POLLING, Recorder, Use, consumed_queue, grants, recording
 
 each_function = pytest.mark.parametrize("function", functions(), ids=lambda function: function.name)
@@ -925,7 +926,7 @@ def test_alarms_own_metrics_are_emitted_by_the_recorded_flow(story: Story) -> No
 
 
 def test_function_environment_metric_namespace_matches_tests() -> None:
-    variables = template()["Globals"]["Function"]["Environment"]["Variables"]
+    variables = read_template()["Globals"]["Function"]["Environment"]["Variables"]
     assert variables["POWERTOOLS_SERVICE_NAME"] == {"Ref": "AWS::StackName"}
     assert os.environ["POWERTOOLS_METRICS_NAMESPACE"] == variables["POWERTOOLS_METRICS_NAMESPACE"]
     assert target(variables["POWERTOOLS_LOG_LEVEL"]) == "LogLevel"

@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from local.template_file import read_template
 from portaria.aws.table import INDEXES
-from tests.fakes.template.document import as_list, functions, resources, target, template, walk
+from tests.fakes.template.document import as_list, functions, resources, target, walk
 
 SECRET = "arn:${AWS::Partition}:secretsmanager:${AWS::Region}:${AWS::AccountId}:secret:${AWS::StackName}"
 STACK = "arn:${AWS::Partition}:cloudformation:${AWS::Region}:${AWS::AccountId}:stack/${AWS::StackName}/*"
@@ -70,7 +71,7 @@ def of_resources() -> Iterator[Statement]:
 
     Except those that deny requests without TLS, which allow nothing.
     """
-    for name, resource in template()["Resources"].items():
+    for name, resource in read_template()["Resources"].items():
         for value in walk(resource):
             if isinstance(value, dict) and "Effect" in value and ("Principal" in value or "NotPrincipal" in value):
                 if value.get("Sid") != "TlsOnly":
@@ -116,7 +117,7 @@ def test_policy_statement_names_its_resources(statement: Statement) -> None:
             continue
         logical_ids = re.findall(r"^\$\{([^.}]+)\.Arn}", said) or re.findall(r"^([A-Za-z]+)\.Arn$", said)
         assert len(logical_ids) == 1, f"{statement.name}: {said}"
-        assert logical_ids[0] in template()["Resources"]
+        assert logical_ids[0] in read_template()["Resources"]
 
 
 @each_grant
@@ -144,7 +145,7 @@ def test_policy_index_is_granted_by_name_for_query_only(statement: Statement) ->
 
 
 def test_roles_have_only_their_own_statements() -> None:
-    kinds = {resource["Type"] for name, resource in template()["Resources"].items() if name != BOUNDARY}
+    kinds = {resource["Type"] for name, resource in read_template()["Resources"].items() if name != BOUNDARY}
     assert kinds & (POLICY_RESOURCES | IDENTITIES) == {"AWS::Lambda::Url"}
     assert list(resources("AWS::Lambda::Url")) == ["ReceiveEventsUrl"]
     for function in functions():
@@ -246,10 +247,10 @@ def test_resource_policies_exist_only_for_alarm_topic(kind: str) -> None:
 
 def test_permissions_boundary_limits_every_function_and_grants_nothing() -> None:
     """SAM lets each function that may be in a VPC create network interfaces, which Lambda needs and the code must not use."""
-    assert template()["Globals"]["Function"]["PermissionsBoundary"] == {"Ref": BOUNDARY}
-    attached = [value for value in walk(template()["Resources"]) if value == {"Ref": BOUNDARY}]
+    assert read_template()["Globals"]["Function"]["PermissionsBoundary"] == {"Ref": BOUNDARY}
+    attached = [value for value in walk(read_template()["Resources"]) if value == {"Ref": BOUNDARY}]
     assert attached == [], "attached to a role it would be a policy that allows everything"
-    (allow, deny) = template()["Resources"][BOUNDARY]["Properties"]["PolicyDocument"]["Statement"]
+    (allow, deny) = read_template()["Resources"][BOUNDARY]["Properties"]["PolicyDocument"]["Statement"]
     assert (allow["Effect"], deny["Effect"]) == ("Allow", "Deny")
     assert deny["Action"] == "ec2:*"
     assert deny["Condition"] == {"Null": {"lambda:SourceFunctionArn": "false"}}

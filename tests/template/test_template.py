@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from botocore.session import Session
 
+from local.template_file import read_template
 from portaria.api import problems
 from portaria.api.openapi import problems as openapi_problems
 from portaria.api.operations import OPERATIONS
@@ -20,7 +21,7 @@ from portaria.core.event_catalogue import CATALOGUE
 from portaria.delivery import backlogs, record_release, retry_schedule
 from portaria.platforms.marketo import data_ingestion_api
 from tests.fakes.paths import ROOT
-from tests.fakes.template.document import Function, as_list, functions, operations, resources, target, template, walk
+from tests.fakes.template.document import Function, as_list, functions, operations, resources, target, walk
 from tests.fakes.template.translation import deploy
 
 QUEUES = resources("AWS::SQS::Queue")
@@ -145,7 +146,7 @@ def test_function_environment_values_refer_to_resources_of_right_kind(function: 
         for end, kind in kinds.items():
             if name.endswith(end):
                 logical_id = target(value)
-                assert template()["Resources"][logical_id]["Type"] == kind
+                assert read_template()["Resources"][logical_id]["Type"] == kind
                 if end.endswith("_URL"):
                     assert logical_id.lower() in (
                         name.removesuffix("_URL").replace("_", "").lower(),
@@ -164,11 +165,11 @@ def test_function_has_timeout_memory_tracing_and_log_group(function: Function) -
     assert function.setting("Tracing") == {"Fn::FindInMap": ["Traces", {"Ref": "Tracing"}, "Lambda"]}
     assert function.setting("Handler") == "handler.handler"
     # SAM adds a function's own layers to those of Globals. The install hook's function starts without the libraries.
-    assert template()["Globals"]["Function"]["Layers"] == [{"Ref": "PortariaLayer"}]
+    assert read_template()["Globals"]["Function"]["Layers"] == [{"Ref": "PortariaLayer"}]
     libraries = [] if function.name == "accept_install" else [{"Ref": "LibrariesLayer"}]
     assert function.properties.get("Layers", []) == libraries
     logging = function.properties["LoggingConfig"]
-    group = template()["Resources"][target(logging["LogGroup"])]
+    group = read_template()["Resources"][target(logging["LogGroup"])]
     assert group["Type"] == "AWS::Logs::LogGroup"
     assert group["Properties"]["RetentionInDays"] == {"Ref": "LogRetentionDays"}
 
@@ -193,8 +194,8 @@ def every_value(value: Any) -> list[int]:
     if not isinstance(value, dict):
         return [value]
     name, parameter, key = value["Fn::FindInMap"]
-    chosen = template()["Mappings"][name]
-    assert set(chosen) == set(template()["Parameters"][parameter["Ref"]]["AllowedValues"])
+    chosen = read_template()["Mappings"][name]
+    assert set(chosen) == set(read_template()["Parameters"][parameter["Ref"]]["AllowedValues"])
     return [row[key] for row in chosen.values()]
 
 
@@ -203,7 +204,7 @@ def test_functions_all_have_a_concurrency_bound() -> None:
     assert api()["MethodSettings"]
     for setting in api()["MethodSettings"]:
         throttle = setting["ThrottlingRateLimit"]["Fn::Select"][1]["Ref"]
-        rate, burst = map(int, template()["Parameters"][throttle]["Default"].split(","))
+        rate, burst = map(int, read_template()["Parameters"][throttle]["Default"].split(","))
         assert 0 < rate <= burst <= 1000
     for function in functions():
         kinds = {event["Type"] for event in function.events.values()} | ({"Api"} if function.methods else set())
@@ -251,7 +252,7 @@ def test_source_queue_has_dead_letter_queue_with_long_retention(name: str) -> No
     ],
 )  # fmt: skip
 def test_retry_after_minutes_parameter_accepts_waits_up_to_eleven_hours(minutes: str, is_allowed: bool) -> None:
-    pattern = template()["Parameters"]["RetryAfterMinutes"]["AllowedPattern"]
+    pattern = read_template()["Parameters"]["RetryAfterMinutes"]["AllowedPattern"]
     assert bool(re.fullmatch(pattern, minutes)) is is_allowed
 
 
@@ -409,14 +410,14 @@ def test_api_logs_contain_no_query_string() -> None:
         assert setting["DataTraceEnabled"] is False
     condition, setting, otherwise = api()["AccessLogSetting"]["Fn::If"]
     assert (condition, otherwise) == ("LogsAccess", {"Ref": "AWS::NoValue"})
-    assert template()["Parameters"]["AccessLogs"]["Default"] == "no"
+    assert read_template()["Parameters"]["AccessLogs"]["Default"] == "no"
     for secret in ("path", "querystring", "authorizer", "header", "requestOverride"):
         assert not re.search(rf"context\.{secret}\b", setting["Format"]), secret
     assert json.loads(re.sub(r"\$context\.[\w.]+", "0", setting["Format"]))
     assert "Cors" not in api()
     assert api()["EndpointConfiguration"] == {"Type": "REGIONAL"}
     # The Globals of an API would apply as well.
-    assert set(template()["Globals"]) == {"Function"}
+    assert set(read_template()["Globals"]) == {"Function"}
 
 
 def test_sealing_key_is_retained_when_stack_is_deleted() -> None:
@@ -585,7 +586,7 @@ def test_schedule_is_not_retried() -> None:
 
 
 def test_template_references_resolve() -> None:
-    document = template()
+    document = read_template()
     # SAM makes an alias of each function, which `Function.Alias` refers to.
     aliases = {f"{function.logical_id}.Alias" for function in functions()}
     known = {*document["Resources"], *document["Parameters"], *aliases, "Api.Stage"}
@@ -598,7 +599,7 @@ def test_template_references_resolve() -> None:
 
 
 def test_template_parameters_are_all_used() -> None:
-    document = template()
+    document = read_template()
     used = {
         value["Ref"]
         for value in walk([document["Resources"], document["Globals"], document["Conditions"], document["Outputs"]])

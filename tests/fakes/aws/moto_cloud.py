@@ -11,12 +11,12 @@ from functools import cache
 from typing import Any
 from unittest.mock import patch
 
-import yaml
 from moto import mock_aws
 from moto.core.botocore_stubber import BotocoreStubber
 from moto.events.models import EventsBackend
 from moto.kms.utils import generate_private_key
 
+from local.template_file import read_template
 from portaria.aws import boto3_clients
 from portaria.aws.table import Table
 from tests.fakes import published_events
@@ -65,11 +65,7 @@ class Cloud:
 
 @cache
 def _table_properties() -> dict[str, Any]:
-    class Loader(yaml.SafeLoader):
-        pass
-
-    Loader.add_multi_constructor("!", lambda loader, suffix, node: None)
-    properties: dict[str, Any] = yaml.load(TEMPLATE.read_text(), Loader)["Resources"]["Table"]["Properties"]
+    properties: dict[str, Any] = read_template()["Resources"]["Table"]["Properties"]
     return {
         name: properties[name]
         for name in ("AttributeDefinitions", "KeySchema", "GlobalSecondaryIndexes", "BillingMode")

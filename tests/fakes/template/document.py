@@ -9,42 +9,15 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-import yaml
-
+from local.template_file import read_template
 from tests.fakes.paths import ROOT
 
 Properties = dict[str, Any]
 
 
-class _Loader(yaml.SafeLoader):
-    pass
-
-
-def _intrinsic(loader: yaml.SafeLoader, suffix: str, node: yaml.Node) -> Any:
-    if isinstance(node, yaml.ScalarNode):
-        value: Any = loader.construct_scalar(node)
-    elif isinstance(node, yaml.SequenceNode):
-        value = loader.construct_sequence(node, deep=True)
-    else:
-        assert isinstance(node, yaml.MappingNode)
-        value = loader.construct_mapping(node, deep=True)
-    if suffix == "GetAtt" and isinstance(value, str):
-        value = value.split(".", 1)
-    return {suffix if suffix in ("Ref", "Condition") else f"Fn::{suffix}": value}
-
-
-_Loader.add_multi_constructor("!", _intrinsic)
-
-
-@cache
-def template() -> dict[str, Any]:
-    document: dict[str, Any] = yaml.load((ROOT / "template.yaml").read_text(), _Loader)
-    return document
-
-
 def resources(kind: str) -> dict[str, dict[str, Any]]:
     """Whole resources of a type, by logical id."""
-    return {name: resource for name, resource in template()["Resources"].items() if resource["Type"] == kind}
+    return {name: resource for name, resource in read_template()["Resources"].items() if resource["Type"] == kind}
 
 
 @dataclass(frozen=True)
@@ -58,7 +31,7 @@ class Function:
     @property
     def environment(self) -> dict[str, Any]:
         own = self.properties.get("Environment", {}).get("Variables", {})
-        return {**template()["Globals"]["Function"]["Environment"]["Variables"], **own}
+        return {**read_template()["Globals"]["Function"]["Environment"]["Variables"], **own}
 
     @property
     def events(self) -> dict[str, dict[str, Any]]:
@@ -83,7 +56,7 @@ class Function:
 
     def setting(self, name: str) -> Any:
         """A property, with its default from Globals."""
-        return self.properties.get(name, template()["Globals"]["Function"].get(name))
+        return self.properties.get(name, read_template()["Globals"]["Function"].get(name))
 
 
 @cache

@@ -7,6 +7,7 @@ CloudFormation makes them.
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import re
@@ -22,23 +23,25 @@ REGION, ACCOUNT, PARTITION = "us-east-1", "123456789012", "aws"
 
 Properties = dict[str, Any]
 
-# Runs in the SAM CLI's virtual environment. Placeholders replace the code and layers that `sam package` uploads.
+# Runs in the SAM CLI's virtual environment: answers a line for each line. Placeholders replace the code and layers that
+# `sam package` uploads.
 TRANSLATE = """
-import json, sys
+import copy, json, sys
 import boto3
 from samtranslator.parser.parser import Parser
 from samtranslator.translator.translator import Translator
 from samtranslator.yaml_helper import yaml_parse
 
-template, parameters = yaml_parse(open(sys.argv[1]).read()), json.loads(sys.argv[2])
-for resource in template["Resources"].values():
-    for name in ("CodeUri", "ContentUri"):
-        if name in resource.get("Properties", {}):
-            resource["Properties"][name] = f"s3://artifacts/{sys.argv[3]}"
-for name, parameter in template["Parameters"].items():
-    parameters.setdefault(name, parameter.get("Default"))
-translated = Translator({}, Parser(), boto_session=boto3.Session(region_name="us-east-1")).translate(template, parameters)
-json.dump(translated, sys.stdout)
+document, session = yaml_parse(open(sys.argv[1]).read()), boto3.Session(region_name="us-east-1")
+for line in sys.stdin:
+    (parameters, code), template = json.loads(line), copy.deepcopy(document)
+    for resource in template["Resources"].values():
+        for name in ("CodeUri", "ContentUri"):
+            if name in resource.get("Properties", {}):
+                resource["Properties"][name] = f"s3://artifacts/{code}"
+    for name, parameter in template["Parameters"].items():
+        parameters.setdefault(name, parameter.get("Default"))
+    print(json.dumps(Translator({}, Parser(), boto_session=session).translate(template, parameters)), flush=True)
 """
 
 
@@ -62,12 +65,26 @@ class Stack:
 
 
 @cache
+def _translator() -> subprocess.Popen[str]:
+    """One process for all translations, because reading the template takes longer than a translation."""
+    process = subprocess.Popen(
+        [SAM_PYTHON, "-c", TRANSLATE, ROOT / "template.yaml"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={"PATH": os.environ["PATH"], "AWS_DEFAULT_REGION": REGION},
+    )  # fmt: skip
+    atexit.register(process.communicate)
+    return process
+
+
+@cache
 def translated(parameters: tuple[tuple[str, str], ...], code: str = "code") -> dict[str, Any]:
     """template.yaml after the SAM transform, for parameters as sorted pairs; `code` replaces the digest of all code."""
-    environment = {"PATH": os.environ["PATH"], "AWS_DEFAULT_REGION": REGION}
-    command = [str(SAM_PYTHON), "-c", TRANSLATE, str(ROOT / "template.yaml"), json.dumps(dict(parameters)), code]
-    done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
-    template: dict[str, Any] = json.loads(done.stdout)
+    process = _translator()
+    assert process.stdin and process.stdout
+    print(json.dumps([dict(parameters), code]), file=process.stdin, flush=True)
+    if not (line := process.stdout.readline()):
+        raise RuntimeError(process.communicate()[1])
+    template: dict[str, Any] = json.loads(line)
     return template
 
 

@@ -15,9 +15,9 @@ from botocore.exceptions import ClientError
 from click.testing import CliRunner
 
 from local.stack import STACK_FILE
+from local.template_file import read_template
 from portaria_cli.commands import portaria
 from tests.fakes.local_cloud.session import LocalCloud
-from tests.fakes.template.document import template
 
 Json = dict[str, Any]
 KEPT = ("Table", "SealingKey")
@@ -33,7 +33,7 @@ class Small:
 
     def deploy(self) -> None:
         cloudformation = self.cloud.stack.client("cloudformation")
-        body = {"Resources": {logical_id: template()["Resources"][logical_id] for logical_id in KEPT}}
+        body = {"Resources": {logical_id: read_template()["Resources"][logical_id] for logical_id in KEPT}}
         cloudformation.create_stack(StackName=self.name, TemplateBody=json.dumps(body))
         cloudformation.get_waiter("stack_create_complete").wait(
             StackName=self.name, WaiterConfig={"Delay": 1, "MaxAttempts": 60}
@@ -56,10 +56,10 @@ class Small:
     def bring_back(self, kept: dict[str, str]) -> None:
         """The procedure of docs/operations.md for a deleted stack: import the table and the key into a new one."""
         cloudformation = self.cloud.stack.client("cloudformation")
-        body = {"Resources": {logical_id: template()["Resources"][logical_id] for logical_id in KEPT}}
+        body = {"Resources": {logical_id: read_template()["Resources"][logical_id] for logical_id in KEPT}}
         imported = [
             {
-                "ResourceType": template()["Resources"][logical_id]["Type"],
+                "ResourceType": read_template()["Resources"][logical_id]["Type"],
                 "LogicalResourceId": logical_id,
                 "ResourceIdentifier": {identifier: kept[logical_id]},
             }

@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
+from local.template_file import read_template
 from tests.fakes.paths import ROOT
-from tests.fakes.template.document import template
 
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 # Logs at each level with the loggers of the handler, a module and the cold path, and emits two metrics.
@@ -33,7 +33,7 @@ request_log.count("FromLight")
 
 
 def lines_at(level: str) -> list[dict[str, str]]:
-    of_lambda = template()["Mappings"]["LogLevels"][level]["Lambda"]
+    of_lambda = read_template()["Mappings"]["LogLevels"][level]["Lambda"]
     environment = {
         "PYTHONPATH": str(ROOT / "layers" / "portaria"),
         "POWERTOOLS_LOG_LEVEL": level,
@@ -60,9 +60,9 @@ def test_log_level_applies_to_each_logger_and_not_to_metrics(level: str) -> None
 
 
 def test_log_level_of_lambda_is_never_above_info() -> None:
-    parameter = template()["Parameters"]["LogLevel"]["AllowedValues"]
-    mapping = template()["Mappings"]["LogLevels"]
+    parameter = read_template()["Parameters"]["LogLevel"]["AllowedValues"]
+    mapping = read_template()["Mappings"]["LogLevels"]
     assert set(mapping) == set(parameter) == set(LEVELS)
     assert {each["Lambda"] for each in mapping.values()} <= {"DEBUG", "INFO"}
-    level = template()["Globals"]["Function"]["LoggingConfig"]["ApplicationLogLevel"]
+    level = read_template()["Globals"]["Function"]["LoggingConfig"]["ApplicationLogLevel"]
     assert level == {"Fn::FindInMap": ["LogLevels", {"Ref": "LogLevel"}, "Lambda"]}

@@ -14,9 +14,9 @@ from local import build
 from local.build import PINNED_PIP, Build
 from local.environments import ARCHITECTURE, RUNTIME, Environment, environment
 from local.processes import NotStarted
+from local.template_file import read_template
 from tests.fakes.package_locks import pins
 from tests.fakes.paths import ROOT
-from tests.fakes.template.document import template
 
 ENVIRONMENTS = ("default", "staging", "production")
 OURS = f"python{sys.version_info[0]}.{sys.version_info[1]}"
@@ -49,7 +49,7 @@ def elf(machine: int) -> bytes:
 @pytest.mark.parametrize("name", ENVIRONMENTS)
 def test_build_environment_each_pins_default_runtime(name: str) -> None:
     parameters = environment(name).parameters
-    allowed = template()["Parameters"]
+    allowed = read_template()["Parameters"]
     assert parameters[RUNTIME] == allowed[RUNTIME]["Default"]
     assert set(parameters) <= set(allowed)
 
