@@ -139,8 +139,9 @@ test: check ## Everything: checks, unit, platforms, template, the local cloud, b
 	$(RUN) -m tests.summary --started $(STARTED) $(GROUPS:%=$(REPORTS)/%.xml) || failed=1; \
 	exit $$failed
 
+# It only needs the processor. The other groups also wait for what they started, so they go first.
 test-offline:
-	@$(RUN) -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --junit-xml $(REPORTS)/offline.xml $(OFFLINE)
+	@nice $(RUN) -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --junit-xml $(REPORTS)/offline.xml $(OFFLINE)
 
 test-cloud:
 	@$(RUN) -m pytest --junit-xml $(REPORTS)/cloud.xml $(CLOUD) $(ISOLATED:%=--ignore %)

@@ -17,7 +17,7 @@ from tests.stack.api.fuzzing import Fuzz, Group
 
 RESULT = Path("build/faults/api_fuzz.json")
 # Generated calls of each operation.
-ADMINISTRATOR, TOKEN, NOBODY = 2, 1, 0
+ADMINISTRATOR, TOKEN, NOBODY = 1, 1, 0
 LONG_ADMINISTRATOR, LONG_TOKEN, LONG_NOBODY = 30, 30, 3
 LONG_CALLS = 6_000
 
