@@ -80,7 +80,8 @@ def _translator() -> subprocess.Popen[str]:
 def translated(parameters: tuple[tuple[str, str], ...], code: str = "code") -> dict[str, Any]:
     """template.yaml after the SAM transform, for parameters as sorted pairs; `code` replaces the digest of all code."""
     process = _translator()
-    assert process.stdin and process.stdout
+    assert process.stdin
+    assert process.stdout
     print(json.dumps([dict(parameters), code]), file=process.stdin, flush=True)
     if not (line := process.stdout.readline()):
         raise RuntimeError(process.communicate()[1])
