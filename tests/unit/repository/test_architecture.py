@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -48,6 +49,7 @@ ALSO_WORDS = {"oauth2", "http"}
 ERRORS = {"Rejected", "Retryable", "Conflict"}
 # A public function that is longer, or that raises one of the errors, tells its caller in a docstring what to know.
 LONGEST_WITHOUT_DOCSTRING = 16
+MOST_MODULES_OF_A_FOLDER = 15
 
 
 class Module(NamedTuple):
@@ -216,6 +218,16 @@ def test_modules_have_no_vague_names(path: Path) -> None:
     for part in path.relative_to(ROOT).with_suffix("").parts:
         assert part not in NO_NAMES
         assert not NO_NAMES & set(part.split("_"))
+
+
+def test_folders_have_at_most_15_modules() -> None:
+    modules = Counter(
+        path.parent.relative_to(ROOT).as_posix()
+        for part in (PACKAGE, COMMAND_LINE, ROOT / "local", ROOT / "bench", ROOT / "tests")
+        for path in part.rglob("*.py")
+        if path.name != "__init__.py"
+    )
+    assert {folder: count for folder, count in modules.items() if count > MOST_MODULES_OF_A_FOLDER} == {}
 
 
 @each_module
