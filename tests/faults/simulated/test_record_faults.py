@@ -53,6 +53,11 @@ def test_records_faults_and_kills_every_record_is_applied_after_redrive(long: bo
     assert total.deaths > runs
 
 
+def test_records_run_of_the_same_seed_is_the_same() -> None:
+    """Seed 2 ends with dead letters, whose redrive is paced."""
+    assert attempt_all([2]) == attempt_all([2])
+
+
 @pytest.mark.parametrize("origin", [record_messages.EVENT, record_messages.RECONCILIATION, record_messages.BACKFILL])
 @pytest.mark.parametrize("keep_newest", ["events", "all", "none"])
 def test_pipeline_record_refused_after_version_mark_is_sent_again(origin: str, keep_newest: str) -> None:

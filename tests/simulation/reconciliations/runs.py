@@ -12,34 +12,28 @@ its own. A seed decides everything. The rules:
 
 from __future__ import annotations
 
-import contextlib
 import json
-import logging
-import random
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 from unittest.mock import patch
 from urllib.parse import parse_qs, urlsplit
 
 from greenlet import greenlet
 
-from portaria.aws import table
 from portaria.aws.table import Table
 from portaria.connections import connection_store, request_budget
 from portaria.connections.request_budget import BudgetExhausted, RequestBudget
-from portaria.connections.tokens import cache, provider
+from portaria.connections.tokens import cache
 from portaria.connections.vault import Vault
-from portaria.core import clock
 from portaria.core.callbacks import Secret
 from portaria.core.entities import Connection, Route
 from portaria.core.errors import Retryable
 from portaria.core.http.messages import Request, Response
 from portaria.core.settings import BackfillRecordsSettings
-from portaria.outbound import http_client
 from portaria.outbound.request_slots import LaneRule, Priority
 from portaria.platforms.kommo import pagination
 from portaria.records import reconciliation_wakeups, routes
@@ -47,9 +41,9 @@ from portaria.records.reconciliation_schedule import Bounds
 from portaria.sources import backfill, reconciliation
 from tests.fakes.crashes import Died
 from tests.fakes.records.contacts import contact
-from tests.simulation.aws.cloud import PREFIX, TABLE, Cloud, InTurn, Message, installed
+from tests.simulation.aws.cloud import PREFIX, TABLE, Message
+from tests.simulation.interleaving import BEGIN, Broken, Current, Process, Run, play_all, running
 
-BEGIN = datetime(2026, 1, 5, 15, tzinfo=UTC).timestamp()
 BACKFILLS = "backfills"
 # As in template.yaml: the function's time limit, and the visibility timeout and receives of its queue.
 TIME_LIMIT_S, HIDDEN_S, MAX_RECEIVES = 60.0, 360.0, 20
@@ -66,21 +60,11 @@ READERS, CALLERS = 12, 16
 MAX_TURNS = 400_000
 
 
-class Broken(BaseException):
-    """A rule was broken. It is no Exception, so that the code under test does not catch it."""
-
-
 @dataclass
-class Process:
-    """Its memory, and its current work."""
-
+class Worker(Process):
     name: str
-    work: Callable[[Process], None]
-    running: greenlet | None = None
-    wake_at: float = 0.0
-    deadline: float = 0.0
+    work: Callable[[Worker], None]
     budgets: dict[str, RequestBudget] = field(default_factory=dict)
-    tokens: cache.TokenCache = field(default_factory=cache.TokenCache)
 
     def forget(self) -> None:
         self.budgets, self.tokens = {}, cache.TokenCache()
@@ -111,15 +95,10 @@ class Result:
         return Result(**summed)
 
 
-class Run:
+class ReconciliationRun(Run[Worker, Result]):
     def __init__(self, seed: int) -> None:
-        self.rng = random.Random(f"reconciliations {seed}")
-        self.time = BEGIN
-        self.cloud = Cloud()
-        self.cloud.carry = self.carry
-        self.main = greenlet.getcurrent()
-        self.current: Process | None = None
-        self.over, self.is_set_up, self.turns = False, False, 0
+        super().__init__(f"reconciliations {seed}")
+        self.is_set_up, self.turns = False, 0
         # Three kinds of runs: calls want more than the budget, and all due accounts are queued at once; processes die; neither,
         # for longer.
         self.kind = ("saturated", "dying", "idle")[seed % 3]
@@ -136,14 +115,14 @@ class Run:
         self.waiting: dict[tuple[str, int, int], float] = {}
         self.sent: dict[str, list[float]] = defaultdict(list)
         self.result = Result(runs=1)
-        self.processes = [Process(f"reader {number}", self.read) for number in range(READERS)]
-        program = Process("program", self.change)
+        self.processes = [Worker(f"reader {number}", self.read) for number in range(READERS)]
+        program = Worker("program", self.change)
         if self.kind == "idle":
             # The accounts are idle for most of the time, and then change.
             program.wake_at = BEGIN + 0.8 * self.lasts_s
-        self.processes += [Process("exchanger", self.exchange), program]
+        self.processes += [Worker("exchanger", self.exchange), program]
         if self.kind == "saturated":
-            self.processes += [Process(f"caller {number}", self.call) for number in range(CALLERS)]
+            self.processes += [Worker(f"caller {number}", self.call) for number in range(CALLERS)]
 
     # ------------------------------------------------------------------------------------------------------------- set up
 
@@ -168,24 +147,11 @@ class Run:
             counters = _budget(TABLE, "kommo")._address
             assert counters is not None
             counters.claim((LaneRule(priority.rules[-1].lane, 5.0),))
-        _ASIDE.forget()
+        _CURRENT.aside.forget()
         self.time = BEGIN
         self.is_set_up = True
 
     # --------------------------------------------------------------------------------------------------- time and processes
-
-    def now(self) -> datetime:
-        return datetime.fromtimestamp(self.time, UTC)
-
-    def wait(self, seconds: float) -> None:
-        process = self.current
-        if process is None:
-            self.time += seconds
-            return
-        process.wake_at = self.time + seconds
-        self.main.switch()
-        if self.over or self.time > process.deadline:
-            raise Died
 
     def play(self) -> Result:
         self.set_up()
@@ -213,41 +179,29 @@ class Run:
             raise Broken(f"{len(self.waiting)} changes were never found, such as {min(self.waiting)}")
         return self.result
 
-    def is_standing(self, process: Process) -> bool:
+    def is_standing(self, process: Worker) -> bool:
         """Whether a process works without a message of a queue."""
         return process.work != self.read and self.time < BEGIN + self.lasts_s
 
-    def is_ready(self, process: Process) -> bool:
+    def is_ready(self, process: Worker) -> bool:
         if process.running:
             return process.wake_at <= self.time
         if process.work == self.read:
             return any(message.visible_at <= self.time for message in self.cloud.queues.get(BACKFILLS, ()))
         return self.is_standing(process) and process.wake_at <= self.time
 
-    def resume(self, process: Process) -> None:
-        self.current = process
+    def resume(self, process: Worker) -> None:
         if process.running is None:
             process.deadline = self.time + (TIME_LIMIT_S if process.work == self.read else 1e9)
             process.running = greenlet(lambda: self.begin(process), parent=self.main)
-        try:
-            process.running.switch()
-        finally:
-            self.current = None
-        if process.running.dead:
-            process.running = None
+        super().resume(process)
 
-    def begin(self, process: Process) -> None:
+    def begin(self, process: Worker) -> None:
         try:
             process.work(process)
         except Died:
             process.forget()
             self.result.deaths += not self.over
-
-    def end(self) -> None:
-        self.over = True
-        for process in self.processes:
-            if process.running and not process.running.dead:
-                self.resume(process)
 
     def carry(self, name: str, call: Callable[[], Any]) -> Any:
         if self.current is None or not self.is_set_up:
@@ -269,7 +223,7 @@ class Run:
 
     # ------------------------------------------------------------------------------------------------------ the processes
 
-    def read(self, process: Process) -> None:
+    def read(self, process: Worker) -> None:
         """One message of the Backfills queue, as the function's handler and its poller take it."""
         held = self.cloud.queues[BACKFILLS]
         message = self.rng.choice([each for each in held if each.visible_at <= self.time])
@@ -286,7 +240,7 @@ class Run:
         self.result.reconciliations += outcome.state == "reconciled"
         self.result.waited_for_budget += outcome.state == "waiting"
 
-    def exchange(self, process: Process) -> None:
+    def exchange(self, process: Worker) -> None:
         asked_at = self.time
         try:
             request_budget.wait(Table(TABLE), "kommo", Priority.EXCHANGE)
@@ -301,7 +255,7 @@ class Run:
         # Sometimes several in a row.
         process.wake_at = self.time + self.rng.choice((0.0, 0.3, 5.0, 60.0))
 
-    def call(self, process: Process) -> None:
+    def call(self, process: Worker) -> None:
         account = self.rng.choice(self.accounts)
         try:
             request_budget.wait(Table(TABLE), "kommo", Priority.CALL, account)
@@ -313,7 +267,7 @@ class Run:
         self.result.calls += 1
         process.wake_at = self.time + 0.2
 
-    def change(self, process: Process) -> None:
+    def change(self, process: Worker) -> None:
         """A contact changes, and its event is lost. The event of another change of the account may arrive."""
         account = self.rng.choice(self.accounts[1:])
         number = self.rng.choice(list(self.contacts[account]))
@@ -384,93 +338,35 @@ class Run:
             raise Broken(f"the change {key} was not found within {self.time - changed_at:.0f} s")
 
 
-class _Here:
-    run: Run
-
-
-class _CurrentTokens:
-    """Stands for the process' memory of tokens: that of the process that is running."""
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(_here().tokens, name)
-
-
-_ASIDE = Process("aside", lambda _: None)
-
-
-def _here() -> Process:
-    return _Here.run.current or _ASIDE
+_CURRENT: Current[Worker] = Current(Worker("aside", lambda _: None))
 
 
 def _budget(table_name: str, platform: str) -> RequestBudget:
-    budgets = _here().budgets
+    budgets = _CURRENT.process.budgets
     if platform not in budgets:
-        budgets[platform] = RequestBudget(Table(table_name), platform, _Here.run.addresses)
+        budgets[platform] = RequestBudget(Table(table_name), platform, _run().addresses)
     return budgets[platform]
 
 
-def _now() -> datetime:
-    return _Here.run.now()
-
-
-def _sleep(seconds: float) -> None:
-    _Here.run.wait(seconds)
-
-
-def _send(request: Request, *, allowed_domain: str, follow_redirects: int = 0, owner: str) -> Response:
-    return _Here.run.send(request)
-
-
 def _bounds(_least: str, _most: str) -> Bounds:
-    return _Here.run.bounds
+    return _run().bounds
 
 
-@contextlib.contextmanager
-def running() -> Iterator[None]:
-    """Lead everything that leaves the code to the current run: AWS, the platform, the time and chance."""
-    memory = {**(provider.TokenProvider.__init__.__kwdefaults__ or {}), "cache": _CurrentTokens()}
-    disabled = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        with (
-            installed(lambda: _Here.run.cloud),
-            patch.object(clock, "now", _now),
-            patch.object(clock, "sleep", _sleep),
-            patch.object(http_client, "send", _send),
-            patch.object(request_budget, "_budget", _budget),
-            patch.object(Bounds, "of_minutes", staticmethod(_bounds)),
-            patch.object(pagination, "PAGE_SIZE", PAGE_SIZE),
-            patch.object(reconciliation, "SPREAD_S", 0),
-            patch.object(table, "ThreadPoolExecutor", InTurn),
-            patch.object(provider.TokenProvider.__init__, "__kwdefaults__", memory),
-        ):
-            yield
-    finally:
-        logging.disable(disabled)
-
-
-def play(seed: int) -> Result:
-    """Raises `Broken`. Only inside `running()`, and repeatable only with PYTHONHASHSEED=0."""
-    reconciliation_wakeups.forget()
-    _ASIDE.forget()
-    run = _Here.run = Run(seed)
-    try:
-        return run.play()
-    finally:
-        run.end()
+def _run() -> ReconciliationRun:
+    assert isinstance(_CURRENT.run, ReconciliationRun)
+    return _CURRENT.run
 
 
 def attempt_all(seeds: Iterable[int]) -> tuple[Result, list[str]]:
     """The sum of the runs, and what broke."""
-    total, broken = Result(), []
-    with running():
-        for seed in seeds:
-            try:
-                total += play(seed)
-            except Broken as what:
-                total += _Here.run.result
-                broken.append(f"seed {seed} ({_Here.run.kind}): {what}")
-    return total, broken
+    with running(
+        _CURRENT,
+        patch.object(request_budget, "_budget", _budget),
+        patch.object(Bounds, "of_minutes", staticmethod(_bounds)),
+        patch.object(pagination, "PAGE_SIZE", PAGE_SIZE),
+        patch.object(reconciliation, "SPREAD_S", 0),
+    ):
+        return play_all(_CURRENT, map(ReconciliationRun, seeds), Result())
 
 
 def main() -> int:

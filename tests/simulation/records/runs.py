@@ -9,26 +9,23 @@ redriven, and all must stand.
 
 from __future__ import annotations
 
-import contextlib
 import json
-import logging
 import random
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 from unittest.mock import patch
 
 from greenlet import greenlet
 
-from portaria.aws import boto3_clients, queues, table
+from portaria.aws import boto3_clients, queues
 from portaria.aws.table import Table
 from portaria.connections import connection_store
-from portaria.connections.tokens import cache, provider
+from portaria.connections.tokens import cache
 from portaria.connections.vault import Vault
-from portaria.core import clock, record_messages
+from portaria.core import record_messages
 from portaria.core.callbacks import Record, Secret
 from portaria.core.entities import Connection, Route
 from portaria.core.errors import AnswerLost, Retryable
@@ -36,14 +33,13 @@ from portaria.core.http.messages import Request, Response
 from portaria.core.settings import IngestRecordsSettings, ReleaseRecordsSettings
 from portaria.delivery import backlogs, pipeline, quotas, record_release, retry_schedule
 from portaria.delivery.pipeline import QueuedMessage
-from portaria.outbound import http_client
-from portaria.records import dead_letter_redrive, dead_letters, reconciliation_wakeups, routes
+from portaria.records import dead_letter_redrive, dead_letters, routes
 from tests.fakes.crashes import Died
 from tests.fakes.records.contacts import DESTINATION, SOURCE, contact
-from tests.simulation.aws.cloud import PREFIX, TABLE, Cloud, InTurn, Message, installed
+from tests.simulation.aws.cloud import PREFIX, TABLE, Message
 from tests.simulation.faults import LONGEST_INDEX_LAG_S, index_lag_s, throttled
+from tests.simulation.interleaving import BEGIN, Broken, Current, Process, Run, play_all, running
 
-BEGIN = datetime(2026, 1, 5, 15, tzinfo=UTC).timestamp()
 MUNCHKIN = "123-ABC-456"
 LIVE, BULK, WAITING, GIVEN_UP = "records", "bulk_records", "waiting_records", "records_dead_letters"
 # As in template.yaml: the functions' timeouts, the visibility timeout of their queues, and the number of receives.
@@ -67,20 +63,8 @@ SHARDS = 2
 KEEPING = (("events", "events"), ("all", "all"), ("events", "all"))
 
 
-class Broken(BaseException):
-    """A record was lost or is stale. It is no Exception, so that the code under test does not catch it."""
-
-
 @dataclass
-class Worker:
-    """A process: its memory, and its current work."""
-
-    number: int
-    running: greenlet | None = None
-    wake_at: float = 0.0
-    deadline: float = 0.0
-    deaths: int = 0
-    memory: cache.TokenCache = field(default_factory=cache.TokenCache)
+class Worker(Process):
     ledger: quotas.Ledger | None = None
 
 
@@ -114,17 +98,12 @@ class Ended:
         return Ended(*(mine + its for mine, its in zip(vars(self).values(), vars(other).values(), strict=True)))
 
 
-class Run:
+class RecordRun(Run[Worker, Ended]):
     def __init__(self, seed: int) -> None:
-        self.rng = random.Random(f"records {seed}")
+        super().__init__(f"records {seed}")
         self.lag_rng = random.Random(f"index lag {seed}")
-        self.time = BEGIN
-        self.cloud = Cloud()
-        self.cloud.carry = self.carry
-        self.main = greenlet.getcurrent()
-        self.workers = [Worker(number) for number in range(WORKERS)]
-        self.current: Worker | None = None
-        self.faulty, self.over = True, False
+        self.processes = [Worker() for _ in range(WORKERS)]
+        self.faulty = True
         # The probability that a worker crashes before a call, and after it. In some runs none does.
         self.dying = self.rng.choice((0.0, 0.001, 0.003, 0.008))
         self.settings: IngestRecordsSettings = self.cloud.settings(IngestRecordsSettings)
@@ -132,7 +111,7 @@ class Run:
         self.state: dict[tuple[str, str], dict[str, Any]] = defaultdict(dict)
         self.poison: set[str] = set()
         self.wanted: list[Wanted] = []
-        self.ended = Ended()
+        self.result = Ended()
         self.turns = 0
         self.swept_at = BEGIN
 
@@ -232,30 +211,16 @@ class Run:
 
     # --------------------------------------------------------------------------------------------------- time and workers
 
-    def now(self) -> datetime:
-        return datetime.fromtimestamp(self.time, UTC)
-
-    def wait(self, seconds: float) -> None:
-        """Let the others run meanwhile. An operator outside of the run only waits."""
-        worker = self.current
-        if worker is None:
-            self.time += seconds
-            return
-        worker.wake_at = self.time + seconds
-        self.main.switch()
-        if self.over or self.time > worker.deadline:
-            raise Died
-
     def rest(self) -> None:
         """Deliver messages and let the workers run until nothing is left to do."""
         while True:
-            ready = [worker for worker in self.workers if worker.running is not None and worker.wake_at <= self.time]
+            ready = [worker for worker in self.processes if worker.running is not None and worker.wake_at <= self.time]
             if ready:
                 self.resume(self.rng.choice(ready))
                 continue
-            soonest = min((worker.wake_at for worker in self.workers if worker.running is not None), default=NEVER)
+            soonest = min((worker.wake_at for worker in self.processes if worker.running is not None), default=NEVER)
             soonest = min(soonest, self.sweep())
-            idle = [worker for worker in self.workers if worker.running is None]
+            idle = [worker for worker in self.processes if worker.running is None]
             if idle:
                 visible: dict[str, list[Message]] = {}
                 for queue, held in self.cloud.queues.items():
@@ -303,23 +268,6 @@ class Run:
         if batch:
             worker.running = greenlet(lambda: self.work(worker, queue, batch), parent=self.main)
 
-    def resume(self, worker: Worker) -> None:
-        self.current = worker
-        assert worker.running is not None
-        try:
-            worker.running.switch()
-        finally:
-            self.current = None
-        if worker.running.dead:
-            worker.running = None
-
-    def end(self) -> None:
-        """Discard workers that are still in a call."""
-        self.over = True
-        for worker in self.workers:
-            if worker.running and not worker.running.dead:
-                self.resume(worker)
-
     def work(self, worker: Worker, queue: str, batch: list[Message]) -> None:
         """The work of the functions' handlers, and then of their queue's poller."""
         try:
@@ -331,8 +279,8 @@ class Run:
                 case _:
                     waiting = self.ingest(worker, queue, batch)
         except Died:
-            worker.memory, worker.ledger = cache.TokenCache(), None
-            self.ended.deaths += not self.over
+            worker.tokens, worker.ledger = cache.TokenCache(), None
+            self.result.deaths += not self.over
             return
         except Exception as error:
             raise Broken(f"a batch raised {type(error).__name__}, and so all of it comes back") from error
@@ -358,7 +306,7 @@ class Run:
             ended = record_release.handle_message(
                 message.body, self.release_settings, lambda: worker.deadline - self.time
             )
-            self.ended.drains += ended.state in ("drained", "continued", "waiting")
+            self.result.drains += ended.state in ("drained", "continued", "waiting")
         except (Retryable, *boto3_clients.FAILURES):
             message.visible_at = self.time + 5 * message.deliveries
             return [message.id]
@@ -390,7 +338,7 @@ class Run:
         return answer
 
     def maybe_die(self) -> None:
-        self.ended.calls += 1
+        self.result.calls += 1
         if self.over or (self.faulty and self.rng.random() < self.dying):
             raise Died
 
@@ -417,17 +365,19 @@ class Run:
             token = {"access_token": "canary-token:int", "token_type": "bearer", "expires_in": 3599}
             return Response(200, {}, json.dumps(token).encode())
         document = json.loads(request.body or b"")
-        self.ended.requests += 1
+        self.result.requests += 1
         if self.faulty and any(person["email"] in self.poison for person in document["persons"]):
             return Response(400, {}, b'{"error_code": "4000802", "message": "bad data"}')
         for person in document["persons"]:
             self.state[document["partitionName"], person["email"]] |= person
-        return Response(202, {"x-request-id": f"request-{self.ended.requests}"})
+        return Response(202, {"x-request-id": f"request-{self.result.requests}"})
 
     # ------------------------------------------------------------------------------------------------------- how it ended
 
-    def judge(self) -> Ended:
+    def play(self) -> Ended:
         """Raises `Broken`."""
+        self.set_up()
+        self.draw()
         self.rest()
         self.time += LONGEST_INDEX_LAG_S
         if left := {queue: len(held) for queue, held in self.cloud.queues.items() if held}:
@@ -439,7 +389,7 @@ class Run:
         self.redrive()
         self.rest()
         self.look(after_redrive=True)
-        return self.ended
+        return self.result
 
     def redrive(self) -> None:
         table = Table(TABLE)
@@ -470,22 +420,22 @@ class Run:
         applied = standing == one.version
         what = f"{one.source}/{one.key} in {partition}: version {standing} stands, {one.version} was sent"
         if after_redrive:
-            self.ended.applied_after_redrive += applied
+            self.result.applied_after_redrive += applied
             if not applied:
                 raise Broken(f"after the redrive, {what}")
             return
         way = next((way for way, each in self.ways.items() if each == partition), "")
-        self.ended.sent += 1
-        self.ended.applied += applied
+        self.result.sent += 1
+        self.result.applied += applied
         if applied:
             return
         if (one.source, one.key, one.version, way) in dead or (one.source, one.key, one.version, "") in dead:
-            self.ended.dead_with_reason += 1
+            self.result.dead_with_reason += 1
             return
         if standing:
-            self.ended.stale += 1
+            self.result.stale += 1
             raise Broken(f"stale: {what}")
-        self.ended.missing += 1
+        self.result.missing += 1
         raise Broken(f"missing: {what}")
 
     def dead(self) -> set[tuple[str, str, int, str]]:
@@ -506,89 +456,20 @@ class Run:
 # ---------------------------------------------------------------------------------------------------------------- running
 
 
-class _Here:
-    run: Run
-
-
-def _worker() -> Worker:
-    """Whose turn it is; whoever stands outside has a memory of its own."""
-    return _Here.run.current or _ASIDE
-
-
-_ASIDE = Worker(-1)
-
-
-class _CurrentMemory:
-    """Stands for the process' memory: that of whichever worker is running."""
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(_worker().memory, name)
+_CURRENT = Current(Worker())
 
 
 def _ledger(table_name: str, time_zone: str) -> quotas.Ledger:
-    worker = _worker()
+    worker = _CURRENT.process
     if worker.ledger is None:
-        worker.ledger = quotas.Ledger(Table(table_name), time_zone, random.Random(_Here.run.rng.random()))
+        worker.ledger = quotas.Ledger(Table(table_name), time_zone, random.Random(_CURRENT.run.rng.random()))
     return worker.ledger
-
-
-def _now() -> datetime:
-    return _Here.run.now()
-
-
-def _sleep(seconds: float) -> None:
-    _Here.run.wait(seconds)
-
-
-def _send(request: Request, *, allowed_domain: str, follow_redirects: int = 0, owner: str) -> Response:
-    return _Here.run.send(request)
-
-
-@contextlib.contextmanager
-def running() -> Iterator[None]:
-    """Lead everything that leaves the code to the run that is on: AWS, the destination, the time and chance."""
-    memory = {**(provider.TokenProvider.__init__.__kwdefaults__ or {}), "cache": _CurrentMemory()}
-    disabled = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        with (
-            installed(lambda: _Here.run.cloud),
-            patch.object(clock, "now", _now),
-            patch.object(clock, "sleep", _sleep),
-            patch.object(http_client, "send", _send),
-            patch.object(pipeline, "_ledger", _ledger),
-            patch.object(table, "ThreadPoolExecutor", InTurn),
-            patch.object(quotas, "SHARDS", SHARDS),
-            patch.object(provider.TokenProvider.__init__, "__kwdefaults__", memory),
-        ):
-            yield
-    finally:
-        logging.disable(disabled)
-
-
-def play(seed: int) -> Ended:
-    """Raises `Broken`. Only inside `running()`, and repeatable only with PYTHONHASHSEED=0."""
-    reconciliation_wakeups.forget()
-    run = _Here.run = Run(seed)
-    run.set_up()
-    run.draw()
-    try:
-        return run.judge()
-    finally:
-        run.end()
 
 
 def attempt_all(seeds: Iterable[int]) -> tuple[Ended, list[str]]:
     """The sum of the runs, and what broke: in a process of its own, or in this one."""
-    total, broken = Ended(), []
-    with running():
-        for seed in seeds:
-            try:
-                total += play(seed)
-            except Broken as what:
-                total += _Here.run.ended
-                broken.append(f"seed {seed}: {what}")
-    return total, broken
+    with running(_CURRENT, patch.object(pipeline, "_ledger", _ledger), patch.object(quotas, "SHARDS", SHARDS)):
+        return play_all(_CURRENT, map(RecordRun, seeds), Ended())
 
 
 def main() -> int:
