@@ -7,6 +7,7 @@
 - It compares the URL of each call with the patterns of all services.
 - It builds the WSGI environment of each call with a form builder.
 - It lists the kinds of nodes that a pass over an update expression handles, for each node.
+- It registers 1,300 patterns of URLs with `responses` at each start, for calls of `requests`, which nothing here makes to AWS.
 - It copies the whole table for each write of a transaction, to be able to undo it.
 """
 
@@ -29,7 +30,7 @@ from jsonpath_ng import ext
 from jsonpath_ng.ext.parser import parse
 from moto import backends
 from moto.backend_index import backend_url_patterns
-from moto.core import responses
+from moto.core import models, responses
 from moto.core.botocore_stubber import BotocoreStubber
 from moto.core.models import DEFAULT_ACCOUNT_ID
 from moto.core.request import PRESERVED_HEADER_NAMES_ENVIRON_KEY, Request, environ_key_for_header
@@ -39,6 +40,7 @@ from moto.dynamodb.models import DynamoDBBackend
 from moto.dynamodb.models.dynamo_type import DynamoType
 from moto.dynamodb.models.table import Table
 from moto.dynamodb.parsing.ast_nodes import DepthFirstTraverser  # type: ignore[attr-defined]
+from moto.sqs import models as sqs
 from werkzeug.exceptions import HTTPException
 
 # Services whose calls are JSON and have a region in their URL.
@@ -151,6 +153,8 @@ def fast_moto() -> Iterator[None]:
         patch.object(ext, "parse", _parse),
         patch.object(responses, "method_names_from_class", _method_names),
         patch.object(responses, "camelcase_to_underscores", _underscored),
+        patch.object(sqs, "camelcase_to_underscores", _underscored),
+        patch.object(models, "RESPONSES_METHODS", []),
         patch.object(BotocoreStubber, "process_request", _answer),
         patch.object(DynamoDBBackend, "transact_write_items", _transact),
         patch.object(Table, "__deepcopy__", _backup, create=True),
