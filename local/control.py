@@ -105,7 +105,7 @@ class Control:
 
         `change`: `fields={"email": …}` (also `name`, `first_name`, `last_name`, `phone`, `position`, `company`, `website`),
         `kind="company"`, `delete=True`, `times=2` for a duplicate event, `lost=True` for one that is not sent. Returns the
-        entity's `id` and `updated_at`, and the `answers` to the event.
+        entity's `id` and `updated_at`, the form of the `event` as pairs, and the `answers` to it.
         """
         return dict(self._call("POST", "/kommo/changes", {"account": host, **change}))
 

@@ -15,6 +15,7 @@ LOCAL_SOURCES = (
     "proxy.py",
     "saved_state.py",
     "services.py",
+    "shared_layers.py",
     "simulators",
     "stack.py",
     "start_ministack.py",

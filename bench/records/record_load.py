@@ -1,33 +1,31 @@
 """Live events of 20 tenants on the local cloud, with and without one tenant's backfill of 5,000 contacts beside them.
 
-Phases without and with the backfill take turns, at the same pace. An event's delay is from its sending to the request that
-brought its person to Marketo's simulator. Some events come twice, some behind a newer one of the same contact, and in phases
-with a backfill one tenant's events are newer versions of contacts that the backfill brings, too. At the end each contact must
-stand in Marketo, in the newest version that was sent.
+Phases without and with the backfill take turns, at the same pace. A contact changes in its account, and then the event of the
+change is sent. The delay is from then to the request that brought the contact to Marketo's simulator. Some events come twice,
+some behind a newer one of the same contact, and in phases with a backfill one tenant's events are of contacts that the backfill
+brings, too. At the end of each phase every contact must stand in Marketo, in its newest version.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import random
 import secrets
 import statistics
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import requests
 
+from bench.processor_time import ProcessorTime
+from bench.records.contact_changes import ContactChanges, Event
 from bench.report import conclude, console, row, table
 from bench.tokens.fan_in import percentile_99
 from bench.tokens.grants import as_a_worker, running_stack
 from local.__main__ import step
 from local.control import Control
-from local.simulators.kommo.events import event_form
-from local.simulators.people import change_entity, new_contact
 from local.stack import Stack
 from portaria.aws.table import Table
 from portaria.connections import connection_store, oauth_clients, webhook_endpoints
@@ -50,69 +48,67 @@ WARMING = 100
 # Every call in progress has a process of its own at MiniStack.
 MAX_CONCURRENT = 8
 PATIENCE_S = 600.0
-# Of all events, those that come twice, and those behind a newer one.
-TWICE, BEHIND = 0.05, 0.05
 LIMITS = {"missing": 0.0, "stale": 0.0, "live_delay_ratio": 2.0}
-
-
-@dataclass(frozen=True)
-class Event:
-    """`is_alone` says that its contact has no other event, so that its person's last request is the one that brought it."""
-
-    tenant: int
-    email: str
-    version: str
-    form: list[tuple[str, str]] = field(repr=False)
-    is_alone: bool = True
 
 
 @dataclass
 class Phase:
+    """`missing` and `stale` are the e-mail addresses of contacts that are not in Marketo at its end, or in an older version."""
+
+    events: int
     delays_s: list[float]
     took_s: float
-
-
-@dataclass(frozen=True)
-class _Account:
-    """What an event says of the account that it comes from."""
-
-    id: int
-    subdomain: str
-    host: str
+    missing: set[str]
+    stale: set[str]
 
 
 def measure() -> bool:
     with running_stack() as stack, as_a_worker(stack):
         load = Load(stack)
-        with step(f"Connecting {TENANTS + PAIRS} accounts"):
+        with step(f"Connecting {TENANTS + PAIRS + 1} accounts"):
             load.connect()
-        with step(f"{WARMING} events to warm up"):
-            load.phase(None, WARMING)
+        # Starts the processes of all functions that the phases need, those of the backfill, too.
+        with step(f"{WARMING} events beside a backfill to warm up"):
+            load.phase(TENANTS + PAIRS, WARMING)
         without, beside = [], []
+        alone, together = ProcessorTime(stack), ProcessorTime(stack)
         for number in range(PAIRS):
-            with step(f"{EVENTS // PAIRS} events without a backfill"):
+            with step(f"{EVENTS // PAIRS} events without a backfill"), alone:
                 without.append(load.phase(None, EVENTS // PAIRS))
-            with step(f"{EVENTS // PAIRS} events beside a backfill of {CONTACTS} contacts"):
+            with step(f"{EVENTS // PAIRS} events beside a backfill of {CONTACTS} contacts"), together:
                 beside.append(load.phase(TENANTS + number, EVENTS // PAIRS))
-        with step("Looking at every contact in Marketo"):
-            missing, stale = load.look()
-    return show(load, without, beside, missing, stale)
+    show_processors("without a backfill", alone, without)
+    show_processors("beside it", together, beside)
+    return show(load, without, beside, alone, together)
 
 
-def show(load: Load, without: list[Phase], beside: list[Phase], missing: list[str], stale: list[str]) -> bool:
+def show_processors(name: str, used: ProcessorTime, phases: list[Phase]) -> None:
+    events = sum(phase.events for phase in phases)
+    parts = [f"{part} {1000 * took_s / events:.1f}" for part, took_s in used.busiest if took_s >= 0.1]
+    console.print(
+        f"Processor milliseconds an event, {name}: {', '.join(parts)}; "
+        f"{used.processors_used:.2f} processors busy, {used.cold_starts.total()} cold starts"
+    )
+
+
+def show(load: Load, without: list[Phase], beside: list[Phase], alone: ProcessorTime, together: ProcessorTime) -> bool:
     shown = table("From an event's sending to Marketo", "s")
     for name, phases in (("without a backfill", without), ("beside it", beside)):
-        row(shown, name, [delay for phase in phases for delay in phase.delays_s], digits=1)
+        row(shown, name, [delay for phase in phases for delay in phase.delays_s], digits=2)
     console.print(shown)
     p99 = {name: statistics.median(percentile_99(phase.delays_s) for phase in phases) for name, phases in
            (("without", without), ("beside", beside))}  # fmt: skip
     p50 = {name: statistics.median(statistics.median(phase.delays_s) for phase in phases) for name, phases in
            (("without", without), ("beside", beside))}  # fmt: skip
+    missing, stale = (
+        {each for phase in (*without, *beside) for each in getattr(phase, what)} for what in ("missing", "stale")
+    )
     for what, emails in (("missing", missing), ("stale", stale)):
         if emails:
-            console.print(f"[red]{what}: {', '.join(emails[:10])}[/]")
+            console.print(f"[red]{what}: {', '.join(sorted(emails)[:10])}[/]")
     figures = {
         "tenants": TENANTS,
+        "events_a_second": PER_SECOND,
         "events": load.accepted,
         "backfilled": PAIRS * CONTACTS,
         "sent": len(load.newest),
@@ -126,12 +122,14 @@ def show(load: Load, without: list[Phase], beside: list[Phase], missing: list[st
         "live_delay_ratio": p99["beside"] / p99["without"],
         "p50_ratio": p50["beside"] / p50["without"],
         "backfill_s": statistics.median(phase.took_s for phase in beside),
+        "processors_used": alone.processors_used,
+        "processors_used_beside": together.processors_used,
     }
     return conclude("record_load", figures, LIMITS | {"refused": 0.0})
 
 
 class Load:
-    """`newest` is by e-mail address the version that must stand in the end."""
+    """`connect` comes first; then `phase` any number of times, or its parts `draw`, `send`, `left` and `look`."""
 
     def __init__(self, stack: Stack) -> None:
         self.stack = stack
@@ -147,10 +145,7 @@ class Load:
         self.accounts: list[dict[str, Any]] = []
         self.connections: list[Connection] = []
         self.urls: list[str] = []
-        self.numbers = iter(range(1, 10**9))
-        self.newest: dict[str, str] = {}
         self.accepted = self.refused = 0
-        self.chance = random.Random(5)
 
     # ------------------------------------------------------------------------------------------------------------ setting up
 
@@ -170,8 +165,14 @@ class Load:
         oauth_clients.put(self.table, self.client, new=True)
         route = Route(f"route-{self.name}", f"client:kommo/{self.name}", "contacts", f"marketo-{self.name}")
         routes.put(self.table, route, new=True)
-        for number in range(TENANTS + PAIRS):
+        for number in range(TENANTS + PAIRS + 1):
             self.connect_account(number, CONTACTS if number >= TENANTS else 0)
+        self.changes = ContactChanges(self.control, self.name, [account["host"] for account in self.accounts])
+
+    @property
+    def newest(self) -> dict[str, str]:
+        """The version in which each contact must stand in Marketo, by e-mail address."""
+        return self.changes.newest
 
     def connect_account(self, number: int, contacts: int) -> None:
         account = self.control.add_kommo_account(f"{self.name}-{number}", contacts=contacts, without_email=0.0)
@@ -213,8 +214,7 @@ class Load:
 
     def phase(self, backfilled: int | None, count: int) -> Phase:
         """Send events at their pace, beside the backfill of one account or alone, and wait until all has arrived."""
-        known = self.known_contacts(backfilled) if backfilled is not None else []
-        events = list(self.draw(count, backfilled, known))
+        events = self.draw(count, backfilled)
         started = time.monotonic()
         if backfilled is not None:
             url = self.stack.queues["backfills"]
@@ -228,58 +228,21 @@ class Load:
             for event, at in zip(events, answered, strict=True)
             if at and event.is_alone and event.email in arrived
         ]
-        return Phase(delays_s, took_s)
+        missing, stale = self.look()
+        return Phase(len(events), delays_s, took_s, missing, stale)
 
-    def known_contacts(self, number: int) -> list[dict[str, Any]]:
-        contacts = self.control.kommo_contacts(self.accounts[number]["host"])["contacts"]
-        for contact in contacts:
-            self.newest[email_of(contact)] = contact["last_name"]
-        return contacts
-
-    def draw(self, count: int, backfilled: int | None, known: list[dict[str, Any]]) -> Iterator[Event]:
-        """Of each tenant as many. One of them is the one that backfills, where there is one."""
-        tenants = [*range(TENANTS - 1), TENANTS - 1 if backfilled is None else backfilled]
-        now = int(time.time())
-        of_backfill = iter(self.chance.sample(known, min(len(known), count)))
-        number = 0
-        while number < count:
-            tenant = tenants[number % TENANTS]
-            kind = self.chance.random()
-            contact = next(of_backfill) if tenant == backfilled else self.make(tenant)
-            for event in self.events_of(tenant, contact, now, kind, backfilled):
-                number += 1
-                yield event
-
-    def make(self, tenant: int) -> dict[str, Any]:
-        account = self.accounts[tenant]
-        made = new_contact(account["id"], account["host"], [], [{"id": 1, "_links": {}}])
-        made["id"] = next(self.numbers)
-        change_entity(made, {"first_name": "Load", "email": f"{self.name}-{made['id']}@example.com"}, [])
-        return made
-
-    def events_of(
-        self, tenant: int, contact: dict[str, Any], now: int, kind: float, backfilled: int | None
-    ) -> list[Event]:
-        account = _Account(self.accounts[tenant]["id"], f"{self.name}-{tenant}", self.accounts[tenant]["host"])
-        email = email_of(contact)
-
-        def of_version(version: int, *, is_alone: bool) -> Event:
-            # A contact that a backfill brings as well has its last request from either.
-            name = f"Version{version}"
-            changed = {**contact, "last_name": name, "updated_at": max(now, contact["updated_at"]) + version}
-            form = event_form(account, "update", "contact", changed)  # type: ignore[arg-type]
-            return Event(tenant, email, name, form, is_alone and tenant != backfilled)
-
-        self.newest[email] = "Version2" if kind < BEHIND else "Version1"
-        if kind < BEHIND:
-            return [of_version(2, is_alone=False), of_version(1, is_alone=False)]
-        if kind < BEHIND + TWICE:
-            return [of_version(1, is_alone=False)] * 2
-        return [of_version(1, is_alone=True)]
+    def draw(self, count: int, backfilled: int | None = None) -> list[Event]:
+        """Events of 20 tenants, of each as many. One of them is the one that backfills, where there is one."""
+        if backfilled is None:
+            return list(self.changes.draw(count, list(range(TENANTS)), []))
+        known = self.control.kommo_contacts(self.accounts[backfilled]["host"])["contacts"]
+        self.changes.note(known)
+        return list(self.changes.draw(count, [*range(TENANTS - 1), backfilled], known, owner=backfilled))
 
     def send(self, events: list[Event]) -> list[float]:
         """When each that was answered with 200 was sent, in epoch seconds; 0 for one that was not taken after all."""
-        begins = time.monotonic() + 0.5
+        # Kommo's versions are whole seconds: what changes now is newer than what changed while the events were drawn.
+        begins = time.monotonic() + 1.0
         session = requests.Session()
         session.trust_env = False
         session.mount("http://", requests.adapters.HTTPAdapter(pool_maxsize=MAX_CONCURRENT))
@@ -287,11 +250,12 @@ class Load:
         def one(number: int) -> float:
             time.sleep(max(0.0, begins + number / PER_SECOND - time.monotonic()))
             event = events[number]
+            form = event.change.make()
             for _ in range(5):
                 # Kommo comes again, too.
                 with contextlib.suppress(requests.RequestException):
                     sent_at = time.time()
-                    if session.post(self.urls[event.tenant], data=event.form, timeout=30).status_code == 200:
+                    if session.post(self.urls[event.tenant], data=form, timeout=30).status_code == 200:
                         return sent_at
             return 0.0
 
@@ -326,27 +290,19 @@ class Load:
         return found + sum(max(0, int(backlog["waiting"]["N"])) for backlog in found_backlogs)
 
     def arrivals(self) -> dict[str, float]:
-        """By e-mail address, when the last request with that person came; the simulators' clock is this one's."""
+        """By e-mail address, when the first request with that person came; the simulators' clock is this one's."""
         at = {each["request_id"]: each["received_at"] for each in self.control.marketo_requests(self.munchkin)}
         return {
-            person["attributes"]["email"]: at[person["request_id"]]
+            person["attributes"]["email"]: at[person["created_by"]]
             for person in self.control.marketo_persons(self.munchkin)
         }
 
-    def look(self) -> tuple[list[str], list[str]]:
-        """Those that are missing, and those that stand in an older version."""
+    def look(self) -> tuple[set[str], set[str]]:
+        """The contacts that are missing in Marketo, and those that stand there in an older version."""
         standing = {
-            person["attributes"]["email"]: person["attributes"].get("lastName")
+            person["attributes"]["email"]: person["attributes"].get("phone", "")
             for person in self.control.marketo_persons(self.munchkin)
         }
-        missing = [email for email in self.newest if email not in standing]
-        stale = [email for email, name in self.newest.items() if email in standing and (standing[email] or "") != name]
+        missing = self.newest.keys() - standing.keys()
+        stale = {email for email, version in self.newest.items() if standing.get(email, version) != version}
         return missing, stale
-
-
-def email_of(contact: dict[str, Any]) -> str:
-    return next(
-        str(custom_field["values"][0]["value"])
-        for custom_field in contact["custom_fields_values"]
-        if custom_field["field_code"] == "EMAIL"
-    )

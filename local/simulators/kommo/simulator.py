@@ -49,8 +49,8 @@ class Kommo:
         """Create, change or delete a contact or a company, and send the event to the account's webhooks.
 
         Without an `id` a new entity is created. `fields` are those that `people.change_entity` accepts. A `lost` event is
-        not sent; any other is sent `times` times. Returns the entity's `id` and `updated_at`, and the `answers` to the first
-        deliveries.
+        not sent; any other is sent `times` times. Returns the entity's `id` and `updated_at`, the form of the `event`, and the
+        `answers` to the first deliveries.
         """
         account = self.state.account(host)
         if kind not in KINDS:
@@ -71,12 +71,12 @@ class Kommo:
         if action == "add":
             entities.append(entity)
         answers = []
+        form = event_form(account, action, kind, entity)
         if not lost:
-            form = event_form(account, action, kind, entity)
             for _ in range(times):
                 answers += await self.webhooks.send(account, f"{action}_{kind}", form)
         account.contact_count = len(account.contacts.contacts)
-        return {"id": entity["id"], "updated_at": entity["updated_at"], "answers": answers}
+        return {"id": entity["id"], "updated_at": entity["updated_at"], "event": form, "answers": answers}
 
     # ------------------------------------------------------------------------------------------------ serving.Simulator
 

@@ -14,13 +14,15 @@ from zoneinfo import ZoneInfo
 class StoredObject:
     """A person, company or custom object. Each upsert replaces the attributes that it contains; `writes` counts the upserts.
 
-    `id` is Marketo's own: a person's lead id, a company's `id`, a custom object's `marketoGUID`.
+    `id` is Marketo's own: a person's lead id, a company's `id`, a custom object's `marketoGUID`. `created_by` is the id of the
+    first request with the object, `request_id` that of the last.
     """
 
     attributes: dict[str, Any]
     writes: int = 1
     partition: str = ""
     request_id: str = ""
+    created_by: str = ""
     id: int = 0
 
 

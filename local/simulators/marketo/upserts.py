@@ -20,7 +20,8 @@ def put(
         found.request_id = report.request_id
         report.updated += 1
     else:
-        found = StoredObject(dict(attributes), request_id=report.request_id, id=instance.next_id())
+        request_id = report.request_id
+        found = StoredObject(dict(attributes), request_id=request_id, created_by=request_id, id=instance.next_id())
         objects[key] = found
         report.created += 1
     return found

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from bench.records.contact_changes import email_of, version_of
 from bench.records.record_load import Load
 from bench.tokens.grants import as_a_worker
 from tests.fakes.local_cloud.scenes import wait_for
@@ -73,7 +74,7 @@ def test_records_functions_killed_at_random_lose_no_record(stack: LocalCloud, lo
     with as_a_worker(stack.stack), hurried(stack):
         load = Load(stack.stack)
         load.connect()
-        events = list(load.draw(EVENTS, None, []))
+        events = load.draw(EVENTS)
         munchkin = load.munchkin.lower()
         for fault in FAULTS:
             stack.control.set_fault("marketo", account=munchkin, **fault)
@@ -109,7 +110,7 @@ def test_records_functions_killed_at_random_lose_no_record(stack: LocalCloud, lo
     print(f"\nrecord kills: {figures}")
     assert load.refused == 0
     assert lost == []
-    assert left == ([], [])
+    assert left == (set(), set())
 
 
 def kill_workers(cloud: LocalCloud, kills: list[int], ended: threading.Event) -> None:
@@ -138,9 +139,8 @@ def dead_records(cloud: LocalCloud, load: Load) -> dict[str, str]:
     found: dict[str, str] = {}
     for letter in letters(cloud, load):
         for record in letter["content"]:
-            fields = record["data"]["custom_fields_values"]
-            email = next(each["values"][0]["value"] for each in fields if each["field_code"] == "EMAIL")
-            if record["data"]["last_name"] == load.newest[email]:
+            email = email_of(record["data"])
+            if version_of(record["data"]) == load.newest[email]:
                 found[email] = letter["reason"]
     return found
 
