@@ -80,6 +80,12 @@ class ContactChanges:
         """Add contacts whose present version must arrive."""
         self.newest |= {email_of(contact): version_of(contact) for contact in contacts}
 
+    def compare(self, persons: list[dict[str, Any]]) -> tuple[set[str], set[str]]:
+        """The contacts that Marketo's persons (their attributes) lack, and those that they have in an older version."""
+        standing = {person["email"]: person.get("phone", "") for person in persons}
+        stale = {email for email, version in self.newest.items() if standing.get(email, version) != version}
+        return self.newest.keys() - standing.keys(), stale
+
     def _created(self, tenant: int) -> list[Event]:
         email = f"{self._name}-{next(self._numbers)}@example.com"
         change = Change(

@@ -299,10 +299,4 @@ class Load:
 
     def look(self) -> tuple[set[str], set[str]]:
         """The contacts that are missing in Marketo, and those that stand there in an older version."""
-        standing = {
-            person["attributes"]["email"]: person["attributes"].get("phone", "")
-            for person in self.control.marketo_persons(self.munchkin)
-        }
-        missing = self.newest.keys() - standing.keys()
-        stale = {email for email, version in self.newest.items() if standing.get(email, version) != version}
-        return missing, stale
+        return self.changes.compare([each["attributes"] for each in self.control.marketo_persons(self.munchkin)])
