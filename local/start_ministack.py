@@ -1,19 +1,27 @@
-"""Start MiniStack, which treats requests as sent over TLS, gives the API the same id at each start, and unpacks layers once.
+"""Start MiniStack with four changes.
 
-This runs in MiniStack's own virtual environment. The template's queue policies refuse requests without TLS, as AWS does.
-MiniStack listens on loopback without TLS, so without this change it would refuse every function.
+- Requests count as sent over TLS. The template's queue policies refuse others, as AWS does, and MiniStack listens on loopback
+  without TLS, so it would refuse every function.
+- The API has the same id at each start.
+- Layers are unpacked once (`shared_layers`).
+- The first version of a secret has the id that the request names, as on AWS.
+
+This runs in MiniStack's own virtual environment.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 from ministack import app
 from ministack.core import lambda_runtime
 from ministack.core.iam_evaluator import pin_request_origin
-from ministack.services import apigateway_v1
+from ministack.core.responses import json_response
+from ministack.services import apigateway_v1, secretsmanager
 
 ROOT = Path(__file__).resolve().parent.parent
 API_ID = os.environ["PORTARIA_API_ID"]
@@ -37,8 +45,25 @@ def share_layers() -> None:
     lambda_runtime.zipfile = shared_layers
 
 
+_create_secret = secretsmanager._create_secret
+
+
+def create_secret(data: dict[str, Any]) -> Any:
+    """https://docs.aws.amazon.com/secretsmanager/latest/apireference/API_CreateSecret.html, ClientRequestToken"""
+    response = _create_secret(data)
+    status, _, body = response
+    token = data.get("ClientRequestToken")
+    if status != 200 or not token:
+        return response
+    versions = secretsmanager._secrets[data["Name"]]["Versions"]
+    (made_up,) = versions
+    versions[token] = versions.pop(made_up)
+    return json_response(json.loads(body) | {"VersionId": token})
+
+
 app.pin_request_origin = pin_as_tls
 apigateway_v1._resolve_custom_rest_api_id = choose_api_id
+secretsmanager._create_secret = create_secret
 share_layers()
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@
 | `POST /kommo/departures` | `{client_id, account}`: the account disconnects → the query of Kommo's signed webhook |
 | `POST /kommo/moves` | `{account, subdomain}`: the account changes its subdomain → `{host}` |
 | `POST /kommo/limits` | any of `kommo.state.Limits` (`requests_per_s`, `access_life_s`, `event_minute_s`, …) → all of them |
-| `POST /kommo/changes` | `{account, kind?, id?, fields?, delete?, lost?, times?}`, see `Kommo.change` → `{id, updated_at, event, …}` |
+| `POST /kommo/changes` | `{account, kind?, id?, fields?, delete?, lost?, times?}` (`Kommo.change`) → `{id, event, …}` |
 | `GET /kommo/state` | → clients, accounts with webhooks, codes by SHA-256 with calls and issues, grants, `issued_twice` |
 | `GET /kommo/contacts` | `?account=` → `{"contacts", "companies"}` as the API lists them |
 """
