@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import random
 import threading
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from local.control import Control
 
-# Of all contacts that change: the part whose event comes twice, and the part whose event comes after that of a newer change.
-TWICE, BEHIND = 0.05, 0.05
+# Of all contacts that change: the part whose event comes twice, the part whose event comes after that of a newer change, and
+# the part with two events at the same time, the newer one first.
+TWICE, BEHIND, CONCURRENT = 0.05, 0.05, 0.05
 
 Contact = dict[str, Any]
 Form = list[tuple[str, str]]
@@ -48,33 +50,49 @@ class Change:
 
 @dataclass(frozen=True)
 class Event:
-    """One delivery of the event of a change. `is_alone` says that the contact is new and has no other event."""
+    """One delivery of the event of a change.
+
+    `is_alone` says that the contact is new and has no other event, `is_late` that the event of a newer change came long before.
+    """
 
     tenant: int
     email: str
     change: Change
-    is_alone: bool
+    is_alone: bool = False
+    is_late: bool = False
 
 
 class ContactChanges:
-    """Changes of contacts in the accounts `hosts`. `newest` has each contact's newest version, by e-mail address."""
+    """Changes of contacts in the accounts `hosts`, as deliveries of their events.
+
+    `newest` has each contact's newest version, by e-mail address, `concurrent` the contacts with two events at the same time.
+    """
 
     def __init__(self, control: Control, name: str, hosts: list[str]) -> None:
         self._control, self._name, self._hosts = control, name, hosts
         self._numbers = iter(range(1, 10**9))
         self._chance = random.Random(5)
         self.newest: dict[str, str] = {}
+        self.concurrent: set[str] = set()
 
-    def draw(self, count: int, tenants: list[int], known: list[Contact], owner: int | None = None) -> Iterator[Event]:
-        """At least `count` deliveries, of each tenant as many. The contacts of the tenant `owner` are among `known`, which a
-        backfill brings as well; all others are new."""
+    def draw(
+        self, count: int, tenants: list[int], known: list[Contact], owner: int | None = None, *, behind_by: int
+    ) -> Iterator[Event]:
+        """About `count` deliveries, of each tenant as many. The contacts of the tenant `owner` are among `known`, which a
+        backfill brings as well; all others are new. A late event comes `behind_by` deliveries after the newer one."""
         sampled = iter(self._chance.sample(known, min(len(known), count)))
+        late: deque[tuple[int, Event]] = deque()
         number = 0
         while number < count:
             tenant = tenants[number % len(tenants)]
             events = self._changed(tenant, next(sampled)) if tenant == owner else self._created(tenant)
+            if len(events) == 2 and events[1].is_late:
+                late.append((number + behind_by, events.pop()))
+            if late and late[0][0] <= number:
+                events.append(late.popleft()[1])
             yield from events
             number += len(events)
+        yield from (event for _, event in late)
 
     def note(self, contacts: list[Contact]) -> None:
         """Add contacts whose present version must arrive."""
@@ -100,13 +118,16 @@ class ContactChanges:
 
     def _deliveries(self, tenant: int, email: str, change: Change, *, is_new: bool) -> list[Event]:
         kind = self._chance.random()
-        if kind < BEHIND:
-            # Kommo delivers an event again after some minutes if an attempt fails. The contact may have changed since.
+        if kind < BEHIND + CONCURRENT:
             change.make()
             newer = Change(self._control, change.host, self._version(email), after=change)
-            return [Event(tenant, email, each, is_alone=False) for each in (newer, change)]
-        if kind < BEHIND + TWICE:
-            return [Event(tenant, email, change, is_alone=False)] * 2
+            is_late = kind < BEHIND
+            if not is_late:
+                self.concurrent.add(email)
+            # Kommo delivers an event again minutes after an attempt that failed. The contact may have changed since.
+            return [Event(tenant, email, newer), Event(tenant, email, change, is_late=is_late)]
+        if kind < BEHIND + CONCURRENT + TWICE:
+            return [Event(tenant, email, change)] * 2
         return [Event(tenant, email, change, is_alone=is_new)]
 
     def _version(self, email: str) -> dict[str, str]:

@@ -58,7 +58,7 @@ def changes(account: Account) -> ContactChanges:
 
 
 def test_compare_older_event_delivered_last_is_stale(account: Account, changes: ContactChanges) -> None:
-    drawn = list(changes.draw(200, [0], []))
+    drawn = list(changes.draw(200, [0], [], behind_by=20))
     for event in drawn:
         account.deliver(account.read(event))
     missing, stale = changes.compare(list(account.persons.values()))
@@ -70,7 +70,7 @@ def test_compare_older_event_delivered_last_is_stale(account: Account, changes: 
 def test_compare_only_newest_version_delivered_is_not_stale(account: Account, changes: ContactChanges) -> None:
     known = account.account.contacts.contacts
     changes.note(known)
-    drawn = list(changes.draw(200, [0], known, owner=0))
+    drawn = list(changes.draw(200, [0], known, owner=0, behind_by=20))
     newest: dict[str, int] = {}
     for record in (account.read(event) for event in drawn):
         if newest.get(record.key, 0) <= record.updated_at:
@@ -82,15 +82,29 @@ def test_compare_only_newest_version_delivered_is_not_stale(account: Account, ch
 
 
 def test_compare_event_not_delivered_is_missing(account: Account, changes: ContactChanges) -> None:
-    first, *others = changes.draw(50, [0], [])
+    first, *others = changes.draw(50, [0], [], behind_by=20)
     for event in others:
         account.deliver(account.read(event))
     missing, _ = changes.compare(list(account.persons.values()))
     assert missing == {first.email}
 
 
+def test_draw_late_event_comes_after_newer_one_and_concurrent_event_at_once(changes: ContactChanges) -> None:
+    drawn = list(changes.draw(400, [0], [], behind_by=20))
+    at = {id(event.change): number for number, event in enumerate(drawn)}
+    gaps: dict[bool, set[int]] = {True: set(), False: set()}
+    for older in drawn:
+        # Late events of the last ones come at the end, as soon as all others have been sent.
+        newer = next((at[id(each.change)] for each in drawn if each.change.after is older.change), 400)
+        if newer < 350:
+            gaps[older.is_late].add(at[id(older.change)] - newer)
+    assert min(gaps[True]) >= 20
+    assert gaps[False] == {1}
+    assert {event.email for event in drawn if event.change.after} > changes.concurrent > set()
+
+
 def test_draw_event_twice_is_one_change_of_the_account(account: Account, changes: ContactChanges) -> None:
-    drawn = list(changes.draw(200, [0], []))
+    drawn = list(changes.draw(200, [0], [], behind_by=20))
     for event in drawn:
         event.change.make()
     twice = [one for one, other in itertools.pairwise(drawn) if one.change is other.change]
