@@ -162,7 +162,7 @@ bench: setup ## Measure the published figures (NAME=cold_answer for one)
 faults: setup ## The long fault suites and the long fuzz of the API: about two hours
 	@$(RUN) -m pytest tests/faults tests/peers tests/browser/console tests/browser/test_console_on_local_cloud.py \
 		tests/stack/api/test_api_fuzz.py tests/stack/operations/test_smoke.py \
-		tests/stack/flows/test_grants.py tests/stack/local_cloud/test_two_checkouts.py tests/stack/local_cloud/test_builds.py \
+		tests/stack/flows/test_grants.py tests/stack/flows/test_credential_migration.py tests/stack/local_cloud/test_two_checkouts.py tests/stack/local_cloud/test_builds.py \
 		tests/stack/local_cloud/test_local_cloud.py \
 		tests/unit/access/test_private_integrations.py tests/unit/delivery/test_partial_batches.py \
 		tests/unit/api/document/test_generated_client.py tests/unit/cli/stack_commands/test_configure.py --long --verbose --capture=no
