@@ -12,13 +12,12 @@ from local.stack import ROOT
 LOCAL_SOURCES = (
     "deployment.py",
     "lifecycle.py",
+    "ministack",
     "proxy.py",
     "saved_state.py",
     "services.py",
-    "shared_layers.py",
     "simulators",
     "stack.py",
-    "start_ministack.py",
 )
 
 

@@ -110,7 +110,7 @@ def _start_ministack(demanded_port: int, proxy_url: str, state: SavedState | Non
     for attempt in range(3):
         port = processes.free_port(demanded_port)
         process = processes.start(
-            [MINISTACK_PYTHON, "-P", ROOT / "local" / "start_ministack.py"],
+            [MINISTACK_PYTHON, "-P", ROOT / "local" / "ministack" / "start.py"],
             root=ROOT,
             log=LOCAL / "ministack.log",
             environment={

@@ -16,7 +16,7 @@ from local.simulators.world import World
 from portaria.core.callbacks import EventAddress, Record, WebhookDelivery
 from portaria.platforms.kommo import events
 from portaria.platforms.kommo.contacts import DEFAULT_MAPPING
-from portaria.records.record_mapping import Mapping
+from portaria.records.mapping.record_mapping import Mapping
 
 FORM = {"content-type": "application/x-www-form-urlencoded"}
 

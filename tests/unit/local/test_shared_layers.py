@@ -1,4 +1,4 @@
-"""`local.shared_layers`: processes of functions share unpacked layers, and nothing else."""
+"""`local.ministack.shared_layers`: processes of functions share unpacked layers, and nothing else."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from local import shared_layers
+from local.ministack import shared_layers
 
 
 @pytest.fixture(autouse=True)

@@ -23,7 +23,7 @@ from ministack.core.iam_evaluator import pin_request_origin
 from ministack.core.responses import json_response
 from ministack.services import apigateway_v1, secretsmanager
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 API_ID = os.environ["PORTARIA_API_ID"]
 
 
@@ -39,7 +39,7 @@ def choose_api_id(_tags: object) -> tuple[str | None, None]:
 def share_layers() -> None:
     # This checkout is not on the path of MiniStack's interpreter.
     sys.path.append(str(ROOT))
-    from local import shared_layers
+    from local.ministack import shared_layers
 
     sys.path.remove(str(ROOT))
     lambda_runtime.zipfile = shared_layers

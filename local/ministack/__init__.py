@@ -1,0 +1,1 @@
+"""MiniStack as the local cloud starts it."""
