@@ -25,7 +25,7 @@ from portaria.core.errors import Rejected
 from portaria.core.http.messages import Request, Response
 from portaria.delivery.stages import destination_request
 from portaria.records.mapping import record_mapping
-from portaria.records.mapping.record_mapping import Message, OutgoingRecord, Source
+from portaria.records.mapping.record_mapping import Message, MessageRecords, OutgoingRecord, Source
 from tests.platforms.conformance import HERE, NAMES, Platform, destination_targets, garbage, platform_of
 
 DESTINATIONS = [name for name in NAMES if "destination" in platform_of(name).parts]
@@ -82,8 +82,8 @@ def each_reader() -> pytest.MarkDecorator:
 def outgoing(platform: Platform, part: str, target: Target, attributes: dict[str, Any]) -> OutgoingRecord:
     sender = platform.parts[part]
     checked = sender.check(attributes, target)
-    message = Message("m-1", "one", "contacts", record_messages.EVENT, [])
-    return OutgoingRecord(sender.identity(checked, target), checked, (Source(message, {}, "1", (1, 1)),), "route")
+    message = Message("m-1", "one", "contacts", record_messages.EVENT, MessageRecords([{}]))
+    return OutgoingRecord(sender.identity(checked, target), checked, (Source(message, 0, "1", 1),), "route")
 
 
 def bodies(platform: Platform, part: str, target: Target, all_attributes: list[dict[str, Any]]) -> Iterator[bytes]:

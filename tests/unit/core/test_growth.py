@@ -150,7 +150,7 @@ READERS: dict[str, tuple[Callable[[Any], object], Callable[[int], Any], int]] = 
     "logo with a long path": (read_logo, lambda size: f"<path d='{'M0 0 ' * size}'/>", 500),
     "records of one key": (
         record_mapping.newest,
-        lambda size: [record_mapping.Source(record_mapping.Message("m", "c", "o", "e", []), {}, "k", (0, 0))] * size,
+        lambda size: [record_mapping.Source(record_mapping.Message("m", "c", "o", "e", record_mapping.MessageRecords([])), 0, "k")] * size,
         500,
     ),
 }  # fmt: skip

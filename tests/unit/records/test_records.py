@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -19,10 +20,10 @@ from portaria.core.errors import Rejected
 from portaria.platforms.kommo import contacts
 from portaria.platforms.marketo import persons
 from portaria.records.mapping import record_mapping
-from portaria.records.mapping.record_mapping import Message, OutgoingRecord, Source
+from portaria.records.mapping.record_mapping import Message, MessageRecords, OutgoingRecord, Source
 from tests.fakes.records.contacts import contact, person
 
-MESSAGE = Message("m1", "kommo-acme-1001", "contacts", "backfill", [], route="people")
+MESSAGE = Message("m1", "kommo-acme-1001", "contacts", "backfill", MessageRecords([]), route="people")
 BY_EMAIL = Target("marketo-one", "persons", options=(("field1", "email"),))
 
 json_values = st.recursive(
@@ -52,12 +53,13 @@ def unpack(bodies: list[str]) -> list[Any]:
 
 def read(record: Any) -> Record:
     """A record as it is in a message, decoded."""
-    source = record_mapping.read_record(MESSAGE, record)
-    return Record(source.key, source.version[0], source.record["data"], source.is_partial)
+    message = replace(MESSAGE, content=MessageRecords([record]))
+    source = record_mapping.read_record(message, 0, record)
+    return Record(source.key, source.updated_at, source.record["data"], source.is_partial)
 
 
 def outgoing(attributes: dict[str, Any], key: str = "1", version: int = 0) -> OutgoingRecord:
-    return OutgoingRecord(key, attributes, (Source(MESSAGE, {"key": key}, key, (version, 0)),), "people")
+    return OutgoingRecord(key, attributes, (Source(MESSAGE, 0, key, version),), "people")
 
 
 # --- packing
@@ -229,7 +231,7 @@ def test_mapping_of_same_expressions_is_cached() -> None:
 
 
 def sources(some: list[tuple[str, int]]) -> list[Source]:
-    return [Source(MESSAGE, {"number": number}, key, (at, 0)) for number, (key, at) in enumerate(some)]
+    return [Source(MESSAGE, number, key, at) for number, (key, at) in enumerate(some)]
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 3)), max_size=30))
@@ -245,7 +247,7 @@ def test_newest_keeps_latest_version_of_each_record(some: list[tuple[str, int]])
 
 
 def test_newest_same_second_keeps_the_later_reading() -> None:
-    early, late = (Source(MESSAGE, {}, "1", (100, read_at)) for read_at in (7, 9))
+    early, late = (Source(replace(MESSAGE, read_at=read_at), 0, "1", 100) for read_at in (7, 9))
     assert record_mapping.newest([late, early]) == ([late], 1)
 
 

@@ -29,7 +29,7 @@ from portaria.delivery import quota_warnings, quotas, retry_schedule
 from portaria.delivery.stages.batch_state import BatchDestinations, BatchOutcome, QueuedMessage, by_message
 from portaria.delivery.stages.deduplicate import Deduplicator
 from portaria.delivery.stages.destination_request import DRAIN_RATE_FACTOR, DestinationRequests
-from portaria.delivery.stages.map_records import map_records
+from portaria.delivery.stages.map_records import outgoing_records
 from portaria.delivery.stages.record_outcomes import OutcomeRecorder
 from portaria.delivery.stages.resolve import MessageResolver
 from portaria.delivery.stages.send import QuotaReserver, Sender
@@ -112,10 +112,9 @@ def _run(
     resolved = resolver.resolve(queued)
     undelivered.destinations = resolved.route_destinations
     by_target: dict[Target, list[OutgoingRecord]] = defaultdict(list)
-    for route, sources in deduplicator.newest(resolved.messages):
-        mapped = map_records(route, sources, destinations, undelivered, outcome)
-        if mapped is not None:
-            by_target[route.target] += mapped
+    for route, mapped, newest in deduplicator.newest(resolved.messages):
+        if outgoing := outgoing_records(mapped, newest, undelivered, outcome):
+            by_target[route.target] += outgoing
     sender = Sender(
         table,
         deduplicator,

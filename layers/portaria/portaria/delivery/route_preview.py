@@ -94,4 +94,4 @@ def _sample(route: Route, data: dict[str, Any]) -> record_mapping.Source:
         route=route.name,
     )
     message = record_mapping.read_message("sample", body)
-    return record_mapping.read_record(message, message.records[0])
+    return record_mapping.read_record(message, 0, message.records[0])
