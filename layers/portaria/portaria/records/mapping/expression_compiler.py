@@ -8,17 +8,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from jmespath.functions import Functions
 from jmespath.visitor import TreeInterpreter
 
-from portaria.records.mapping.expression_budget import SHORT_TEXT, Budget, Lacking, Node, charge_call, cost_of
+from portaria.records.mapping import expression_functions
+from portaria.records.mapping.expression_budget import SHORT_TEXT, Budget, Lacking, Node, TooCostly, charge_of, cost_of
 
 Search = Callable[[Any], Any]
 
 # Nodes that return their argument.
 _ITSELF = ("current", "identity")
+# Nodes whose children each search in the result of the one before.
+_CHAINS = ("subexpression", "index_expression", "pipe")
 
-_functions = Functions()
 _equals = TreeInterpreter.COMPARATOR_FUNC["eq"]
 _ORDERINGS = {name: TreeInterpreter.COMPARATOR_FUNC[name] for name in ("lt", "gt", "lte", "gte")}
 _MISSING = object()
@@ -26,7 +27,30 @@ _MISSING = object()
 
 def _is_false(value: Any) -> bool:
     """Whether JMESPath treats a value as false. 0 is true."""
-    return value is None or value is False or (not value and isinstance(value, str | list | dict))
+    return not value and (value is None or value is False or isinstance(value, str | list | dict))
+
+
+def _path_of(node: Node) -> list[str | int] | None:
+    """The fields and positions that a node like `a.b[0]` follows; None if it does anything else."""
+    kind = node["type"]
+    if kind in _ITSELF:
+        return []
+    if kind in ("field", "index"):
+        return [node["value"]]
+    if kind not in _CHAINS:
+        return None
+    paths = [_path_of(child) for child in node["children"]]
+    return None if None in paths else [step for path in paths if path for step in path]
+
+
+def _tested_text(node: Node) -> tuple[str, str] | None:
+    """The field and the text of a condition like `field=='text'`; None for any other."""
+    if node["type"] != "comparator" or node["value"] != "eq":
+        return None
+    field, literal = node["children"]
+    if field["type"] != "field" or literal["type"] != "literal" or type(literal["value"]) is not str:
+        return None
+    return field["value"], literal["value"]
 
 
 def _is_comparable(value: Any) -> bool:
@@ -76,6 +100,9 @@ class _Selections:
 
     def _chain(self, node: Node) -> Search:
         """Each child searches in the result of the one before it."""
+        path = None if self.is_partial else _path_of(node)
+        if path:
+            return self._path(path)
         steps = [self.compile(child) for child in node["children"] if child["type"] not in _ITSELF]
         if not steps:
             return self._current(node)
@@ -95,6 +122,20 @@ class _Selections:
         return search
 
     _subexpression = _index_expression = _pipe = _chain
+
+    def _path(self, path: list[str | int]) -> Search:
+        def search(value: Any) -> Any:
+            for step in path:
+                kind = type(value)
+                if kind is dict:
+                    value = value.get(step)  # noqa: PLW2901
+                elif kind is list and type(step) is int and -len(value) <= step < len(value):
+                    value = value[step]  # noqa: PLW2901
+                else:
+                    return None
+            return value
+
+        return search
 
     def _index(self, node: Node) -> Search:
         position = node["value"]
@@ -121,7 +162,7 @@ class _Selections:
         return search
 
     def _projection(self, node: Node) -> Search:
-        base, each = (self.compile(child) for child in node["children"])
+        base, each = self.compile(node["children"][0]), self._each(node["children"][1])
         cost, spend = cost_of(node["children"][1]), self.budget.spend
 
         def search(value: Any) -> Any:
@@ -129,9 +170,21 @@ class _Selections:
             if not isinstance(elements, list):
                 return None
             spend(cost * len(elements))
-            return [found for element in elements if (found := each(element)) is not None]
+            return each(elements)
 
         return search
+
+    def _each(self, node: Node) -> Callable[[list[Any]], list[Any]]:
+        """What a node finds in each element of a list, without null."""
+        if node["type"] in _ITSELF:
+            return lambda elements: [element for element in elements if element is not None]
+        if node["type"] == "field" and not self.is_partial:
+            name = node["value"]
+            return lambda elements: [
+                found for element in elements if type(element) is dict and (found := element.get(name)) is not None
+            ]
+        search = self.compile(node)
+        return lambda elements: [found for element in elements if (found := search(element)) is not None]
 
     def _value_projection(self, node: Node) -> Search:
         base, each = (self.compile(child) for child in node["children"])
@@ -149,7 +202,8 @@ class _Selections:
         return search
 
     def _filter_projection(self, node: Node) -> Search:
-        base, each, condition = (self.compile(child) for child in node["children"])
+        base, each = self.compile(node["children"][0]), self._each(node["children"][1])
+        passing = self._passing(node["children"][2])
         cost, spend = sum(cost_of(child) for child in node["children"][1:]), self.budget.spend
 
         def search(value: Any) -> Any:
@@ -157,29 +211,40 @@ class _Selections:
             if not isinstance(elements, list):
                 return None
             spend(cost * len(elements))
-            return [
-                found
-                for element in elements
-                if not _is_false(condition(element)) and (found := each(element)) is not None
-            ]
+            return each(passing(elements))
 
         return search
 
+    def _passing(self, condition: Node) -> Callable[[list[Any]], list[Any]]:
+        """The elements of a list that meet a condition."""
+        tested = None if self.is_partial else _tested_text(condition)
+        if tested:
+            name, text = tested
+            return lambda elements: [
+                element for element in elements if type(element) is dict and element.get(name) == text
+            ]
+        search = self.compile(condition)
+        return lambda elements: [element for element in elements if not _is_false(search(element))]
+
     def _flatten(self, node: Node) -> Search:
-        base, spend = self.compile(node["children"][0]), self.budget.spend
+        base, budget = self.compile(node["children"][0]), self.budget
 
         def search(value: Any) -> Any:
             elements = base(value)
             if not isinstance(elements, list):
                 return None
-            spend(len(elements))
+            left = budget.left - len(elements)
             flat: list[Any] = []
             for element in elements:
-                if isinstance(element, list):
-                    spend(len(element))
+                if type(element) is list:
+                    left -= len(element)
+                    if left < 0:
+                        raise TooCostly
                     flat += element
                 else:
                     flat.append(element)
+            budget.left = left
+            budget.spend(0)
             return flat
 
         return search
@@ -256,7 +321,7 @@ class Compiler(_Selections):
 
         def search(value: Any) -> Any:
             found = first(value)
-            return second(value) if _is_false(found) else found
+            return second(value) if not found and _is_false(found) else found
 
         return search
 
@@ -265,7 +330,7 @@ class Compiler(_Selections):
 
         def search(value: Any) -> Any:
             found = first(value)
-            return found if _is_false(found) else second(value)
+            return found if not found and _is_false(found) else second(value)
 
         return search
 
@@ -295,12 +360,13 @@ class Compiler(_Selections):
         name, arguments = node["value"], [self.compile(child) for child in node["children"]]
         # A function evaluates an expression argument for each element of its list argument.
         cost = 1 + sum(cost_of(child) for child in node["children"] if child["type"] == "expref")
-        budget, is_partial = self.budget, self.is_partial
+        budget, charge = self.budget, charge_of(name, cost, is_partial=self.is_partial)
+        call = expression_functions.call_of(name, len(arguments))
 
         def search(value: Any) -> Any:
             given = [argument(value) for argument in arguments]
-            charge_call(budget, name, given, cost, is_partial=is_partial)
-            return _functions.call_function(name, given)
+            charge(budget, given)
+            return call(given)
 
         return search
 
