@@ -10,6 +10,8 @@ from typing import Any
 
 from jmespath.functions import Functions
 
+from portaria.records.mapping.expression_budget import Budget, charge_of
+
 Arguments = list[Any]
 
 _functions = Functions()
@@ -24,10 +26,15 @@ _TYPES: dict[str, tuple[type, ...]] = {
 }
 
 
-def call_of(name: str, count: int) -> Callable[[Arguments], Any]:
-    """A call of a function with `count` arguments. It raises what the library raises for a wrong call."""
+def call_of(name: str, count: int, budget: Budget, cost: int, *, is_partial: bool) -> Callable[[Arguments], Any]:
+    """A call of a function with `count` arguments, which charges the budget before. `cost` is as in `charge_of`.
+
+    It raises what the library raises for a wrong call, and what the charge raises.
+    """
+    charge = charge_of(name, cost, is_partial=is_partial)
 
     def call(given: Arguments) -> Any:
+        charge(budget, given)
         return _functions.call_function(name, given)
 
     def call_to_string(given: Arguments) -> Any:
@@ -43,10 +50,11 @@ def call_of(name: str, count: int) -> Callable[[Arguments], Any]:
     checks = [(place, _check_of(each["types"])) for place, each in enumerate(known["signature"]) if each["types"]]
 
     def call_checked(given: Arguments) -> Any:
+        charge(budget, given)
         for place, is_right in checks:
             if not is_right(given[place]):
                 # The library says what is wrong.
-                return call(given)
+                return _functions.call_function(name, given)
         return function(_functions, *given)
 
     return call_checked
