@@ -297,7 +297,7 @@ def _is_short_text(value: Any) -> bool:
 
 def _is_comparable(value: Any) -> bool:
     """Whether the library compares a value: a number or a text. A number with a text raises `TypeError`."""
-    return isinstance(value, str | int | float) and not isinstance(value, bool)
+    return type(value) in (str, int, float)
 
 
 def _present(value: Any, field: str) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 
 from jmespath.functions import Functions
 
-from portaria.records.mapping.expression_budget import Budget, charge_of
+from portaria.records.mapping.expression_budget import CHARACTERS_A_STEP, Budget, charge_of
 
 Arguments = list[Any]
 
@@ -24,6 +24,8 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "string": (str,),
     "number": (int, float),
 }
+
+_TEXTS = frozenset([str])
 
 
 def call_of(name: str, count: int, budget: Budget, cost: int, *, is_partial: bool) -> Callable[[Arguments], Any]:
@@ -41,8 +43,24 @@ def call_of(name: str, count: int, budget: Budget, cost: int, *, is_partial: boo
         # The library makes an encoder for each number.
         return str(given[0]) if type(given[0]) is int else call(given)
 
-    if name == "to_string" and count == 1:
-        return call_to_string
+    def call_length(given: Arguments) -> Any:
+        if type(given[0]) is not list:
+            return call(given)
+        budget.spend(len(given[0]))
+        return len(given[0])
+
+    def call_join(given: Arguments) -> Any:
+        separator, texts = given
+        if type(separator) is not str or type(texts) is not list or not _TEXTS.issuperset(map(type, texts)):
+            return call(given)
+        length = sum(map(len, texts)) + len(separator) * (len(texts) + 1)
+        budget.spend(len(texts) + length // CHARACTERS_A_STEP)
+        return separator.join(texts)
+
+    # The functions of most mappings, without the checks that their usual arguments do not need.
+    usual = {("to_string", 1): call_to_string, ("length", 1): call_length, ("join", 2): call_join}
+    if (name, count) in usual:
+        return usual[name, count]
     known = _functions.FUNCTION_TABLE.get(name)
     if not known or len(known["signature"]) != count or any(each.get("variadic") for each in known["signature"]):
         return call
