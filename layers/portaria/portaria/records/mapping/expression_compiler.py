@@ -10,7 +10,7 @@ The grammar and the meaning of each node are the library's: https://jmespath.org
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,6 +20,7 @@ from portaria.records.mapping import expression_functions
 from portaria.records.mapping.expression_budget import SHORT_TEXT, Budget, Lacking, Node, TooCostly, cost_of
 
 Search = Callable[[Any], Any]
+Check = Callable[[str, Any], Any]
 
 # Python takes 20 loops inside each other, and 100 levels of indentation. What is nested deeper is a function of its own.
 MAX_INDENTATION = 12
@@ -30,12 +31,16 @@ _MISSING = object()
 
 
 class _Function:
-    """The source of one function, line by line."""
+    """The source of one function, line by line. `found` has what is known in each block, the innermost last."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.lines = [f"def {name}(value):"]
-        self.indentation = 1
+        self.found: list[dict[tuple[str, str], str]] = [{}]
+
+    @property
+    def indentation(self) -> int:
+        return len(self.found)
 
     def write(self, line: str) -> None:
         self.lines.append(f"{' ' * self.indentation}{line}")
@@ -43,9 +48,9 @@ class _Function:
     @contextmanager
     def block(self, line: str) -> Iterator[None]:
         self.write(line)
-        self.indentation += 1
+        self.found.append({})
         yield
-        self.indentation -= 1
+        self.found.pop()
 
 
 class _Writer:
@@ -67,7 +72,34 @@ class _Writer:
         self._names = 0
 
     def compile(self, node: Node) -> Search:
-        name = self.function(node)
+        return self._compiled(self.function(node))
+
+    def compile_mapping(
+        self, nodes: Iterable[tuple[str, Node | Search]], *, check: Check, failure: Callable[[str, Exception], Exception]
+    ) -> Search:
+        """One function for the expressions of all attributes; what several of them contain is searched once.
+
+        It returns the attributes whose values are neither null nor an empty text. `check` checks those that are not texts. An
+        exception becomes the `failure` of its attribute.
+        """
+        made = self._current_function = _Function(self.name("f"))
+        self._functions.append(made)
+        made.write("attributes = {}")
+        with made.block("try:"):
+            for attribute, node in nodes:
+                name = self.constant(attribute)
+                made.write(f"attribute = {name}")
+                found = self.search(node, "value") if isinstance(node, dict) else self.result(f"{self.constant(node)}(value)")
+                with made.block(f"if type({found}) is str:"), made.block(f"if {found}:"):
+                    made.write(f"attributes[{name}] = {found}")
+                with made.block(f"elif {found} is not None:"):
+                    made.write(f"attributes[{name}] = {self.constant(check)}({name}, {found})")
+        with made.block("except Exception as error:"):
+            made.write(f"raise {self.constant(failure)}(attribute, error) from None")
+        made.write("return attributes")
+        return self._compiled(made.name)
+
+    def _compiled(self, name: str) -> Search:
         source = "\n".join(line for function in self._functions for line in function.lines)
         exec(compile(source, "<mapping>", "exec"), self._globals)  # noqa: S102 - no text of the expression is in the source
         search: Search = self._globals[name]
@@ -85,7 +117,12 @@ class _Writer:
     def search(self, node: Node, value: str) -> str:
         if self._current_function.indentation > MAX_INDENTATION:
             return self.result(f"{self.function(node)}({value})")
+        key = (repr(node), value)
+        for known in self._current_function.found:
+            if key in known:
+                return known[key]
         found: str = getattr(self, f"_{node['type']}")(node, value)
+        self._current_function.found[-1][key] = found
         return found
 
     def name(self, prefix: str) -> str:

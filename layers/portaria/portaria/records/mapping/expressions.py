@@ -9,13 +9,14 @@ interpreter walks the tree again for every record: with it, a batch takes about 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterable
 from typing import Any, cast
 
 import jmespath
 from jmespath.exceptions import JMESPathError
 
 from portaria.records.mapping.expression_budget import Budget, Node, children
-from portaria.records.mapping.expression_compiler import Compiler, Search
+from portaria.records.mapping.expression_compiler import Check, Compiler, Search
 
 # How deep an expression may be nested: each level takes frames of Python's stack, when it is compiled and when it is called.
 MAX_DEPTH = 60
@@ -31,29 +32,54 @@ def compiled(expression: str, budget: Budget | None = None, *, is_partial: bool 
     A caller that gives a `budget` starts it before each evaluation. With `is_partial`, the function raises `Lacking` if it
     needs a key that an object of the data does not have.
 
-    Raises `jmespath.exceptions.JMESPathError` if the expression is invalid, or nested deeper than `MAX_DEPTH`. The function
-    raises it if a call in it fails, `TypeError` if it compares a number with a text, `TooCostly` and `Inexact`.
+    Raises as `parsed` does. The function raises `JMESPathError` if a call in it fails, `TypeError` if it compares a number with
+    a text, `TooCostly` and `Inexact`.
     """
-    try:
-        parsed = cast(Node, jmespath.compile(expression).parsed)
-    except (RecursionError, ValueError) as error:
-        if isinstance(error, JMESPathError):
-            raise
-        raise TooDeep("the expression cannot be read: it is nested too deeply") from None
-    _check_depth(parsed)
-    usual = _FIRST_WHERE.fullmatch(expression)
-    if usual and not is_partial:
-        return _first_where(*usual.groups())
+    node = parsed(expression)
+    if usual := None if is_partial else _usual(expression):
+        return usual
     if budget is not None:
-        return Compiler(budget, is_partial).compile(parsed)
+        return Compiler(budget, is_partial).compile(node)
     own = Budget()
-    search = Compiler(own, is_partial).compile(parsed)
+    search = Compiler(own, is_partial).compile(node)
 
     def started(value: Any) -> Any:
         own.start()
         return search(value)
 
     return started
+
+
+def compiled_mapping(
+    pairs: Iterable[tuple[str, str, Node]],
+    budget: Budget,
+    *,
+    check: Check,
+    failure: Callable[[str, Exception], Exception],
+) -> Search:
+    """A function of the data that returns all attributes: see `Compiler.compile_mapping`.
+
+    `pairs` has each attribute with its expression and the parsed expression.
+    """
+    nodes = [(attribute, _usual(expression) or node) for attribute, expression, node in pairs]
+    return Compiler(budget, is_partial=False).compile_mapping(nodes, check=check, failure=failure)
+
+
+def parsed(expression: str) -> Node:
+    """Raises `jmespath.exceptions.JMESPathError` if the expression is invalid, or nested deeper than `MAX_DEPTH`."""
+    try:
+        node = cast(Node, jmespath.compile(expression).parsed)
+    except (RecursionError, ValueError) as error:
+        if isinstance(error, JMESPathError):
+            raise
+        raise TooDeep("the expression cannot be read: it is nested too deeply") from None
+    _check_depth(node)
+    return node
+
+
+def _usual(expression: str) -> Search | None:
+    found = _FIRST_WHERE.fullmatch(expression)
+    return _first_where(*found.groups()) if found else None
 
 
 class TooDeep(JMESPathError):

@@ -181,18 +181,10 @@ class Mapping:
     """
 
     def __init__(self, pairs: Iterable[tuple[str, str]]) -> None:
-        self._pairs = tuple(pairs)
         self._budget = expression_budget.Budget()
-        self._expressions = [(name, self._compiled(name, text)) for name, text in self._pairs]
-        self._partial_expressions: list[tuple[str, Search]] | None = None
-
-    def _compiled(self, attribute: str, expression: str, *, is_partial: bool = False) -> Search:
-        try:
-            return expressions.compiled(expression, self._budget, is_partial=is_partial)
-        except JMESPathError as error:
-            kind = type(error).__name__
-            detail = f"the expression of {attribute} is not a valid expression: {kind}"
-            raise Rejected("bad_mapping", detail, field=attribute) from None
+        self._parsed = [(name, text, _parsed(name, text)) for name, text in pairs]
+        self._search = expressions.compiled_mapping(self._parsed, self._budget, check=_simple, failure=_failure)
+        self._partial_searches: list[tuple[str, Search]] | None = None
 
     def apply(self, data: dict[str, Any]) -> dict[str, Any]:
         """The destination's attributes. A value that is null or empty at the source is left out, so it erases nothing.
@@ -200,31 +192,19 @@ class Mapping:
         Raises `Rejected` (`mapping_failed`, `mapping_too_costly`, `bad_value`) that names the attribute.
         """
         self._budget.left = expression_budget.MAX_STEPS
-        attributes: dict[str, Any] = {}
-        for attribute, search in self._expressions:
-            try:
-                value = search(data)
-            except Exception as error:  # noqa: BLE001 - the expression or the record is to blame
-                raise _failure(attribute, error) from None
-            if type(value) is str:
-                if value:
-                    attributes[attribute] = value
-                continue
-            if value is None:
-                continue
-            attributes[attribute] = _simple(attribute, value)
+        attributes: dict[str, Any] = self._search(data)
         return attributes
 
     def apply_partial(self, data: dict[str, Any]) -> tuple[dict[str, Any], bool]:
         """The attributes of a partial record, and whether others need values that it lacks. Raises as `apply` does."""
-        if self._partial_expressions is None:
-            self._partial_expressions = [
-                (name, self._compiled(name, text, is_partial=True)) for name, text in self._pairs
+        if self._partial_searches is None:
+            self._partial_searches = [
+                (name, expressions.compiled(text, self._budget, is_partial=True)) for name, text, _ in self._parsed
             ]
         self._budget.start()
         attributes: dict[str, Any] = {}
         is_incomplete = False
-        for attribute, search in self._partial_expressions:
+        for attribute, search in self._partial_searches:
             try:
                 value = search(data)
             except expression_budget.Lacking:
@@ -237,8 +217,19 @@ class Mapping:
         return attributes, is_incomplete
 
 
+def _parsed(attribute: str, expression: str) -> expression_budget.Node:
+    try:
+        return expressions.parsed(expression)
+    except JMESPathError as error:
+        kind = type(error).__name__
+        detail = f"the expression of {attribute} is not a valid expression: {kind}"
+        raise Rejected("bad_mapping", detail, field=attribute) from None
+
+
 def _failure(attribute: str, error: Exception) -> Rejected:
     match error:
+        case Rejected():
+            return error
         case expression_budget.TooCostly():
             detail = (
                 f"the expression of {attribute} needs too many steps: a mapping may take "
