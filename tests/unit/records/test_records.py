@@ -19,7 +19,7 @@ from portaria.core.entities import Target
 from portaria.core.errors import Rejected
 from portaria.platforms.kommo import contacts
 from portaria.platforms.marketo import persons
-from portaria.records.mapping import record_mapping
+from portaria.records.mapping import record_mapping, request_filling
 from portaria.records.mapping.record_mapping import Message, MessageRecords, OutgoingRecord, Source
 from tests.fakes.records.contacts import contact, person
 
@@ -166,10 +166,10 @@ def test_read_record_invalid_is_refused(record: Any) -> None:
 def map_one(data: dict[str, Any], mapping: dict[str, str], target: Target = BY_EMAIL) -> dict[str, Any]:
     """What the request body contains."""
     attributes = persons.check(record_mapping.mapping_of(mapping).apply(data), target)
-    cut = record_mapping.fill([outgoing(attributes)], frame_bytes=0, max_objects=1, max_bytes=1_000_000)
+    cut = request_filling.fill([outgoing(attributes)], frame_bytes=0, max_objects=1, max_bytes=1_000_000)
     for refused in cut.refused:
         raise Rejected(refused.reason, refused.detail)
-    result: dict[str, Any] = orjson.loads(cut.chunks[0][0].text)
+    result: dict[str, Any] = orjson.loads(cut.chunks[0].text)
     return result
 
 
@@ -286,15 +286,15 @@ def test_fill_requests_are_full_complete_and_within_limits(
 ) -> None:
     some = [outgoing({"v": text}, str(index)) for index, text in enumerate(texts)]
     length = {one.identity: len(orjson.dumps(one.attributes)) for one in some}
-    cut = record_mapping.fill(some, frame_bytes=frame_bytes, max_objects=max_objects, max_bytes=max_bytes)
+    cut = request_filling.fill(some, frame_bytes=frame_bytes, max_objects=max_objects, max_bytes=max_bytes)
     # Nothing lost, nothing twice, order kept
     aside = {one.sources[0].key for one in cut.refused}
-    assert [one.outgoing for chunk in cut.chunks for one in chunk] == [one for one in some if one.identity not in aside]
+    assert [one for chunk in cut.chunks for one in chunk] == [one for one in some if one.identity not in aside]
     assert len(cut.refused) == len(aside)
     assert aside == {key for key, size in length.items() if frame_bytes + size > max_bytes}
 
-    def size(chunk: list[record_mapping.EncodedRecord]) -> int:
-        return frame_bytes + len(b",".join(one.text for one in chunk))
+    def size(chunk: list[OutgoingRecord]) -> int:
+        return frame_bytes + len(b",".join(orjson.dumps(one.attributes) for one in chunk))
 
     for chunk in cut.chunks:
         assert 1 <= len(chunk) <= max_objects
@@ -307,7 +307,7 @@ def test_fill_requests_are_full_complete_and_within_limits(
 @pytest.mark.parametrize(("count", "requests"), [(999, [999]), (1_000, [1_000]), (1_001, [1_000, 1])])
 def test_fill_requests_are_limited_to_1000_objects(count: int, requests: list[int]) -> None:
     some = [outgoing({}, str(number)) for number in range(count)]
-    cut = record_mapping.fill(some, frame_bytes=50, max_objects=persons.MAX_OBJECTS, max_bytes=persons.MAX_BODY_BYTES)
+    cut = request_filling.fill(some, frame_bytes=50, max_objects=persons.MAX_OBJECTS, max_bytes=persons.MAX_BODY_BYTES)
     assert [len(chunk) for chunk in cut.chunks] == requests
 
 
@@ -322,7 +322,7 @@ def test_fill_request_body_is_limited_to_a_million_bytes(letter: str, extra: int
     padding = persons.MAX_BODY_BYTES + extra - taken
     second = {"v": letter * (padding // width) + "y" * (padding % width)}
     # When they are put together
-    cut = record_mapping.fill(
+    cut = request_filling.fill(
         [outgoing(first, "1"), outgoing(second, "2")],
         frame_bytes=len(before) + len(after),
         max_objects=persons.MAX_OBJECTS,
@@ -332,7 +332,7 @@ def test_fill_request_body_is_limited_to_a_million_bytes(letter: str, extra: int
     assert len(cut.chunks) == requests
     assert cut.refused == []
     if requests == 1:
-        body = before + b",".join(one.text for one in cut.chunks[0]) + after
+        body = before + cut.chunks[0].text + after
         assert len(body) == persons.MAX_BODY_BYTES + extra
         assert len(json.loads(body)["persons"]) == 2
 
@@ -341,7 +341,7 @@ def test_fill_request_body_is_limited_to_a_million_bytes(letter: str, extra: int
 def test_fill_object_over_limit_is_refused_with_size_and_limit(extra: int, aside: int) -> None:
     attributes = {"v": "é" * 100 + "y" * extra}
     limit = len(orjson.dumps(attributes)) - extra
-    cut = record_mapping.fill(
+    cut = request_filling.fill(
         [outgoing({}, "1"), outgoing(attributes, "2"), outgoing({}, "3")],
         frame_bytes=10, max_objects=1, max_bytes=limit + 10,
     )  # fmt: skip

@@ -49,7 +49,7 @@ def emails(data: Any) -> list[str]:
 
 def packed(records: Iterable[str]) -> bytes:
     """The fingerprints of several records, each once."""
-    return b"".join(dict.fromkeys(map(of, records)))
+    return b"".join([of(record) for record in dict.fromkeys(records)])
 
 
 def holds(packed: bytes, record: bytes) -> bool:

@@ -24,7 +24,7 @@ from portaria.delivery.version_guard import VersionScope
 from portaria.delivery.waiting_lists import Place
 from portaria.platforms.record_protocols import RecordDestination
 from portaria.records.mapping import record_mapping
-from portaria.records.mapping.record_mapping import EncodedRecord, Message, OutgoingRecord, RejectedRecord, Source
+from portaria.records.mapping.record_mapping import Message, OutgoingRecord, RejectedRecord, Source
 
 
 class QueuedMessage(NamedTuple):
@@ -153,13 +153,13 @@ class Refused(NamedTuple):
 class Unsent(NamedTuple):
     """Records of a request that was not sent, because the destination is stopped."""
 
-    piece: list[EncodedRecord]
+    piece: list[OutgoingRecord]
 
 
 class Answered(NamedTuple):
     """Records of a request, and the destination's answer to it. `facts` are the fields of its log message."""
 
-    piece: list[EncodedRecord]
+    piece: list[OutgoingRecord]
     answer: Answer
     facts: dict[str, Any]
 

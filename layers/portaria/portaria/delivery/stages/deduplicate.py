@@ -17,7 +17,7 @@ from portaria.delivery import version_guard
 from portaria.delivery.stages.batch_state import BatchOutcome, MappedRecords, ResolvedMessage, ResolvedRoute
 from portaria.delivery.version_guard import VersionScope
 from portaria.records.mapping import record_mapping
-from portaria.records.mapping.record_mapping import EncodedRecord, Source
+from portaria.records.mapping.record_mapping import OutgoingRecord, Source
 
 # Marks are read again before a request that is sent later than this after they were written, because a newer version may
 # have been sent in the meantime.
@@ -80,16 +80,16 @@ class Deduplicator:
                 left_out = set() if route.scope is VersionScope.NONE else older_on.get(route.name, superseded)
                 yield route, mapped, [newest[number] for number in numbers if number not in left_out]
 
-    def not_overtaken(self, piece: list[EncodedRecord]) -> list[EncodedRecord]:
+    def not_overtaken(self, piece: list[OutgoingRecord]) -> list[OutgoingRecord]:
         """The records of a request without those of which a newer version was sent since the marks were written.
 
         Raises what AWS raises; then the request must not be sent.
         """
         if (clock.now() - self._marked_at).total_seconds() < MARKS_HOLD_S:
             return piece
-        sources = [(source, one.outgoing.route) for one in piece for source in one.outgoing.sources]
+        sources = [(source, one.route) for one in piece for source in one.sources]
         older = {id(sources[number][0]) for number in version_guard.overtaken(self._table, sources, self._scopes)}
-        left = [one for one in piece if not all(id(source) in older for source in one.outgoing.sources)]
+        left = [one for one in piece if not all(id(source) in older for source in one.sources)]
         self._outcome.counts["RecordsSuperseded"] += len(piece) - len(left)
         return left
 

@@ -75,7 +75,11 @@ class _Writer:
         return self._compiled(self.function(node))
 
     def compile_mapping(
-        self, nodes: Iterable[tuple[str, Node | Search]], *, check: Check, failure: Callable[[str, Exception], Exception]
+        self,
+        nodes: Iterable[tuple[str, Node | Search]],
+        *,
+        check: Check,
+        failure: Callable[[str, Exception], Exception],
     ) -> Search:
         """One function for the expressions of all attributes; what several of them contain is searched once.
 
@@ -89,7 +93,11 @@ class _Writer:
             for attribute, node in nodes:
                 name = self.constant(attribute)
                 made.write(f"attribute = {name}")
-                found = self.search(node, "value") if isinstance(node, dict) else self.result(f"{self.constant(node)}(value)")
+                found = (
+                    self.search(node, "value")
+                    if isinstance(node, dict)
+                    else self.result(f"{self.constant(node)}(value)")
+                )
                 with made.block(f"if type({found}) is str:"), made.block(f"if {found}:"):
                     made.write(f"attributes[{name}] = {found}")
                 with made.block(f"elif {found} is not None:"):

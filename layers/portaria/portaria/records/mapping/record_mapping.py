@@ -6,7 +6,7 @@ A record that fails is returned, or raised, with its reason; the others are proc
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from math import isfinite
 from typing import Any, NamedTuple
@@ -99,13 +99,6 @@ class OutgoingRecord(NamedTuple):
     attributes: dict[str, Any]
     sources: tuple[Source, ...]
     route: str
-
-
-class EncodedRecord(NamedTuple):
-    """One object of a request's body, encoded as JSON."""
-
-    outgoing: OutgoingRecord
-    text: bytes
 
 
 class RejectedRecord(NamedTuple):
@@ -300,42 +293,3 @@ def merged(outgoing: Iterable[OutgoingRecord]) -> list[OutgoingRecord]:
             one = OutgoingRecord(one.identity, attributes, older.sources + one.sources, one.route)  # noqa: PLW2901
         known[one.identity] = one
     return list(known.values())
-
-
-@dataclass
-class FilledRequests:
-    """Records cut into requests. `chunks` are as full as the limits allow; `refused` has the records that fit into none."""
-
-    chunks: list[list[EncodedRecord]] = field(default_factory=list)
-    refused: list[RejectedRecord] = field(default_factory=list)
-
-
-def fill(outgoing: Iterable[OutgoingRecord], *, frame_bytes: int, max_objects: int, max_bytes: int) -> FilledRequests:
-    """Cut records into requests; `frame_bytes` is the size of the body around them.
-
-    A record that alone exceeds the limit, or cannot be encoded as JSON, is refused.
-    """
-    cut = FilledRequests()
-    chunk: list[EncodedRecord] = []
-    size = frame_bytes
-    for one in outgoing:
-        try:
-            text = orjson.dumps(one.attributes)
-        except orjson.JSONEncodeError:
-            cut.refused.append(
-                RejectedRecord(one.sources, one.route, "bad_value", "an attribute cannot be written as JSON")
-            )
-            continue
-        length = len(text)
-        if frame_bytes + length > max_bytes:
-            detail = f"the record has {length} bytes in a request; {max_bytes - frame_bytes} are allowed"
-            cut.refused.append(RejectedRecord(one.sources, one.route, "record_too_large", detail))
-            continue
-        if chunk and (len(chunk) == max_objects or size + 1 + length > max_bytes):
-            cut.chunks.append(chunk)
-            chunk, size = [], frame_bytes
-        size += length + (1 if chunk else 0)
-        chunk.append(EncodedRecord(one, text))
-    if chunk:
-        cut.chunks.append(chunk)
-    return cut
