@@ -18,6 +18,7 @@ from jmespath.visitor import TreeInterpreter
 
 from portaria.records.mapping import expression_functions
 from portaria.records.mapping.expression_budget import SHORT_TEXT, Budget, Lacking, Node, TooCostly, cost_of
+from portaria.records.mapping.first_values import first_values, match_first_value
 
 Search = Callable[[Any], Any]
 Check = Callable[[str, Any], Any]
@@ -125,12 +126,15 @@ class _Writer:
     def search(self, node: Node, value: str) -> str:
         if self._current_function.indentation > MAX_INDENTATION:
             return self.result(f"{self.function(node)}({value})")
-        key = (repr(node), value)
+        return self.once(repr(node), value, lambda: getattr(self, f"_{node['type']}")(node, value))
+
+    def once(self, what: str, value: str, write: Callable[[], str]) -> str:
+        """The name of what was found in a value before, in this block or one around it; otherwise of what `write` finds."""
+        key = (what, value)
         for known in self._current_function.found:
             if key in known:
                 return known[key]
-        found: str = getattr(self, f"_{node['type']}")(node, value)
-        self._current_function.found[-1][key] = found
+        found = self._current_function.found[-1][key] = write()
         return found
 
     def name(self, prefix: str) -> str:
@@ -175,7 +179,15 @@ class _Selections(_Writer):
             value = self.search(child, value)
         return value
 
-    _subexpression = _index_expression = _pipe = _chain
+    _subexpression = _index_expression = _chain
+
+    def _pipe(self, node: Node, value: str) -> str:
+        usual = None if self.is_partial else match_first_value(node)
+        if not usual:
+            return self._chain(node, value)
+        wanted, text = usual
+        call = f"{self.constant(first_values)}({value}, {self.constant(wanted)}, budget)"
+        return self.result(f"{self.once(repr(wanted), value, lambda: self.result(call))}.get({self.constant(text)})")
 
     def _index(self, node: Node, value: str) -> str:
         position = node["value"]

@@ -8,7 +8,6 @@ interpreter walks the tree again for every record: with it, a batch takes about 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable
 from typing import Any, cast
 
@@ -20,10 +19,6 @@ from portaria.records.mapping.expression_compiler import Check, Compiler, Search
 
 # How deep an expression may be nested: each level takes frames of Python's stack, when it is compiled and when it is called.
 MAX_DEPTH = 60
-# The expression in nearly every mapping: the first value of the custom field with a code.
-_FIRST_WHERE = re.compile(
-    r"([A-Za-z_]\w*)\[\?([A-Za-z_]\w*)=='([^'\\]*)'\]\.([A-Za-z_]\w*)\[\]\.([A-Za-z_]\w*) \| \[0\]", re.ASCII
-)
 
 
 def compiled(expression: str, budget: Budget | None = None, *, is_partial: bool = False) -> Search:
@@ -36,8 +31,6 @@ def compiled(expression: str, budget: Budget | None = None, *, is_partial: bool 
     a text, `TooCostly` and `Inexact`.
     """
     node = parsed(expression)
-    if usual := None if is_partial else _usual(expression):
-        return usual
     if budget is not None:
         return Compiler(budget, is_partial).compile(node)
     own = Budget()
@@ -51,17 +44,12 @@ def compiled(expression: str, budget: Budget | None = None, *, is_partial: bool 
 
 
 def compiled_mapping(
-    pairs: Iterable[tuple[str, str, Node]],
-    budget: Budget,
-    *,
-    check: Check,
-    failure: Callable[[str, Exception], Exception],
+    nodes: Iterable[tuple[str, Node]], budget: Budget, *, check: Check, failure: Callable[[str, Exception], Exception]
 ) -> Search:
-    """A function of the data that returns all attributes: see `Compiler.compile_mapping`.
+    """A function of the data that returns all attributes, of which `nodes` has the parsed expressions.
 
-    `pairs` has each attribute with its expression and the parsed expression.
+    See `Compiler.compile_mapping`.
     """
-    nodes = [(attribute, _usual(expression) or node) for attribute, expression, node in pairs]
     return Compiler(budget, is_partial=False).compile_mapping(nodes, check=check, failure=failure)
 
 
@@ -77,11 +65,6 @@ def parsed(expression: str) -> Node:
     return node
 
 
-def _usual(expression: str) -> Search | None:
-    found = _FIRST_WHERE.fullmatch(expression)
-    return _first_where(*found.groups()) if found else None
-
-
 class TooDeep(JMESPathError):
     """An expression is nested deeper than `MAX_DEPTH`."""
 
@@ -93,21 +76,3 @@ def _check_depth(parsed: Node) -> None:
             raise TooDeep(f"an expression may be nested {MAX_DEPTH} levels deep; this goes deeper")
         level = [child for node in level for child in children(node)]
         depth += 1
-
-
-def _first_where(base: str, tested: str, text: str, name: str, field: str) -> Search:
-    """`base[?tested=='text'].name[].field | [0]` without the lists in between."""
-
-    def search(value: Any) -> Any:
-        elements = value.get(base) if type(value) is dict else None
-        if type(elements) is not list:
-            return None
-        for element in elements:
-            if type(element) is dict and element.get(tested) == text:
-                found = element.get(name)
-                for each in found if type(found) is list else (found,):
-                    if type(each) is dict and (first := each.get(field)) is not None:
-                        return first
-        return None
-
-    return search

@@ -175,8 +175,9 @@ class Mapping:
 
     def __init__(self, pairs: Iterable[tuple[str, str]]) -> None:
         self._budget = expression_budget.Budget()
-        self._parsed = [(name, text, _parsed(name, text)) for name, text in pairs]
-        self._search = expressions.compiled_mapping(self._parsed, self._budget, check=_simple, failure=_failure)
+        self._pairs = tuple(pairs)
+        nodes = [(name, _parsed(name, text)) for name, text in self._pairs]
+        self._search = expressions.compiled_mapping(nodes, self._budget, check=_simple, failure=_failure)
         self._partial_searches: list[tuple[str, Search]] | None = None
 
     def apply(self, data: dict[str, Any]) -> dict[str, Any]:
@@ -192,7 +193,7 @@ class Mapping:
         """The attributes of a partial record, and whether others need values that it lacks. Raises as `apply` does."""
         if self._partial_searches is None:
             self._partial_searches = [
-                (name, expressions.compiled(text, self._budget, is_partial=True)) for name, text, _ in self._parsed
+                (name, expressions.compiled(text, self._budget, is_partial=True)) for name, text in self._pairs
             ]
         self._budget.start()
         attributes: dict[str, Any] = {}
