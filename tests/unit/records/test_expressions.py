@@ -18,7 +18,8 @@ from tests.fakes.records.contacts import contact
 
 # Every kind of node, alone and inside others.
 EXPRESSIONS = [
-    "a", "a.b", "a.b.c", "@", "a[0]", "a[-1]", "a[9]", "a[1:]", "a[::-1]", "a[*]", "a[*].b", "a[].b", "a[][]", "*", "*.b",
+    "a", "b", "b.c", "a || b.c", "c && b",
+    "a.b", "a.b.c", "@", "a[0]", "a[-1]", "a[9]", "a[1:]", "a[::-1]", "a[*]", "a[*].b", "a[].b", "a[][]", "*", "*.b",
     "a.*",
     "a[?b]", "a[?b=='x']", "a[?b=='x'].c", "a[?b=='x'].a[].c | [0]", "a[?b!='x']", "a[?b==`1`]", "a[?b==c]", "a[?b>`1`]",
     "a[?b<=`1`].c", "a[?b=='x' && c]", "a[?b || c].b", "a[?!b]", "a || b", "a && b", "!a", "a == b", "a != b", "a > b",
