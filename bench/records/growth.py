@@ -104,7 +104,8 @@ def _serve(port: int) -> None:
                 print(int(re.search(r"VmHWM:\s+([0-9]+) kB", status)[1]) / 1024, flush=True)  # type: ignore[index]
                 continue
             taken_s = 0.0
-            for batch in batches(*map(int, line.split())):
+            count, start = map(int, line.split())
+            for batch in batches(count, start):
                 again = [QueuedMessage(f"{number}-{each.id}", each.body) for each in batch]
                 began_s = time.process_time()
                 ours(harness, again)

@@ -189,7 +189,11 @@ def _rounds(
             finally:
                 gc.enable()
 
-        works = [partial(each_of, partial(ours, harness), again), least, least_without_gc]
+        works: list[Callable[[], None]] = [
+            partial(each_of, partial(ours, harness), again),
+            least,
+            least_without_gc,
+        ]
         taken = {}
         for place in (0, 1, 2) if number % 2 else (2, 1, 0):
             taken[place] = timed(works[place])

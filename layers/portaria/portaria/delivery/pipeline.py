@@ -1,15 +1,15 @@
 """Deliver one batch of Records messages to their destinations, in stages that run one after the other.
 
-    resolve → deduplicate → map → send → record
+    resolve and map → deduplicate → send → record
 
 Each record ends in one of five ways: the destination has accepted it (or a newer version of it), a newer version is being sent,
 it is a dead letter with its reason, it waits in the table (`waiting_lists`), or its message returns to the queue (a message
 that is too large for a slow destination returns in parts). So a message returns exactly if at least one of its records has
 not been handled. `record_release` sends the waiting records through the same stages.
 
-Two stages are lazy, so that work and writes of different groups alternate: the marks of one group of messages are written, then
-its records are mapped, before the next group's marks; and the result of each request is recorded before the next request is
-sent. The module of each stage says what it writes, and what a process that dies before or after a write leaves.
+One message after the other is decoded and mapped, and then its data is released: a batch that keeps it needs several times the
+memory, and is slower for it. The result of each request is recorded before the next request is sent. The module of each stage
+says what it writes, and what a process that dies before or after a write leaves.
 """
 
 from __future__ import annotations

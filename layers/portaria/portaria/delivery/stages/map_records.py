@@ -1,6 +1,6 @@
-"""Map records: convert each one to the attributes that its destination accepts. Reads destinations, writes nothing.
+"""Stage 3, map: convert each record to the attributes that its destination accepts. Reads destinations, writes nothing.
 
-A message's records are mapped while it is read, so that its data need not stay in memory. The results are used after
+`map_records` runs while a message is read, so that its data need not stay in memory. `outgoing_records` uses the result after
 deduplication: a record that is left out as older becomes no dead letter, and does not hold its message.
 """
 

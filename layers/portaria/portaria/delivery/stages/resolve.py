@@ -106,8 +106,8 @@ class MessageResolver:
             return None
         found = self._routes_of(message)
         if isinstance(found, Rejected):
-            sources = tuple(Source(message, number, _key_of(record)) for number, record in enumerate(message.records))
-            self._undelivered.refuse(RejectedRecord(sources, message.route, found.reason, found.detail))
+            unsent = tuple(Source(message, number, _key_of(record)) for number, record in enumerate(message.records))
+            self._undelivered.refuse(RejectedRecord(unsent, message.route, found.reason, found.detail))
             return None
         if not found:
             self._outcome.counts["RecordsWithoutRoute"] += len(message.records)
