@@ -6,6 +6,8 @@ without CONNECT answers `{"ids": …, "objects": …, "requests": …, "refused"
 
 from __future__ import annotations
 
+import http.client
+import os
 import socket
 import ssl
 import subprocess
@@ -15,15 +17,48 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
+from unittest.mock import patch
 
 import orjson
 import trustme
+
+from bench.report import BUILD
 
 MAX_BODY_BYTES, MAX_OBJECTS = 1_000_000, 1_000
 # What the peer calls, by the REST API's own limit.
 MAX_LEADS = 300
 HOSTS = ("mkto-ingestion-api.adobe.io", "123-abc-456.mktorest.com")
 TOKEN = {"access_token": "canary-token:int", "token_type": "bearer", "expires_in": 3599, "scope": "bench"}
+
+
+@contextmanager
+def dialling(port: int) -> Iterator[str]:
+    folder = BUILD / "throughput"
+    authority = str(folder / "authority.pem")
+    proxy = f"http://127.0.0.1:{port}"
+    given = {"HTTPS_PROXY": proxy, "https_proxy": proxy, "REQUESTS_CA_BUNDLE": authority, "SSL_CERT_FILE": authority}
+    with patch.dict(os.environ, given):
+        yield authority
+
+
+class Stub:
+    def __init__(self, port: int) -> None:
+        self.port = port
+
+    def _call(self, method: str) -> dict[str, int]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port)
+        connection.request(method, "/counts")
+        told: dict[str, int] = orjson.loads(connection.getresponse().read())
+        connection.close()
+        return told
+
+    def check(self, ids: int) -> int:
+        """That all ids arrived, once, within the limits; the requests that it took. Forgets them."""
+        told = self._call("GET")
+        self._call("DELETE")
+        if told["ids"] != ids or told["objects"] != ids or told["refused"]:
+            raise RuntimeError(f"the stub counted {told}, {ids} were sent")
+        return told["requests"]
 
 
 class Counts:

@@ -24,8 +24,8 @@ from portaria.core.entities import Answer, Disposition, Target, Trace
 from portaria.core.errors import Rejected
 from portaria.core.http.messages import Request, Response
 from portaria.delivery.stages import destination_request
-from portaria.records.mapping import record_mapping
-from portaria.records.mapping.record_mapping import Message, OutgoingRecord, Source
+from portaria.records.mapping import request_filling
+from portaria.records.mapping.record_mapping import Message, MessageRecords, OutgoingRecord, Source
 from tests.platforms.conformance import HERE, NAMES, Platform, destination_targets, garbage, platform_of
 
 DESTINATIONS = [name for name in NAMES if "destination" in platform_of(name).parts]
@@ -82,15 +82,15 @@ def each_reader() -> pytest.MarkDecorator:
 def outgoing(platform: Platform, part: str, target: Target, attributes: dict[str, Any]) -> OutgoingRecord:
     sender = platform.parts[part]
     checked = sender.check(attributes, target)
-    message = Message("m-1", "one", "contacts", record_messages.EVENT, [])
-    return OutgoingRecord(sender.identity(checked, target), checked, (Source(message, {}, "1", (1, 1)),), "route")
+    message = Message("m-1", "one", "contacts", record_messages.EVENT, MessageRecords([{}]))
+    return OutgoingRecord(sender.identity(checked, target), checked, (Source(message, 0, "1", 1),), "route")
 
 
 def bodies(platform: Platform, part: str, target: Target, all_attributes: list[dict[str, Any]]) -> Iterator[bytes]:
     """Receipts as `pipeline` creates them."""
     sender = platform.parts[part]
     before, after = sender.frame(target)
-    cut = record_mapping.fill(
+    cut = request_filling.fill(
         [outgoing(platform, part, target, attributes) for attributes in all_attributes],
         frame_bytes=len(before) + len(after),
         max_objects=sender.MAX_OBJECTS,
@@ -98,7 +98,7 @@ def bodies(platform: Platform, part: str, target: Target, all_attributes: list[d
     )
     assert cut.refused == []
     for chunk in cut.chunks:
-        yield before + b",".join(one.text for one in chunk) + after
+        yield before + chunk.text + after
 
 
 def built(platform: Platform, part: str, target: Target, body: bytes) -> Request:
@@ -258,11 +258,11 @@ class DestinationConformance:
             assert refused.detail  # noqa: PT017 - whether it is refused is the example's affair
             return
         before, after = sender.frame(target)
-        cut = record_mapping.fill(
+        cut = request_filling.fill(
             [one], frame_bytes=len(before) + len(after), max_objects=1, max_bytes=sender.MAX_BODY_BYTES
         )
-        for (encoded,) in cut.chunks:
-            request = built(platform, part, target, before + encoded.text + after)
+        for chunk in cut.chunks:
+            request = built(platform, part, target, before + chunk.text + after)
             platform.check(request)
             orjson.loads(request.body or b"")
 

@@ -72,7 +72,7 @@ def test_marketo_parse_persons_are_read_from_queue_unchanged(persons: list[dict[
     )
     message = record_mapping.read_message("id", bodies[0])
     assert message.target == target
-    assert [record_mapping.read_record(message, record).record["data"] for record in message.records] == persons
+    assert [record_mapping.read_record(message, *each).record["data"] for each in enumerate(message.records)] == persons
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,7 @@ from portaria.platforms.kommo import events as kommo_events
 from portaria.platforms.leadconnector import events as leadconnector_events
 from portaria.platforms.marketo import data_ingestion_api, delivery_reports
 from portaria.records.mapping import record_mapping
+from portaria.records.mapping.record_mapping import Message, MessageRecords, Source
 
 PACKAGE = Path(record_messages.__file__).parent.parent
 # Between the 4 of linear time (up to 8, where memory is allocated) and the 16 of quadratic time.
@@ -150,7 +151,7 @@ READERS: dict[str, tuple[Callable[[Any], object], Callable[[int], Any], int]] = 
     "logo with a long path": (read_logo, lambda size: f"<path d='{'M0 0 ' * size}'/>", 500),
     "records of one key": (
         record_mapping.newest,
-        lambda size: [record_mapping.Source(record_mapping.Message("m", "c", "o", "e", []), {}, "k", (0, 0))] * size,
+        lambda size: [Source(Message("m", "c", "o", "e", MessageRecords([])), 0, "k")] * size,
         500,
     ),
 }  # fmt: skip

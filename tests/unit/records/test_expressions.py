@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import jmespath
@@ -12,11 +13,13 @@ from jmespath.exceptions import JMESPathError
 
 from portaria.platforms.kommo import contacts
 from portaria.records.mapping import expression_compiler, expressions
+from portaria.records.mapping.expression_budget import Budget
 from tests.fakes.records.contacts import contact
 
 # Every kind of node, alone and inside others.
 EXPRESSIONS = [
-    "a", "a.b", "a.b.c", "@", "a[0]", "a[-1]", "a[9]", "a[1:]", "a[::-1]", "a[*]", "a[*].b", "a[].b", "a[][]", "*", "*.b",
+    "a", "b", "b.c", "a || b.c", "c && b",
+    "a.b", "a.b.c", "@", "a[0]", "a[-1]", "a[9]", "a[1:]", "a[::-1]", "a[*]", "a[*].b", "a[].b", "a[][]", "*", "*.b",
     "a.*",
     "a[?b]", "a[?b=='x']", "a[?b=='x'].c", "a[?b=='x'].a[].c | [0]", "a[?b!='x']", "a[?b==`1`]", "a[?b==c]", "a[?b>`1`]",
     "a[?b<=`1`].c", "a[?b=='x' && c]", "a[?b || c].b", "a[?!b]", "a || b", "a && b", "!a", "a == b", "a != b", "a > b",
@@ -47,6 +50,58 @@ def outcome(search: Any, data: Any) -> Any:
 @given(st.dictionaries(st.sampled_from("abc"), values, max_size=3) | values)
 def test_compiled_expression_returns_same_as_jmespath(expression: str, data: Any) -> None:
     assert outcome(expressions.compiled(expression), data) == outcome(jmespath.compile(expression).search, data)
+
+
+class Failed(Exception):
+    """The attribute whose expression failed."""
+
+
+def failure(attribute: str, error: Exception) -> Exception:
+    return Failed(attribute) if isinstance(error, JMESPathError | TypeError) else error
+
+
+@settings(max_examples=200)
+@given(
+    st.lists(st.sampled_from(EXPRESSIONS), min_size=2, max_size=12),
+    st.dictionaries(st.sampled_from("abc"), values, max_size=3) | values,
+)
+def test_compiled_mapping_returns_same_as_each_expression_alone(chosen: list[str], data: Any) -> None:
+    # Given attributes whose expressions have much in common
+    named = {f"x{number}": expression for number, expression in enumerate(chosen)}
+    nodes = [(name, expressions.parsed(expression)) for name, expression in named.items()]
+    search = expressions.compiled_mapping(nodes, Budget(), check=lambda name, value: value, failure=failure)
+    # Then each has the value of its own expression, or the first one that fails is named
+    expected = {}
+    for name, expression in named.items():
+        try:
+            expected[name] = jmespath.search(expression, data)
+        except (JMESPathError, TypeError):
+            with pytest.raises(Failed, match=f"^{name}$"):
+                search(data)
+            return
+    assert repr(search(data)) == repr(
+        {name: value for name, value in expected.items() if value is not None and value != ""}
+    )
+
+
+@pytest.mark.parametrize("depth", [1, 5, 25])
+def test_compiled_nested_projections_return_same_as_jmespath(depth: int) -> None:
+    # Python itself takes 20 loops inside each other.
+    expression = "[*].a" * depth + "[?b=='x']"
+    nested: Any = [{"b": "x"}, {"b": "y"}]
+    for _ in range(depth):
+        nested = [{"a": nested}, {"a": None}]
+    assert expressions.compiled(expression)(nested) == jmespath.search(expression, nested)
+
+
+def test_compiled_expression_is_not_in_the_source() -> None:
+    expression = 'a."\'); raise SystemExit #" || \'"""\\n\' || `{"\']": 1}`."\']"'
+    data = {"a": {"'); raise SystemExit #": ""}}
+    assert expressions.compiled(expression)(data) == jmespath.search(expression, data)
+    writer = expression_compiler.Compiler(Budget(), is_partial=False)
+    writer.compile(expressions.parsed(expression))
+    source = "\n".join(line for function in writer._functions for line in function.lines)
+    assert not re.search(r"raise|SystemExit|[\"'`#\\]", source)
 
 
 def test_expression_compiler_supports_every_jmespath_node() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -18,11 +19,11 @@ from portaria.core.entities import Target
 from portaria.core.errors import Rejected
 from portaria.platforms.kommo import contacts
 from portaria.platforms.marketo import persons
-from portaria.records.mapping import record_mapping
-from portaria.records.mapping.record_mapping import Message, OutgoingRecord, Source
+from portaria.records.mapping import record_mapping, request_filling
+from portaria.records.mapping.record_mapping import Message, MessageRecords, OutgoingRecord, Source
 from tests.fakes.records.contacts import contact, person
 
-MESSAGE = Message("m1", "kommo-acme-1001", "contacts", "backfill", [], route="people")
+MESSAGE = Message("m1", "kommo-acme-1001", "contacts", "backfill", MessageRecords([]), route="people")
 BY_EMAIL = Target("marketo-one", "persons", options=(("field1", "email"),))
 
 json_values = st.recursive(
@@ -52,12 +53,13 @@ def unpack(bodies: list[str]) -> list[Any]:
 
 def read(record: Any) -> Record:
     """A record as it is in a message, decoded."""
-    source = record_mapping.read_record(MESSAGE, record)
-    return Record(source.key, source.version[0], source.record["data"], source.is_partial)
+    message = replace(MESSAGE, content=MessageRecords([record]))
+    source = record_mapping.read_record(message, 0, record)
+    return Record(source.key, source.updated_at, source.record["data"], source.is_partial)
 
 
 def outgoing(attributes: dict[str, Any], key: str = "1", version: int = 0) -> OutgoingRecord:
-    return OutgoingRecord(key, attributes, (Source(MESSAGE, {"key": key}, key, (version, 0)),), "people")
+    return OutgoingRecord(key, attributes, (Source(MESSAGE, 0, key, version),), "people")
 
 
 # --- packing
@@ -164,10 +166,10 @@ def test_read_record_invalid_is_refused(record: Any) -> None:
 def map_one(data: dict[str, Any], mapping: dict[str, str], target: Target = BY_EMAIL) -> dict[str, Any]:
     """What the request body contains."""
     attributes = persons.check(record_mapping.mapping_of(mapping).apply(data), target)
-    cut = record_mapping.fill([outgoing(attributes)], frame_bytes=0, max_objects=1, max_bytes=1_000_000)
+    cut = request_filling.fill([outgoing(attributes)], frame_bytes=0, max_objects=1, max_bytes=1_000_000)
     for refused in cut.refused:
         raise Rejected(refused.reason, refused.detail)
-    result: dict[str, Any] = orjson.loads(cut.chunks[0][0].text)
+    result: dict[str, Any] = orjson.loads(cut.chunks[0].text)
     return result
 
 
@@ -229,7 +231,7 @@ def test_mapping_of_same_expressions_is_cached() -> None:
 
 
 def sources(some: list[tuple[str, int]]) -> list[Source]:
-    return [Source(MESSAGE, {"number": number}, key, (at, 0)) for number, (key, at) in enumerate(some)]
+    return [Source(MESSAGE, number, key, at) for number, (key, at) in enumerate(some)]
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 3)), max_size=30))
@@ -245,7 +247,7 @@ def test_newest_keeps_latest_version_of_each_record(some: list[tuple[str, int]])
 
 
 def test_newest_same_second_keeps_the_later_reading() -> None:
-    early, late = (Source(MESSAGE, {}, "1", (100, read_at)) for read_at in (7, 9))
+    early, late = (Source(replace(MESSAGE, read_at=read_at), 0, "1", 100) for read_at in (7, 9))
     assert record_mapping.newest([late, early]) == ([late], 1)
 
 
@@ -284,15 +286,15 @@ def test_fill_requests_are_full_complete_and_within_limits(
 ) -> None:
     some = [outgoing({"v": text}, str(index)) for index, text in enumerate(texts)]
     length = {one.identity: len(orjson.dumps(one.attributes)) for one in some}
-    cut = record_mapping.fill(some, frame_bytes=frame_bytes, max_objects=max_objects, max_bytes=max_bytes)
+    cut = request_filling.fill(some, frame_bytes=frame_bytes, max_objects=max_objects, max_bytes=max_bytes)
     # Nothing lost, nothing twice, order kept
     aside = {one.sources[0].key for one in cut.refused}
-    assert [one.outgoing for chunk in cut.chunks for one in chunk] == [one for one in some if one.identity not in aside]
+    assert [one for chunk in cut.chunks for one in chunk] == [one for one in some if one.identity not in aside]
     assert len(cut.refused) == len(aside)
     assert aside == {key for key, size in length.items() if frame_bytes + size > max_bytes}
 
-    def size(chunk: list[record_mapping.EncodedRecord]) -> int:
-        return frame_bytes + len(b",".join(one.text for one in chunk))
+    def size(chunk: list[OutgoingRecord]) -> int:
+        return frame_bytes + len(b",".join(orjson.dumps(one.attributes) for one in chunk))
 
     for chunk in cut.chunks:
         assert 1 <= len(chunk) <= max_objects
@@ -305,7 +307,7 @@ def test_fill_requests_are_full_complete_and_within_limits(
 @pytest.mark.parametrize(("count", "requests"), [(999, [999]), (1_000, [1_000]), (1_001, [1_000, 1])])
 def test_fill_requests_are_limited_to_1000_objects(count: int, requests: list[int]) -> None:
     some = [outgoing({}, str(number)) for number in range(count)]
-    cut = record_mapping.fill(some, frame_bytes=50, max_objects=persons.MAX_OBJECTS, max_bytes=persons.MAX_BODY_BYTES)
+    cut = request_filling.fill(some, frame_bytes=50, max_objects=persons.MAX_OBJECTS, max_bytes=persons.MAX_BODY_BYTES)
     assert [len(chunk) for chunk in cut.chunks] == requests
 
 
@@ -320,7 +322,7 @@ def test_fill_request_body_is_limited_to_a_million_bytes(letter: str, extra: int
     padding = persons.MAX_BODY_BYTES + extra - taken
     second = {"v": letter * (padding // width) + "y" * (padding % width)}
     # When they are put together
-    cut = record_mapping.fill(
+    cut = request_filling.fill(
         [outgoing(first, "1"), outgoing(second, "2")],
         frame_bytes=len(before) + len(after),
         max_objects=persons.MAX_OBJECTS,
@@ -330,7 +332,7 @@ def test_fill_request_body_is_limited_to_a_million_bytes(letter: str, extra: int
     assert len(cut.chunks) == requests
     assert cut.refused == []
     if requests == 1:
-        body = before + b",".join(one.text for one in cut.chunks[0]) + after
+        body = before + cut.chunks[0].text + after
         assert len(body) == persons.MAX_BODY_BYTES + extra
         assert len(json.loads(body)["persons"]) == 2
 
@@ -339,7 +341,7 @@ def test_fill_request_body_is_limited_to_a_million_bytes(letter: str, extra: int
 def test_fill_object_over_limit_is_refused_with_size_and_limit(extra: int, aside: int) -> None:
     attributes = {"v": "é" * 100 + "y" * extra}
     limit = len(orjson.dumps(attributes)) - extra
-    cut = record_mapping.fill(
+    cut = request_filling.fill(
         [outgoing({}, "1"), outgoing(attributes, "2"), outgoing({}, "3")],
         frame_bytes=10, max_objects=1, max_bytes=limit + 10,
     )  # fmt: skip

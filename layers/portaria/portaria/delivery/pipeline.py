@@ -1,15 +1,15 @@
 """Deliver one batch of Records messages to their destinations, in stages that run one after the other.
 
-    resolve → deduplicate → map → send → record
+    resolve and map → deduplicate → send → record
 
 Each record ends in one of five ways: the destination has accepted it (or a newer version of it), a newer version is being sent,
 it is a dead letter with its reason, it waits in the table (`waiting_lists`), or its message returns to the queue (a message
 that is too large for a slow destination returns in parts). So a message returns exactly if at least one of its records has
 not been handled. `record_release` sends the waiting records through the same stages.
 
-Two stages are lazy, so that work and writes of different groups alternate: the marks of one group of messages are written, then
-its records are mapped, before the next group's marks; and the result of each request is recorded before the next request is
-sent. The module of each stage says what it writes, and what a process that dies before or after a write leaves.
+One message after the other is decoded and mapped, and then its data is released: a batch that keeps it needs several times the
+memory, and is slower for it. The result of each request is recorded before the next request is sent. The module of each stage
+says what it writes, and what a process that dies before or after a write leaves.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from portaria.delivery import quota_warnings, quotas, retry_schedule
 from portaria.delivery.stages.batch_state import BatchDestinations, BatchOutcome, QueuedMessage, by_message
 from portaria.delivery.stages.deduplicate import Deduplicator
 from portaria.delivery.stages.destination_request import DRAIN_RATE_FACTOR, DestinationRequests
-from portaria.delivery.stages.map_records import map_records
+from portaria.delivery.stages.map_records import outgoing_records
 from portaria.delivery.stages.record_outcomes import OutcomeRecorder
 from portaria.delivery.stages.resolve import MessageResolver
 from portaria.delivery.stages.send import QuotaReserver, Sender
@@ -112,10 +112,9 @@ def _run(
     resolved = resolver.resolve(queued)
     undelivered.destinations = resolved.route_destinations
     by_target: dict[Target, list[OutgoingRecord]] = defaultdict(list)
-    for route, sources in deduplicator.newest(resolved.messages):
-        mapped = map_records(route, sources, destinations, undelivered, outcome)
-        if mapped is not None:
-            by_target[route.target] += mapped
+    for route, mapped, newest in deduplicator.newest(resolved.messages):
+        if outgoing := outgoing_records(mapped, newest, undelivered, outcome):
+            by_target[route.target] += outgoing
     sender = Sender(
         table,
         deduplicator,

@@ -18,7 +18,7 @@ from portaria.core.callbacks import Record, Secret
 from portaria.core.entities import NO_TRACE, Connection, Route
 from portaria.core.errors import Rejected
 from portaria.records import routes
-from portaria.records.mapping import record_mapping
+from portaria.records.mapping import record_mapping, request_filling
 from portaria.records.mapping.record_mapping import OutgoingRecord
 
 # Stands for each credential in the request.
@@ -68,7 +68,7 @@ def preview(route: Route, source_platform: str, destination: Connection, data: d
     expected = routes.mapping_from(route, source_platform, destination)
     warnings = tuple(f"mapping.{name}: the record has no value for it" for name in expected if name not in mapped)
     before, after = destination_object.frame(target)
-    cut = record_mapping.fill(
+    cut = request_filling.fill(
         [outgoing],
         frame_bytes=len(before) + len(after),
         max_objects=destination_object.MAX_OBJECTS,
@@ -77,7 +77,7 @@ def preview(route: Route, source_platform: str, destination: Connection, data: d
     if cut.refused:
         (rejected,) = cut.refused
         return Preview(attributes, warnings, refused=Rejected(rejected.reason, rejected.detail))
-    body = before + cut.chunks[0][0].text + after
+    body = before + cut.chunks[0].text + after
     request = destination_object.request(destination, _Placeholders(), target, body, NO_TRACE)
     sent = PreviewedRequest(request.method, urlsplit(request.url).path, orjson.loads(request.body or b"null"))
     return Preview(attributes, warnings, sent)
@@ -94,4 +94,4 @@ def _sample(route: Route, data: dict[str, Any]) -> record_mapping.Source:
         route=route.name,
     )
     message = record_mapping.read_message("sample", body)
-    return record_mapping.read_record(message, message.records[0])
+    return record_mapping.read_record(message, 0, message.records[0])

@@ -12,7 +12,7 @@ second, which is read later, is not superseded.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 from enum import Enum
 
@@ -56,14 +56,14 @@ def superseded(table: Table, sources: Sequence[Source], keeping: dict[str, Versi
         older |= {number for number, passes in zip(marking, passed, strict=True) if not passes}
     if heeded:
         older |= _older(
-            table, ((key(source), source, n) for n, source in enumerate(sources) if source.message.id in heeded)
+            table, [(key(source), source, n) for n, source in enumerate(sources) if source.message.id in heeded]
         )
     return older
 
 
 def superseded_on(table: Table, sources: Sequence[Source], route: str) -> set[int]:
     """Which records (by position) of all routes are older than what was sent by this route alone. Raises what AWS raises."""
-    return _older(table, ((key(source, route), source, number) for number, source in enumerate(sources)))
+    return _older(table, [(key(source, route), source, number) for number, source in enumerate(sources)])
 
 
 def overtaken(table: Table, sources: Sequence[tuple[Source, str]], keeping: dict[str, VersionScope]) -> set[int]:
@@ -131,11 +131,10 @@ def _version(source: Source) -> str:
     return f"{seconds:0{SECONDS}d}.{read_ms}"
 
 
-def _older(table: Table, places: Iterable[tuple[tuple[str, str], Source, int]]) -> set[int]:
+def _older(table: Table, places: Sequence[tuple[tuple[str, str], Source, int]]) -> set[int]:
     """The numbers of the records whose place has the mark of a newer version."""
-    looked_at = list(places)
-    known = table.get_many({place for place, _, _ in looked_at})
+    known = table.get_many({place for place, _, _ in places})
     if not known:
         return set()
     newest = {place: item["newest"] for place, item in known.items() if "newest" in item}
-    return {number for place, source, number in looked_at if newest.get(place, "") > _version(source)}
+    return {number for place, source, number in places if newest.get(place, "") > _version(source)}

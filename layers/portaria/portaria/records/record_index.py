@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable
+from itertools import islice
 from typing import Any
 
 LENGTH = 8
@@ -29,21 +30,26 @@ def of_email(address: str) -> str:
 def emails(data: Any) -> list[str]:
     """The e-mail addresses among the values of a record, each once, as `of_email` writes them."""
     found: dict[str, None] = {}
-    left, values = [data], 0
-    while left and values < MAX_VALUES and len(found) < MAX_EMAILS:
-        value, values = left.pop(), values + 1
-        if isinstance(value, dict):
-            left += value.values()
-        elif isinstance(value, list):
-            left += value
-        elif isinstance(value, str) and "@" in value and _EMAIL.fullmatch(value.strip()):
-            found[of_email(value)] = None
+    waiting, left = [data], MAX_VALUES
+    while waiting and left > 0:
+        value = waiting.pop()
+        inner = value.values() if type(value) is dict else value if type(value) is list else (value,)
+        for each in islice(inner, left):
+            kind = type(each)
+            if kind is str:
+                if "@" in each and _EMAIL.fullmatch(each.strip()):
+                    found[of_email(each)] = None
+                    if len(found) == MAX_EMAILS:
+                        return list(found)
+            elif kind is dict or kind is list:
+                waiting.append(each)
+        left -= len(inner)
     return list(found)
 
 
 def packed(records: Iterable[str]) -> bytes:
     """The fingerprints of several records, each once."""
-    return b"".join(dict.fromkeys(map(of, records)))
+    return b"".join([of(record) for record in dict.fromkeys(records)])
 
 
 def holds(packed: bytes, record: bytes) -> bool:

@@ -707,8 +707,8 @@ class TestInvalidInput:
         assert answer.status in (202, 400)
         for message in harness.queued():
             assert answer.status == 202
-            for record in message.records:
-                record_mapping.read_record(message, record)
+            for number, record in enumerate(message.records):
+                record_mapping.read_record(message, number, record)
 
 
 class TestAuthentication:

@@ -57,7 +57,7 @@ def test_send_records_queues_messages_that_a_worker_reads(manage: Manage, shared
     message = record_mapping.read_message("m", body)
     assert (message.connection, message.object, message.route) == ("crm", "contacts", "people")
     assert (message.origin, message.request) == ("front_door", answer.content["id"])
-    first, second = (record_mapping.read_record(message, each) for each in message.records)
+    first, second = (record_mapping.read_record(message, *each) for each in enumerate(message.records))
     assert (first.key, first.version[0], first.record["data"]) == ("7", 1769860800, RECORD["data"])
     assert second.record["data"]["n"] == str(2**70)
     assert second.version[0] == message.read_at // 1000

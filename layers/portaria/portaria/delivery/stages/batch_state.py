@@ -1,6 +1,6 @@
 """The state of one batch: what each stage takes and hands to the next one.
 
-    QueuedMessage ─ resolve ─▶ ResolvedMessage ─ deduplicate ─▶ Source ─ map_records ─▶ OutgoingRecord
+    QueuedMessage ─ resolve, map_records ─▶ ResolvedMessage ─ deduplicate ─▶ OutgoingRecord
                   ─ send ─▶ SendResult ─ record_outcomes ─▶ BatchOutcome
 
 All stages add to one `BatchOutcome` (messages that return to the queue, counts) and to one `Undelivered` (records that the last
@@ -24,7 +24,7 @@ from portaria.delivery.version_guard import VersionScope
 from portaria.delivery.waiting_lists import Place
 from portaria.platforms.record_protocols import RecordDestination
 from portaria.records.mapping import record_mapping
-from portaria.records.mapping.record_mapping import EncodedRecord, Message, OutgoingRecord, RejectedRecord, Source
+from portaria.records.mapping.record_mapping import Message, OutgoingRecord, RejectedRecord, Source
 
 
 class QueuedMessage(NamedTuple):
@@ -48,22 +48,31 @@ class ResolvedRoute(NamedTuple):
     scope: VersionScope = VersionScope.NONE
     refused: Rejected | None = None
 
-    def lacks(self, source: Source) -> bool:
-        """Whether the mapping needs a key that the partial record does not have."""
+    def lacks(self, data: dict[str, Any]) -> bool:
+        """Whether the mapping needs a key that a partial record's data does not have."""
         if not self.mapping:
             return False
         try:
-            return self.mapping.apply_partial(source.record["data"])[1]
+            return self.mapping.apply_partial(data)[1]
         except Rejected:
             return False
 
 
+@dataclass
+class MappedRecords:
+    """What became of a message's records on one route, by their numbers. A record that is in none of these is not sent."""
+
+    outgoing: dict[int, OutgoingRecord] = field(default_factory=dict)
+    refused: dict[int, RejectedRecord] = field(default_factory=dict)
+    failed: set[int] = field(default_factory=set)
+
+
 class ResolvedMessage(NamedTuple):
-    """A readable message, the routes of its records, and its readable records."""
+    """A readable message, its readable records, the routes of its records, and what they are mapped to on each route."""
 
     message: Message
-    routes: list[ResolvedRoute]
     sources: list[Source]
+    routes: list[tuple[ResolvedRoute, MappedRecords]]
 
 
 @dataclass(frozen=True)
@@ -144,13 +153,13 @@ class Refused(NamedTuple):
 class Unsent(NamedTuple):
     """Records of a request that was not sent, because the destination is stopped."""
 
-    piece: list[EncodedRecord]
+    piece: list[OutgoingRecord]
 
 
 class Answered(NamedTuple):
     """Records of a request, and the destination's answer to it. `facts` are the fields of its log message."""
 
-    piece: list[EncodedRecord]
+    piece: list[OutgoingRecord]
     answer: Answer
     facts: dict[str, Any]
 

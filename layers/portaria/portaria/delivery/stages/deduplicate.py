@@ -14,10 +14,10 @@ from portaria.aws.table import Table
 from portaria.core import clock
 from portaria.core.unexpected_errors import log_unexpected
 from portaria.delivery import version_guard
-from portaria.delivery.stages.batch_state import BatchOutcome, ResolvedMessage, ResolvedRoute
+from portaria.delivery.stages.batch_state import BatchOutcome, MappedRecords, ResolvedMessage, ResolvedRoute
 from portaria.delivery.version_guard import VersionScope
 from portaria.records.mapping import record_mapping
-from portaria.records.mapping.record_mapping import EncodedRecord, Source
+from portaria.records.mapping.record_mapping import OutgoingRecord, Source
 
 # Marks are read again before a request that is sent later than this after they were written, because a newer version may
 # have been sent in the meantime.
@@ -34,8 +34,8 @@ class Deduplicator:
         # A record in the destination's own shape has no route and no mark.
         self._scopes: dict[str, VersionScope] = {"": VersionScope.NONE}
 
-    def newest(self, messages: list[ResolvedMessage]) -> Iterator[tuple[ResolvedRoute, list[Source]]]:
-        """The newest versions of each message's records, by route.
+    def newest(self, messages: list[ResolvedMessage]) -> Iterator[tuple[ResolvedRoute, MappedRecords, list[Source]]]:
+        """The newest versions of each message's records, by route, with what they are mapped to.
 
         Messages of the data ingestion endpoint come first, unchanged: they have no versions. If the marks of a group cannot be
         written, its messages return to the queue. Raises nothing.
@@ -43,22 +43,22 @@ class Deduplicator:
         together: dict[tuple[str, str], list[ResolvedMessage]] = defaultdict(list)
         for each in messages:
             if each.message.target:
-                yield each.routes[0], each.sources
+                yield *each.routes[0], each.sources
             else:
                 together[each.message.object, each.message.route].append(each)
-                self._scopes |= {route.name: route.scope for route in each.routes if not route.refused}
+                self._scopes |= {route.name: route.scope for route, _ in each.routes if not route.refused}
         self._marked_at = clock.now()
         for group in together.values():
             yield from self._newest_of(group)
 
-    def _newest_of(self, group: list[ResolvedMessage]) -> Iterator[tuple[ResolvedRoute, list[Source]]]:
+    def _newest_of(self, group: list[ResolvedMessage]) -> Iterator[tuple[ResolvedRoute, MappedRecords, list[Source]]]:
         """Of messages with the same object and the same route, or with all routes of their sources."""
         newest, older = record_mapping.newest(source for each in group for source in each.sources)
         self._outcome.counts["RecordsCoalesced"] += older
         scopes = {each.message.id: _strictest(each.routes) for each in group}
         try:
             superseded = version_guard.superseded(self._table, newest, scopes)
-            shared = {route for each in group for route in each.routes if not each.message.route}
+            shared = {route for each in group for route, _ in each.routes if not each.message.route}
             by_route = {
                 route.name: version_guard.superseded_on(self._table, newest, route.name)
                 for route in shared
@@ -76,25 +76,25 @@ class Deduplicator:
         older_on = {route: superseded | numbers for route, numbers in by_route.items()}
         for each in group:
             numbers = by_message[each.message.id]
-            for route in each.routes:
+            for route, mapped in each.routes:
                 left_out = set() if route.scope is VersionScope.NONE else older_on.get(route.name, superseded)
-                yield route, [newest[number] for number in numbers if number not in left_out]
+                yield route, mapped, [newest[number] for number in numbers if number not in left_out]
 
-    def not_overtaken(self, piece: list[EncodedRecord]) -> list[EncodedRecord]:
+    def not_overtaken(self, piece: list[OutgoingRecord]) -> list[OutgoingRecord]:
         """The records of a request without those of which a newer version was sent since the marks were written.
 
         Raises what AWS raises; then the request must not be sent.
         """
         if (clock.now() - self._marked_at).total_seconds() < MARKS_HOLD_S:
             return piece
-        sources = [(source, one.outgoing.route) for one in piece for source in one.outgoing.sources]
+        sources = [(source, one.route) for one in piece for source in one.sources]
         older = {id(sources[number][0]) for number in version_guard.overtaken(self._table, sources, self._scopes)}
-        left = [one for one in piece if not all(id(source) in older for source in one.outgoing.sources)]
+        left = [one for one in piece if not all(id(source) in older for source in one.sources)]
         self._outcome.counts["RecordsSuperseded"] += len(piece) - len(left)
         return left
 
 
-def _strictest(routes: list[ResolvedRoute]) -> VersionScope:
+def _strictest(routes: list[tuple[ResolvedRoute, MappedRecords]]) -> VersionScope:
     """How a message's records are marked if its routes differ."""
-    found = {route.scope for route in routes}
+    found = {route.scope for route, _ in routes}
     return next(scope for scope in (VersionScope.ALL, VersionScope.EVENTS, VersionScope.NONE) if scope in found)

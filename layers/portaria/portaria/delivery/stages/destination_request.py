@@ -32,7 +32,8 @@ from portaria.delivery.stages.batch_state import Answered, BatchDestination
 from portaria.outbound import http_client
 from portaria.outbound.rate_limiter import RateLimiter
 from portaria.records import receipts, record_index
-from portaria.records.mapping.record_mapping import EncodedRecord
+from portaria.records.mapping.record_mapping import OutgoingRecord
+from portaria.records.mapping.request_filling import encoded
 
 logger = logging.getLogger(__name__)
 
@@ -62,16 +63,16 @@ class DestinationRequests:
         self._tokens = provider.TokenProvider(table, vault, "", time_left_s)
 
     def send(
-        self, destination: BatchDestination, target: Target, frame: tuple[bytes, bytes], piece: list[EncodedRecord]
+        self, destination: BatchDestination, target: Target, frame: tuple[bytes, bytes], piece: list[OutgoingRecord]
     ) -> Answered | None:
         """Send one request; None if this very request was accepted before. Raises nothing.
 
         Stops the destination if it did not answer, because the next request would most likely wait as well.
         """
-        body = frame[0] + b",".join([one.text for one in piece]) + frame[1]
+        body = frame[0] + encoded(piece) + frame[1]
         name = destination.connection.name
         receipt = _receipt(name, target, piece, len(body))
-        message_ids = {source.message.id for one in piece for source in one.outgoing.sources}
+        message_ids = {source.message.id for one in piece for source in one.sources}
         correlation_id = receipts.correlation_id(name, message_ids, body)
         facts: dict[str, Any] = {
             "connection": name,
@@ -167,19 +168,19 @@ class DestinationRequests:
             log_unexpected("receipt_not_closed", error, correlation_id=correlation_id, request_id=answer.request_id)
 
 
-def _receipt(destination: str, target: Target, piece: list[EncodedRecord], size: int) -> dict[str, Any]:
+def _receipt(destination: str, target: Target, piece: list[OutgoingRecord], size: int) -> dict[str, Any]:
     """What `receipts.open_receipt` stores of a request; `size` is its body's, in bytes."""
-    sources = [source for one in piece for source in one.outgoing.sources]
+    sources = [source for one in piece for source in one.sources]
     calls = {source.message.request for source in sources}
     return {
         "destination": destination,
         "object": target.object,
-        "routes": sorted({one.outgoing.route for one in piece}),
+        "routes": sorted({one.route for one in piece}),
         "count": len(piece),
         "size": size,
         "keys": [
             *(f"{source.message.connection}/{source.key}" for source in sources),
-            *(email for one in piece for email in record_index.emails(one.outgoing.attributes)),
+            *(email for one in piece for email in record_index.emails(one.attributes)),
         ],
         "requests": sorted(calls - {""}),
         # A request with records of several calls has no caller's trace; its receipt lists the calls.

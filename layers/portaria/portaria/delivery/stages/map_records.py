@@ -1,4 +1,8 @@
-"""Stage 3, map: convert each record to the attributes that its destination accepts. Reads destinations, writes nothing."""
+"""Stage 3, map: convert each record to the attributes that its destination accepts. Reads destinations, writes nothing.
+
+`map_records` runs while a message is read, so that its data need not stay in memory. `outgoing_records` uses the result after
+deduplication: a record that is left out as older becomes no dead letter, and does not hold its message.
+"""
 
 from __future__ import annotations
 
@@ -6,54 +10,60 @@ from typing import Any
 
 from portaria.core.errors import Rejected
 from portaria.core.unexpected_errors import log_unexpected
-from portaria.delivery.stages.batch_state import BatchDestinations, BatchOutcome, ResolvedRoute
+from portaria.delivery.stages.batch_state import BatchDestinations, BatchOutcome, MappedRecords, ResolvedRoute
 from portaria.delivery.stages.undelivered import Undelivered
 from portaria.records.mapping.record_mapping import OutgoingRecord, RejectedRecord, Source
 
 
 def map_records(
-    route: ResolvedRoute,
-    sources: list[Source],
-    destinations: BatchDestinations,
-    undelivered: Undelivered,
-    outcome: BatchOutcome,
-) -> list[OutgoingRecord] | None:
-    """The outgoing records of one route, or None if its destination cannot be used.
-
-    A record that cannot be mapped, or that the destination's rules refuse, becomes a dead letter. After an unexpected
-    failure its message returns to the queue. Raises nothing.
-    """
+    route: ResolvedRoute, sources: list[Source], data_of: list[dict[str, Any]], destinations: BatchDestinations
+) -> MappedRecords:
+    """What becomes of a message's records on one route. `data_of` has the data of each source. Raises nothing."""
+    mapped = MappedRecords()
     refused = route.refused
     if not refused:
         try:
             platform = destinations.get(route.target).platform
         except Rejected as rejected:
             refused = rejected
-        except Exception as error:  # noqa: BLE001 - these messages return to the queue and the other routes go on
+        except Exception as error:  # noqa: BLE001 - these records are not sent and the other routes go on
             log_unexpected("destination_not_read", error, connection=route.target.destination)
-            for source in sources:
-                outcome.hold(source.message.id)
-            return None
+            mapped.failed |= {source.number for source in sources}
+            return mapped
     if refused:
         for source in sources:
-            undelivered.refuse(RejectedRecord((source,), route.name, refused.reason, refused.detail))
-        return None
+            mapped.refused[source.number] = RejectedRecord((source,), route.name, refused.reason, refused.detail)
+        return mapped
     target, name, check, identity = route.target, route.name, platform.check, platform.identity
-    mapping = route.mapping
+    mapping, outgoing = route.mapping, mapped.outgoing
     apply = mapping.apply if mapping else _unmapped
-    outgoing: list[OutgoingRecord] = []
-    for source in sources:
-        data = source.record["data"]
+    for source, data in zip(sources, data_of, strict=True):
         try:
-            mapped = mapping.apply_partial(data)[0] if mapping and source.is_partial else apply(data)
-            attributes = check(mapped, target)
-            outgoing.append(OutgoingRecord(identity(attributes, target), attributes, (source,), name))
+            attributes = mapping.apply_partial(data)[0] if mapping and source.is_partial else apply(data)
+            attributes = check(attributes, target)
+            outgoing[source.number] = OutgoingRecord(identity(attributes, target), attributes, (source,), name)
         except Rejected as rejected:
             # An incomplete record may be refused because a value is missing. The complete record, which is read later, decides.
             if not source.is_incomplete:
-                undelivered.refuse(RejectedRecord((source,), name, rejected.reason, rejected.detail))
-        except Exception as error:  # noqa: BLE001 - this message returns to the queue and the others go on
+                mapped.refused[source.number] = RejectedRecord((source,), name, rejected.reason, rejected.detail)
+        except Exception as error:  # noqa: BLE001 - this record is not sent and the others go on
             log_unexpected("record_not_mapped", error, route=name)
+            mapped.failed.add(source.number)
+    return mapped
+
+
+def outgoing_records(
+    mapped: MappedRecords, sources: list[Source], undelivered: Undelivered, outcome: BatchOutcome
+) -> list[OutgoingRecord]:
+    """Those of a message's records that go on. A refused record becomes a dead letter, and the message of a failed record
+    returns to the queue."""
+    outgoing: list[OutgoingRecord] = []
+    for source in sources:
+        if (one := mapped.outgoing.get(source.number)) is not None:
+            outgoing.append(one)
+        elif (refused := mapped.refused.get(source.number)) is not None:
+            undelivered.refuse(refused)
+        elif source.number in mapped.failed:
             outcome.hold(source.message.id)
     return outgoing
 

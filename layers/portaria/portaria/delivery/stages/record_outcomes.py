@@ -34,7 +34,7 @@ from portaria.delivery.stages.batch_state import (
 )
 from portaria.delivery.stages.undelivered import Undelivered
 from portaria.records import dead_letters
-from portaria.records.mapping.record_mapping import EncodedRecord, OutgoingRecord, RejectedRecord
+from portaria.records.mapping.record_mapping import OutgoingRecord, RejectedRecord
 
 logger = logging.getLogger(__name__)
 
@@ -180,12 +180,12 @@ class OutcomeRecorder:
 
     # --------------------------------------------------------------------------------------- when records are sent again
 
-    def _try_later(self, target: Target, piece: list[EncodedRecord], answer: Answer) -> None:
+    def _try_later(self, target: Target, piece: list[OutgoingRecord], answer: Answer) -> None:
         """Send records again after the waits of the schedule; after the last wait they become dead letters.
 
         A message whose records go in several requests has failed once, however many of these have failed.
         """
-        messages = by_message(one.outgoing for one in piece)
+        messages = by_message(piece)
         self._failed |= self._retries.next(messages.keys() - self._failed.keys())
         detail = f"the destination did not accept it in {self._retries.tries} attempts; the last one ended with {answer.code}"
         for message_id, ones in messages.items():
@@ -202,11 +202,11 @@ class OutcomeRecorder:
                 until = clock.now().timestamp() + wait_s
                 self._undelivered.wait(target, ones, until, message_id=message_id, is_retry=True)
 
-    def _hold(self, destination: BatchDestination, target: Target, piece: list[EncodedRecord]) -> None:
+    def _hold(self, destination: BatchDestination, target: Target, piece: list[OutgoingRecord]) -> None:
         """Keep the records of a stopped destination: for a short wait in their queue, otherwise in the table."""
         in_table: dict[str, list[OutgoingRecord]] = {}
         longest_s = destination.after_s or 0.0
-        for message_id, ones in by_message(one.outgoing for one in piece).items():
+        for message_id, ones in by_message(piece).items():
             needed_s = retry_schedule.wait_s(destination.after_s, self._receives[message_id])
             if not self._is_drain and not destination.is_paused and needed_s <= LONGEST_IN_QUEUE_S:
                 self._outcome.hold(message_id, destination.after_s)

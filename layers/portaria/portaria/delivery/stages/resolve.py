@@ -1,4 +1,4 @@
-"""Stage 1, resolve: read each message and find the routes of its records.
+"""Stage 1, resolve: read each message, find the routes of its records, and map them (`map_records`).
 
 Writes, in this order for each message, before the next message is read:
 
@@ -36,6 +36,7 @@ from portaria.delivery.stages.batch_state import (
     ResolvedMessage,
     ResolvedRoute,
 )
+from portaria.delivery.stages.map_records import map_records
 from portaria.delivery.stages.undelivered import Undelivered
 from portaria.delivery.version_guard import VersionScope
 from portaria.records import dead_letters, reconciliation_wakeups, reread_requests, routes
@@ -105,8 +106,8 @@ class MessageResolver:
             return None
         found = self._routes_of(message)
         if isinstance(found, Rejected):
-            sources = tuple(Source(message, record, _key_of(record), (0, 0)) for record in message.records)
-            self._undelivered.refuse(RejectedRecord(sources, message.route, found.reason, found.detail))
+            unsent = tuple(Source(message, number, _key_of(record)) for number, record in enumerate(message.records))
+            self._undelivered.refuse(RejectedRecord(unsent, message.route, found.reason, found.detail))
             return None
         if not found:
             self._outcome.counts["RecordsWithoutRoute"] += len(message.records)
@@ -118,27 +119,33 @@ class MessageResolver:
             name = (message.connection, message.object)
             if self._can_reread.get(name):
                 reconciliation_wakeups.wake(self._table, *name, self._wakes)
-        return ResolvedMessage(message, found, self._read_records(message, found))
+        sources, data_of = self._read_records(message, found)
+        mapped = [(route, map_records(route, sources, data_of, self._destinations)) for route in found]
+        message.content.release()
+        return ResolvedMessage(message, sources, mapped)
 
-    def _read_records(self, message: Message, found: list[ResolvedRoute]) -> list[Source]:
+    def _read_records(self, message: Message, found: list[ResolvedRoute]) -> tuple[list[Source], list[dict[str, Any]]]:
+        """The readable records of a message, and the data of each."""
         sources: list[Source] = []
-        for record in message.records:
+        data_of: list[dict[str, Any]] = []
+        for number, record in enumerate(message.records):
             try:
-                source = record_mapping.read_record(message, record)
+                source = record_mapping.read_record(message, number, record)
             except Rejected as rejected:
-                source = Source(message, record, _key_of(record), (0, 0))
+                source = Source(message, number, _key_of(record))
                 self._undelivered.refuse(RejectedRecord((source,), message.route, rejected.reason, rejected.detail))
                 continue
-            sources.append(self._completed(source, found) if source.is_partial else source)
-        return sources
+            sources.append(self._completed(source, record["data"], found) if source.is_partial else source)
+            data_of.append(record["data"])
+        return sources, data_of
 
-    def _completed(self, source: Source, found: list[ResolvedRoute]) -> Source:
+    def _completed(self, source: Source, data: dict[str, Any], found: list[ResolvedRoute]) -> Source:
         """Request a complete reading of a record that lacks a value that a mapping needs, if its platform can list changes.
 
         Raises what AWS raises.
         """
         name = (source.message.connection, source.message.object)
-        if not self._can_reread.get(name) or not any(route.lacks(source) for route in found):
+        if not self._can_reread.get(name) or not any(route.lacks(data) for route in found):
             return source
         if name not in self._reread:
             reread_requests.request(self._table, *name, changed_at=source.version[0])

@@ -32,8 +32,8 @@ from portaria.delivery.stages.batch_state import (
 )
 from portaria.delivery.stages.deduplicate import Deduplicator
 from portaria.delivery.stages.destination_request import DestinationRequests
-from portaria.records.mapping import record_mapping
-from portaria.records.mapping.record_mapping import EncodedRecord, OutgoingRecord, RejectedRecord
+from portaria.records.mapping import record_mapping, request_filling
+from portaria.records.mapping.record_mapping import OutgoingRecord, RejectedRecord
 
 # The most requests that search for the invalid records of one full request: enough to find about twenty scattered ones. If
 # more are invalid, the route is wrong, and the rest becomes dead letters together.
@@ -52,15 +52,15 @@ class QuotaReserver:
         self._bulk = bulk
 
     def reserve(
-        self, destination: BatchDestination, piece: list[EncodedRecord]
-    ) -> tuple[list[EncodedRecord], list[Waits]]:
+        self, destination: BatchDestination, piece: list[OutgoingRecord]
+    ) -> tuple[list[OutgoingRecord], list[Waits]]:
         """The records that may be sent today, and those that wait for their share. Stops the destination on a failure."""
         quota = platforms.load(destination.connection.platform).daily_quota
         if quota is None:
             return piece, []
-        by_tenant: dict[str, list[EncodedRecord]] = defaultdict(list)
+        by_tenant: dict[str, list[OutgoingRecord]] = defaultdict(list)
         for one in piece:
-            by_tenant[one.outgoing.sources[-1].message.connection].append(one)
+            by_tenant[one.sources[-1].message.connection].append(one)
         subscription = quota.subscription(destination.connection)
         try:
             reservation = self._ledger.reserve(
@@ -75,7 +75,9 @@ class QuotaReserver:
             destination.stop("quota_unknown", None)
             return piece, []
         self._outcome.quota_left[subscription] = reservation.left * 100 // quota.DAILY_QUOTA
-        granted: list[EncodedRecord] = []
+        if all(reservation.granted.get(tenant) == len(ones) for tenant, ones in by_tenant.items()):
+            return piece, []
+        granted: list[OutgoingRecord] = []
         waits: list[Waits] = []
         for tenant, ones in by_tenant.items():
             count = reservation.granted.get(tenant, 0)
@@ -83,7 +85,7 @@ class QuotaReserver:
             if ones[count:]:
                 self._outcome.counts["RecordsOverShare"] += len(ones) - count
                 until = clock.now().timestamp() + (reservation.after_s or 0)
-                waits.append(Waits([one.outgoing for one in ones[count:]], until, is_share=True))
+                waits.append(Waits(ones[count:], until, is_share=True))
         return granted, waits
 
 
@@ -127,7 +129,7 @@ class Sender:
         merged = record_mapping.merged(outgoing)
         self._outcome.counts["RecordsCoalesced"] += len(outgoing) - len(merged)
         frame = destination.platform.frame(target)
-        cut = record_mapping.fill(
+        cut = request_filling.fill(
             merged,
             frame_bytes=len(frame[0]) + len(frame[1]),
             max_objects=destination.platform.MAX_OBJECTS,
@@ -159,7 +161,7 @@ class Sender:
         return free, waits
 
     def _send_chunk(
-        self, destination: BatchDestination, target: Target, frame: tuple[bytes, bytes], chunk: list[EncodedRecord]
+        self, destination: BatchDestination, target: Target, frame: tuple[bytes, bytes], chunk: list[OutgoingRecord]
     ) -> Iterator[SendResult]:
         """Send a request. If the destination finds invalid data in it, halve it until each invalid record stands alone."""
         pieces = [chunk]
@@ -189,7 +191,7 @@ class Sender:
             else:
                 yield from _refused(piece, answered.answer)
 
-    def _not_overtaken(self, destination: BatchDestination, piece: list[EncodedRecord]) -> list[EncodedRecord]:
+    def _not_overtaken(self, destination: BatchDestination, piece: list[OutgoingRecord]) -> list[OutgoingRecord]:
         """Stops the destination if the marks cannot be read: a record that may be outdated is not sent."""
         try:
             return self._deduplicator.not_overtaken(piece)
@@ -199,7 +201,7 @@ class Sender:
             return piece
 
 
-def _refused(piece: list[EncodedRecord], answer: Answer) -> Iterator[Refused]:
+def _refused(piece: list[OutgoingRecord], answer: Answer) -> Iterator[Refused]:
     if len(piece) == 1:
         detail = answer.detail or f"the destination refused this record with {answer.code}"
     else:
@@ -208,5 +210,4 @@ def _refused(piece: list[EncodedRecord], answer: Answer) -> Iterator[Refused]:
             "were refused to try each record alone"
         )
     for one in piece:
-        outgoing = one.outgoing
-        yield Refused(RejectedRecord(outgoing.sources, outgoing.route, REFUSED_BY_DESTINATION, detail))
+        yield Refused(RejectedRecord(one.sources, one.route, REFUSED_BY_DESTINATION, detail))

@@ -7,7 +7,7 @@ operation is charged once for the whole list, so the usual mapping pays nothing 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 Node = dict[str, Any]
@@ -106,39 +106,74 @@ def cost_of(node: Node) -> int:
     return cost
 
 
-def charge_call(budget: Budget, name: str, given: list[Any], cost: int, *, is_partial: bool) -> None:
-    """Charge a call before it is made. `cost` is what it does with each element of a list.
+# What a call costs beyond its arguments' length, if its arguments have the right types.
+Charge = Callable[[Budget, list[Any]], None]
 
-    Raises `TooCostly`, `Inexact`, and `Lacking` if the result depends on all keys of a partial record's object.
+
+def charge_of(name: str, cost: int, *, is_partial: bool) -> Charge:
+    """The charge of a call, made before it. `cost` is what the function does with each element of a list.
+
+    The charge raises `TooCostly`, `Inexact`, and `Lacking` if the result depends on all keys of a partial record's object.
     """
-    for argument in given:
-        kind = type(argument)
-        if kind is str:
-            budget.spend_text(len(argument))
-        elif kind is list:
-            budget.spend(cost * len(argument))
-        elif kind is dict:
-            if is_partial and name in _OF_ALL_KEYS:
-                raise Lacking
-            budget.spend(len(argument))
-    if not given:
-        return
-    first = given[0]
-    if name == "to_string" and type(first) is not str:
-        budget.spend_value(first, is_partial=is_partial)
-    elif name == "to_number" and type(first) is str and len(first) >= SHORT_TEXT:
-        budget.spend(len(first))
-    elif name in ("sort", "max", "min") and type(first) is list:
-        budget.spend_text(_length(first))
-    elif name == "join" and len(given) == 2 and type(first) is str and type(given[1]) is list:
-        budget.spend_text(_length(given[1]) + len(first) * len(given[1]))
-    elif name == "contains" and len(given) == 2 and type(first) is list:
-        if type(given[1]) in (list, dict):
-            budget.spend_value(first, is_partial=is_partial)
-        elif type(given[1]) is str:
-            budget.spend_text(len(given[1]) * len(first))
+    reads_keys = is_partial and name in _OF_ALL_KEYS
+    charge_more = _CHARGES.get(name)
+
+    def charge(budget: Budget, given: list[Any]) -> None:
+        steps = 0
+        for argument in given:
+            kind = type(argument)
+            if kind is str:
+                steps += len(argument) // CHARACTERS_A_STEP
+            elif kind is list:
+                steps += cost * len(argument)
+            elif kind is dict:
+                if reads_keys:
+                    raise Lacking
+                steps += len(argument)
+        budget.spend(steps)
+        if charge_more and given:
+            charge_more(budget, given)
+
+    def charge_to_string(budget: Budget, given: list[Any]) -> None:
+        charge(budget, given)
+        if given and type(given[0]) not in (str, int):
+            budget.spend_value(given[0], is_partial=is_partial)
+
+    def charge_contains(budget: Budget, given: list[Any]) -> None:
+        charge(budget, given)
+        if len(given) == 2 and type(given[0]) is list:
+            if type(given[1]) in (list, dict):
+                budget.spend_value(given[0], is_partial=is_partial)
+            elif type(given[1]) is str:
+                budget.spend_text(len(given[1]) * len(given[0]))
+
+    return {"to_string": charge_to_string, "contains": charge_contains}.get(name, charge)
+
+
+def _charge_number(budget: Budget, given: list[Any]) -> None:
+    if type(given[0]) is str and len(given[0]) >= SHORT_TEXT:
+        budget.spend(len(given[0]))
+
+
+def _charge_texts(budget: Budget, given: list[Any]) -> None:
+    if type(given[0]) is list:
+        budget.spend_text(_length(given[0]))
+
+
+def _charge_join(budget: Budget, given: list[Any]) -> None:
+    if len(given) == 2 and type(given[0]) is str and type(given[1]) is list:
+        budget.spend_text(_length(given[1]) + len(given[0]) * len(given[1]))
+
+
+_CHARGES: dict[str, Charge] = {
+    "to_number": _charge_number,
+    "sort": _charge_texts,
+    "max": _charge_texts,
+    "min": _charge_texts,
+    "join": _charge_join,
+}
 
 
 def _length(elements: list[Any]) -> int:
     """Of all the texts in a list."""
-    return sum(len(each) for each in elements if type(each) is str)
+    return sum([len(each) for each in elements if type(each) is str])

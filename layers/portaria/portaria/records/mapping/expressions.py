@@ -8,21 +8,17 @@ interpreter walks the tree again for every record: with it, a batch takes about 
 
 from __future__ import annotations
 
-import re
+from collections.abc import Callable, Iterable
 from typing import Any, cast
 
 import jmespath
 from jmespath.exceptions import JMESPathError
 
 from portaria.records.mapping.expression_budget import Budget, Node, children
-from portaria.records.mapping.expression_compiler import Compiler, Search
+from portaria.records.mapping.expression_compiler import Check, Compiler, Search
 
 # How deep an expression may be nested: each level takes frames of Python's stack, when it is compiled and when it is called.
 MAX_DEPTH = 60
-# The expression in nearly every mapping: the first value of the custom field with a code.
-_FIRST_WHERE = re.compile(
-    r"([A-Za-z_]\w*)\[\?([A-Za-z_]\w*)=='([^'\\]*)'\]\.([A-Za-z_]\w*)\[\]\.([A-Za-z_]\w*) \| \[0\]", re.ASCII
-)
 
 
 def compiled(expression: str, budget: Budget | None = None, *, is_partial: bool = False) -> Search:
@@ -31,29 +27,42 @@ def compiled(expression: str, budget: Budget | None = None, *, is_partial: bool 
     A caller that gives a `budget` starts it before each evaluation. With `is_partial`, the function raises `Lacking` if it
     needs a key that an object of the data does not have.
 
-    Raises `jmespath.exceptions.JMESPathError` if the expression is invalid, or nested deeper than `MAX_DEPTH`. The function
-    raises it if a call in it fails, `TypeError` if it compares a number with a text, `TooCostly` and `Inexact`.
+    Raises as `parsed` does. The function raises `JMESPathError` if a call in it fails, `TypeError` if it compares a number with
+    a text, `TooCostly` and `Inexact`.
     """
-    try:
-        parsed = cast(Node, jmespath.compile(expression).parsed)
-    except (RecursionError, ValueError) as error:
-        if isinstance(error, JMESPathError):
-            raise
-        raise TooDeep("the expression cannot be read: it is nested too deeply") from None
-    _check_depth(parsed)
-    usual = _FIRST_WHERE.fullmatch(expression)
-    if usual and not is_partial:
-        return _first_where(*usual.groups())
+    node = parsed(expression)
     if budget is not None:
-        return Compiler(budget, is_partial).compile(parsed)
+        return Compiler(budget, is_partial).compile(node)
     own = Budget()
-    search = Compiler(own, is_partial).compile(parsed)
+    search = Compiler(own, is_partial).compile(node)
 
     def started(value: Any) -> Any:
         own.start()
         return search(value)
 
     return started
+
+
+def compiled_mapping(
+    nodes: Iterable[tuple[str, Node]], budget: Budget, *, check: Check, failure: Callable[[str, Exception], Exception]
+) -> Search:
+    """A function of the data that returns all attributes, of which `nodes` has the parsed expressions.
+
+    See `Compiler.compile_mapping`.
+    """
+    return Compiler(budget, is_partial=False).compile_mapping(nodes, check=check, failure=failure)
+
+
+def parsed(expression: str) -> Node:
+    """Raises `jmespath.exceptions.JMESPathError` if the expression is invalid, or nested deeper than `MAX_DEPTH`."""
+    try:
+        node = cast(Node, jmespath.compile(expression).parsed)
+    except (RecursionError, ValueError) as error:
+        if isinstance(error, JMESPathError):
+            raise
+        raise TooDeep("the expression cannot be read: it is nested too deeply") from None
+    _check_depth(node)
+    return node
 
 
 class TooDeep(JMESPathError):
@@ -67,21 +76,3 @@ def _check_depth(parsed: Node) -> None:
             raise TooDeep(f"an expression may be nested {MAX_DEPTH} levels deep; this goes deeper")
         level = [child for node in level for child in children(node)]
         depth += 1
-
-
-def _first_where(base: str, tested: str, text: str, name: str, field: str) -> Search:
-    """`base[?tested=='text'].name[].field | [0]` without the lists in between."""
-
-    def search(value: Any) -> Any:
-        elements = value.get(base) if type(value) is dict else None
-        if type(elements) is not list:
-            return None
-        for element in elements:
-            if type(element) is dict and element.get(tested) == text:
-                found = element.get(name)
-                for each in found if type(found) is list else (found,):
-                    if type(each) is dict and (first := each.get(field)) is not None:
-                        return first
-        return None
-
-    return search

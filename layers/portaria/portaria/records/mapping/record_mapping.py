@@ -6,7 +6,7 @@ A record that fails is returned, or raised, with its reason; the others are proc
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from math import isfinite
 from typing import Any, NamedTuple
@@ -24,35 +24,72 @@ from portaria.records.mapping.expression_compiler import Search
 _SIMPLE = (str, int, float)
 
 
+class MessageRecords:
+    """The records of a message, unchecked; `read_record` checks each of them.
+
+    After `release`, they are decoded again from the message's body when they are asked for. Few records are: those that are not
+    delivered. A batch that released them needs a fraction of the memory, which makes it a third faster.
+    """
+
+    __slots__ = ("_body", "_decoded")
+
+    def __init__(self, decoded: list[Any], body: str = "") -> None:
+        """Records without a `body` are not released."""
+        self._decoded: list[Any] | None = decoded
+        self._body = body
+
+    def all(self) -> list[Any]:
+        if self._decoded is None:
+            self._decoded = list(orjson.loads(self._body)["records"])
+        return self._decoded
+
+    def release(self) -> None:
+        if self._body:
+            self._decoded = None
+
+
 @dataclass(frozen=True)
 class Message:
-    """A message of the Records queues (see `record_messages`). `records` are unchecked; `read_record` checks each of them."""
+    """A message of the Records queues (see `record_messages`)."""
 
     id: str
     connection: str
     object: str
     origin: str
-    records: list[Any]
+    content: MessageRecords
     route: str = ""
     read_at: int = 0
     request: str = ""
     target: Target | None = None
     trace: Trace = NO_TRACE
 
+    @property
+    def records(self) -> list[Any]:
+        return self.content.all()
+
 
 class Source(NamedTuple):
-    """One record as it arrived. `version` orders the records of one key: (seconds of the change, milliseconds of the reading).
+    """One record as it arrived: its `number` among those of its message.
 
     A record `is_partial` if its data lacks keys for which the source may have a value. It `is_incomplete` if a mapping needs
     one of these; then it is read again as a whole.
     """
 
     message: Message
-    record: Any
+    number: int
     key: str
-    version: tuple[int, int]
+    updated_at: int = 0
     is_partial: bool = False
     is_incomplete: bool = False
+
+    @property
+    def record(self) -> Any:
+        return self.message.records[self.number]
+
+    @property
+    def version(self) -> tuple[int, int]:
+        """It orders the records of one key: seconds of the change, milliseconds of the reading."""
+        return self.updated_at, self.message.read_at
 
 
 class OutgoingRecord(NamedTuple):
@@ -62,13 +99,6 @@ class OutgoingRecord(NamedTuple):
     attributes: dict[str, Any]
     sources: tuple[Source, ...]
     route: str
-
-
-class EncodedRecord(NamedTuple):
-    """One object of a request's body, encoded as JSON."""
-
-    outgoing: OutgoingRecord
-    text: bytes
 
 
 class RejectedRecord(NamedTuple):
@@ -97,7 +127,8 @@ def read_message(message_id: str, body: str) -> Message:
         raise Rejected(
             "message_unreadable", f"this is not a Records message of version {record_messages.VERSION}"
         ) from None
-    return Message(id=message_id, records=fields["records"], read_at=read_at, target=target, trace=trace, **names)
+    content = MessageRecords(fields["records"], body)
+    return Message(id=message_id, content=content, read_at=read_at, target=target, trace=trace, **names)
 
 
 def _read_target(fields: dict[str, Any]) -> Target:
@@ -121,8 +152,9 @@ def read_trace(fields: dict[str, Any] | None) -> Trace:
     return Trace(str(fields.get("correlation_id", "")), str(fields.get("request_source", "")))
 
 
-def read_record(message: Message, record: Any) -> Source:
-    """Raises `Rejected`: with the reason of the sender that could not pack it, or `record_unreadable`."""
+def read_record(message: Message, number: int, record: Any) -> Source:
+    """The record that has a number in its message. Raises `Rejected`: with the reason of the sender that could not pack it, or
+    `record_unreadable`."""
     try:
         key, updated_at = record["key"], record["updated_at"]
         if "refused" in record:
@@ -132,7 +164,7 @@ def read_record(message: Message, record: Any) -> Source:
         raise Rejected("record_unreadable", "a record needs a key, updated_at and data") from None
     if type(key) is not str or type(updated_at) is not int or type(data) is not dict:
         raise Rejected("record_unreadable", "a record's key is text, updated_at a whole number and data an object")
-    return Source(message, record, key, (updated_at, message.read_at), record.get("partial") is True)
+    return Source(message, number, key, updated_at, "partial" in record and record["partial"] is True)
 
 
 class Mapping:
@@ -142,18 +174,11 @@ class Mapping:
     """
 
     def __init__(self, pairs: Iterable[tuple[str, str]]) -> None:
-        self._pairs = tuple(pairs)
         self._budget = expression_budget.Budget()
-        self._expressions = [(name, self._compiled(name, text)) for name, text in self._pairs]
-        self._partial_expressions: list[tuple[str, Search]] | None = None
-
-    def _compiled(self, attribute: str, expression: str, *, is_partial: bool = False) -> Search:
-        try:
-            return expressions.compiled(expression, self._budget, is_partial=is_partial)
-        except JMESPathError as error:
-            kind = type(error).__name__
-            detail = f"the expression of {attribute} is not a valid expression: {kind}"
-            raise Rejected("bad_mapping", detail, field=attribute) from None
+        self._pairs = tuple(pairs)
+        nodes = [(name, _parsed(name, text)) for name, text in self._pairs]
+        self._search = expressions.compiled_mapping(nodes, self._budget, check=_simple, failure=_failure)
+        self._partial_searches: list[tuple[str, Search]] | None = None
 
     def apply(self, data: dict[str, Any]) -> dict[str, Any]:
         """The destination's attributes. A value that is null or empty at the source is left out, so it erases nothing.
@@ -161,31 +186,19 @@ class Mapping:
         Raises `Rejected` (`mapping_failed`, `mapping_too_costly`, `bad_value`) that names the attribute.
         """
         self._budget.left = expression_budget.MAX_STEPS
-        attributes: dict[str, Any] = {}
-        for attribute, search in self._expressions:
-            try:
-                value = search(data)
-            except Exception as error:  # noqa: BLE001 - the expression or the record is to blame
-                raise _failure(attribute, error) from None
-            if type(value) is str:
-                if value:
-                    attributes[attribute] = value
-                continue
-            if value is None:
-                continue
-            attributes[attribute] = _simple(attribute, value)
+        attributes: dict[str, Any] = self._search(data)
         return attributes
 
     def apply_partial(self, data: dict[str, Any]) -> tuple[dict[str, Any], bool]:
         """The attributes of a partial record, and whether others need values that it lacks. Raises as `apply` does."""
-        if self._partial_expressions is None:
-            self._partial_expressions = [
-                (name, self._compiled(name, text, is_partial=True)) for name, text in self._pairs
+        if self._partial_searches is None:
+            self._partial_searches = [
+                (name, expressions.compiled(text, self._budget, is_partial=True)) for name, text in self._pairs
             ]
         self._budget.start()
         attributes: dict[str, Any] = {}
         is_incomplete = False
-        for attribute, search in self._partial_expressions:
+        for attribute, search in self._partial_searches:
             try:
                 value = search(data)
             except expression_budget.Lacking:
@@ -198,8 +211,19 @@ class Mapping:
         return attributes, is_incomplete
 
 
+def _parsed(attribute: str, expression: str) -> expression_budget.Node:
+    try:
+        return expressions.parsed(expression)
+    except JMESPathError as error:
+        kind = type(error).__name__
+        detail = f"the expression of {attribute} is not a valid expression: {kind}"
+        raise Rejected("bad_mapping", detail, field=attribute) from None
+
+
 def _failure(attribute: str, error: Exception) -> Rejected:
     match error:
+        case Rejected():
+            return error
         case expression_budget.TooCostly():
             detail = (
                 f"the expression of {attribute} needs too many steps: a mapping may take "
@@ -270,42 +294,3 @@ def merged(outgoing: Iterable[OutgoingRecord]) -> list[OutgoingRecord]:
             one = OutgoingRecord(one.identity, attributes, older.sources + one.sources, one.route)  # noqa: PLW2901
         known[one.identity] = one
     return list(known.values())
-
-
-@dataclass
-class FilledRequests:
-    """Records cut into requests. `chunks` are as full as the limits allow; `refused` has the records that fit into none."""
-
-    chunks: list[list[EncodedRecord]] = field(default_factory=list)
-    refused: list[RejectedRecord] = field(default_factory=list)
-
-
-def fill(outgoing: Iterable[OutgoingRecord], *, frame_bytes: int, max_objects: int, max_bytes: int) -> FilledRequests:
-    """Cut records into requests; `frame_bytes` is the size of the body around them.
-
-    A record that alone exceeds the limit, or cannot be encoded as JSON, is refused.
-    """
-    cut = FilledRequests()
-    chunk: list[EncodedRecord] = []
-    size = frame_bytes
-    for one in outgoing:
-        try:
-            text = orjson.dumps(one.attributes)
-        except orjson.JSONEncodeError:
-            cut.refused.append(
-                RejectedRecord(one.sources, one.route, "bad_value", "an attribute cannot be written as JSON")
-            )
-            continue
-        length = len(text)
-        if frame_bytes + length > max_bytes:
-            detail = f"the record has {length} bytes in a request; {max_bytes - frame_bytes} are allowed"
-            cut.refused.append(RejectedRecord(one.sources, one.route, "record_too_large", detail))
-            continue
-        if chunk and (len(chunk) == max_objects or size + 1 + length > max_bytes):
-            cut.chunks.append(chunk)
-            chunk, size = [], frame_bytes
-        size += length + (1 if chunk else 0)
-        chunk.append(EncodedRecord(one, text))
-    if chunk:
-        cut.chunks.append(chunk)
-    return cut

@@ -1,0 +1,117 @@
+"""How the cost of a record grows with the number of records that a process has delivered. A part of `throughput`."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+from unittest.mock import patch
+
+from bench.records import marketo_stub
+from bench.records.contact_batches import PEOPLE, batches, ours
+from portaria.delivery.pipeline import QueuedMessage
+from portaria.outbound import http_client
+from tests.fakes.records import ingesting
+
+SMALL, LARGE = 1_000, 1_000_000
+# The large process delivers 25,000 records, the small one ten times 1,000, and so on.
+ROUNDS_OF_GROWTH, SMALL_EACH = 40, 10
+
+
+class Growth(NamedTuple):
+    """`ratios` are of the cost of a record, and `late` is the last half of them in ratio to the first half."""
+
+    ratios: list[float]
+    late: float
+    peak_mib: float
+
+
+def grow(port: int) -> Growth:
+    """Compare a process that delivers 1,000,000 records with one that gets 1,000 at a time; also the peak of its memory.
+
+    The cost is processor time, so that other work of the machine does not count. The two processes alternate. Making the
+    messages is not counted.
+    """
+    stub = marketo_stub.Stub(port)
+    each = LARGE // ROUNDS_OF_GROWTH
+
+    def delivered(child: Child, count: int, start: int = 0) -> float:
+        taken_s = child.deliver(count, start)
+        stub.check(count)
+        return taken_s / count
+
+    with _child(port) as large, _child(port) as small:
+        delivered(small, SMALL)
+        ratios = []
+        for number in range(ROUNDS_OF_GROWTH):
+            large_s = delivered(large, each, number * each)
+            ratios.append(large_s / statistics.fmean(delivered(small, SMALL) for _ in range(SMALL_EACH)))
+        peak_mib = large.peak_mib()
+    early, late = (statistics.median(half) for half in (ratios[: len(ratios) // 2], ratios[len(ratios) // 2 :]))
+    return Growth(ratios, late / early, peak_mib)
+
+
+class Child:
+    """A process of its own that delivers as many records as it is asked for, with one pipeline and one table."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+
+    def _ask(self, line: str) -> float:
+        assert self.process.stdin
+        assert self.process.stdout
+        self.process.stdin.write(f"{line}\n")
+        self.process.stdin.flush()
+        answer = self.process.stdout.readline()
+        if not answer:
+            raise RuntimeError(f"the process that delivers ended with {self.process.wait()}")
+        return float(answer)
+
+    def deliver(self, count: int, start: int) -> float:
+        """Deliver `count` records with ids from `start` on; the seconds of the processor that it took."""
+        return self._ask(f"{count} {start}")
+
+    def peak_mib(self) -> float:
+        return self._ask("peak")
+
+
+@contextlib.contextmanager
+def _child(port: int) -> Iterator[Child]:
+    command = [sys.executable, "-m", "bench.records.growth", str(port)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield Child(process)
+        finally:
+            process.kill()
+
+
+def _serve(port: int) -> None:
+    logging.getLogger("portaria").setLevel(logging.CRITICAL)
+    send = http_client.send
+    with marketo_stub.dialling(port), ingesting.harness() as harness, patch.object(http_client, "send", send):
+        harness.route(PEOPLE)
+        for number, line in enumerate(sys.stdin):
+            if line == "peak\n":
+                # `getrusage` reports the parent's peak, which a process has from the moment of its birth.
+                status = Path("/proc/self/status").read_text()
+                print(int(re.search(r"VmHWM:\s+([0-9]+) kB", status)[1]) / 1024, flush=True)  # type: ignore[index]
+                continue
+            taken_s = 0.0
+            count, start = map(int, line.split())
+            for batch in batches(count, start):
+                again = [QueuedMessage(f"{number}-{each.id}", each.body) for each in batch]
+                began_s = time.process_time()
+                ours(harness, again)
+                taken_s += time.process_time() - began_s
+            print(taken_s, flush=True)
+
+
+if __name__ == "__main__":
+    _serve(int(sys.argv[1]))

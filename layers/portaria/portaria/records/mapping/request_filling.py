@@ -1,0 +1,78 @@
+"""Mapped records are put together into full requests. Pure functions without I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import orjson
+
+from portaria.records.mapping.record_mapping import OutgoingRecord, RejectedRecord
+
+
+class Chunk(list[OutgoingRecord]):
+    """The records of one request, and `text`: their objects as JSON, with commas between them. A part of it is a plain list."""
+
+    def __init__(self, outgoing: Iterable[OutgoingRecord], text: bytes) -> None:
+        super().__init__(outgoing)
+        self.text = text
+
+
+def encoded(piece: list[OutgoingRecord]) -> bytes:
+    """The objects of records as JSON, with commas between them. Raises `orjson.JSONEncodeError`."""
+    return piece.text if isinstance(piece, Chunk) else orjson.dumps([one.attributes for one in piece])[1:-1]
+
+
+@dataclass
+class FilledRequests:
+    """Records cut into requests. `chunks` are as full as the limits allow; `refused` has the records that fit into none."""
+
+    chunks: list[Chunk] = field(default_factory=list)
+    refused: list[RejectedRecord] = field(default_factory=list)
+
+
+def fill(outgoing: list[OutgoingRecord], *, frame_bytes: int, max_objects: int, max_bytes: int) -> FilledRequests:
+    """Cut records into requests; `frame_bytes` is the size of the body around them.
+
+    A record that alone exceeds the limit, or cannot be encoded as JSON, is refused.
+    """
+    cut = FilledRequests()
+    room = max_bytes - frame_bytes
+    for start in range(0, len(outgoing), max_objects):
+        block = outgoing[start : start + max_objects]
+        try:
+            text = encoded(block)
+        except orjson.JSONEncodeError:
+            text = None
+        if text is None or len(text) > room:
+            _fill_by_size(cut, outgoing[start:], max_objects, room)
+            break
+        cut.chunks.append(Chunk(block, text))
+    return cut
+
+
+def _fill_by_size(cut: FilledRequests, outgoing: list[OutgoingRecord], max_objects: int, room: int) -> None:
+    """Add records one by one: each takes longer than many together, but its own size is known."""
+    chunk: list[OutgoingRecord] = []
+    texts: list[bytes] = []
+    size = 0
+    for one in outgoing:
+        try:
+            text = orjson.dumps(one.attributes)
+        except orjson.JSONEncodeError:
+            detail = "an attribute cannot be written as JSON"
+            cut.refused.append(RejectedRecord(one.sources, one.route, "bad_value", detail))
+            continue
+        length = len(text)
+        if length > room:
+            detail = f"the record has {length} bytes in a request; {room} are allowed"
+            cut.refused.append(RejectedRecord(one.sources, one.route, "record_too_large", detail))
+            continue
+        if chunk and (len(chunk) == max_objects or size + 1 + length > room):
+            cut.chunks.append(Chunk(chunk, b",".join(texts)))
+            chunk, texts, size = [], [], 0
+        size += length + (1 if chunk else 0)
+        chunk.append(one)
+        texts.append(text)
+    if chunk:
+        cut.chunks.append(Chunk(chunk, b",".join(texts)))
