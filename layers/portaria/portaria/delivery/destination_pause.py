@@ -1,4 +1,5 @@
-"""Pauses of destinations: the daily quota is used up, a person must act, or the destination asked for a longer wait.
+"""Pauses of destinations: the daily quota is used up, a person must act, the destination asked for a longer wait, or it does
+not answer.
 
 Records for a paused object wait in the table (`waiting_lists`) instead of being refused one request after the other. When the
 pause has passed, one request decides whether it ends or the next one begins.
@@ -19,18 +20,23 @@ KEPT_FOR = timedelta(days=7)
 
 
 class PauseReason(StrEnum):
-    """`QUOTA`: the daily quota is used up. `STOPPED`: a person must act. `BUSY`: the destination asked for a longer wait."""
+    """`QUOTA`: the daily quota is used up. `STOPPED`: a person must act. `BUSY`: the destination asked for a longer wait.
+
+    `NO_ANSWER`: the destination, or the host that it shares with others, does not answer in time.
+    """
 
     QUOTA = "quota"
     STOPPED = "stopped"
     BUSY = "busy"
+    NO_ANSWER = "no_answer"
 
 
 @dataclass(frozen=True)
 class DestinationPause:
     """`object` is the destination's, empty for all of them; `until` is epoch seconds, `since` ISO 8601.
 
-    `code` is the destination's own, `for_s` the planned length in seconds.
+    `code` is the destination's own, `for_s` the planned length in seconds. `host` is set if the pause is that of a host
+    (`host_pauses`), which is not stored for each of its destinations.
     """
 
     destination: str
@@ -40,6 +46,7 @@ class DestinationPause:
     until: int
     since: str
     for_s: int = 0
+    host: str = ""
 
 
 def partition(destination: str) -> str:

@@ -148,11 +148,15 @@ class Unsent(NamedTuple):
 
 
 class Answered(NamedTuple):
-    """Records of a request, and the destination's answer to it. `facts` are the fields of its log message."""
+    """Records of a request, and the destination's answer to it. `facts` are the fields of its log message.
+
+    `silent_for_s` is how long the destination must be paused because it does not answer in time, or 0.
+    """
 
     piece: list[EncodedRecord]
     answer: Answer
     facts: dict[str, Any]
+    silent_for_s: float = 0.0
 
 
 SendResult = Waits | Refused | Unsent | Answered
