@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from unittest.mock import patch
@@ -35,6 +36,7 @@ from portaria.platforms.marketo import persons
 from tests.fakes.crashes import Died
 from tests.fakes.records import ingesting, waiting_records
 from tests.fakes.records.contacts import contact
+from tests.fakes.records.dying import Dying, InTurn
 from tests.fakes.records.ingesting import Harness, body
 from tests.simulation.aws.cloud import PREFIX
 
@@ -55,6 +57,7 @@ class Platform:
         # The destinations of all requests, and of those that were accepted.
         self.requests: list[str] = []
         self.accepted: list[str] = []
+        self.persons: list[tuple[str, str]] = []
         vault = Vault(PREFIX)
         for name in "abcd":
             secret_id = vault.grant_id(f"marketo-{name}")
@@ -75,6 +78,7 @@ class Platform:
         answer = self.does.get(name, lambda: Response(202, {"x-request-id": "r"}))()
         if answer.status == 202:
             self.accepted.append(name)
+            self.persons += [(name, person["email"]) for person in json.loads(request.body or b"")["persons"]]
         return answer
 
     def time_out(self) -> Response:
@@ -108,13 +112,17 @@ class Platform:
         """All subscriptions time out until the host is paused, one of them in each batch. The records are used up."""
         self.does = dict.fromkeys("abcd", self.time_out)
         self.pass_time(60 - self.now.second)
-        for name in "ab":
+        for name in "abcd":
+            # As by four workers at the same time.
+            begin = self.now
             self.ingest(name)
-        # In another process at the same time.
-        self.now -= timedelta(seconds=TIMEOUT_S)
-        self.ingest("c")
+            self.now = begin
+        self.pass_time(TIMEOUT_S)
         assert self.host is not None
         self.requests.clear()
+
+    def sent_of(self, name: str) -> list[str]:
+        return [email for destination, email in self.persons if destination == name]
 
     @property
     def host(self) -> host_pauses.HostPause | None:
@@ -220,14 +228,13 @@ def test_pipeline_fast_failures_pause_nothing(platform: Platform, fails: str) ->
 @pytest.mark.parametrize(
     ("lost", "pauses"),
     [
-        ({"a": 500.0, "b": host_pauses.OTHERS_LOST_S - 1}, False),
-        ({"a": 500.0, "b": host_pauses.OTHERS_LOST_S}, True),
-        ({"a": 23.0, "b": 23.0}, False),
-        ({"a": 30.0, "b": 20.0}, True),
+        ({"a": 500.0, "b": 20.0, "c": 20.0}, False),
+        ({"a": 20.0, "b": 10.0, "c": 10.0, "d": 10.0}, True),
+        ({"a": 20.0, "b": 10.0, "c": 10.0, "d": 9.9}, False),
         ({}, False),
     ],
 )
-def test_lost_time_pauses_host_only_if_several_destinations_lose_it(lost: dict[str, float], pauses: bool) -> None:
+def test_lost_time_pauses_host_only_if_many_destinations_lose_it(lost: dict[str, float], pauses: bool) -> None:
     assert LostTime(lost).pauses_host is pauses
 
 
@@ -316,6 +323,37 @@ def test_pipeline_worker_killed_during_probe_lets_next_one_probe_later(platform:
     assert platform.host is None
 
 
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("at", range(1, 9))
+@pytest.mark.parametrize("answers", [False, True])
+def test_pipeline_worker_killed_at_any_write_of_probe_loses_nothing_and_host_is_tried_again(
+    platform: Platform, at: int, after: bool, answers: bool
+) -> None:
+    platform.pause_host()
+    platform.pass_time(host_pauses.FIRST_PAUSE_S)
+    platform.does = {} if answers else {"d": platform.time_out}
+    message = QueuedMessage("last", platform.message("d", 77))
+    died = False
+    with (
+        Dying(platform.harness.cloud, at, after=after),
+        patch("portaria.aws.table.ThreadPoolExecutor", InTurn),
+        suppress(Died),
+    ):
+        died = True
+        platform.harness.ingest(message)
+        died = False
+    platform.does = {}
+    if died:
+        assert platform.harness.ingest(QueuedMessage("last", message.body, 2)).waiting == {}
+    for _ in range(6):
+        platform.pass_time(400)
+        platform.harness.release()
+    assert platform.host is None
+    assert waiting_records.entries(platform.harness.table) == []
+    assert platform.harness.letters() == []
+    assert platform.sent_of("d").count("person77@example.com") in (1, 2)
+
+
 def test_pipeline_probe_answered_fast_with_failure_ends_host_pause(platform: Platform) -> None:
     platform.pause_host()
     platform.pass_time(host_pauses.FIRST_PAUSE_S)
@@ -334,6 +372,25 @@ def test_pipeline_probe_without_request_is_given_to_next_worker(platform: Platfo
     assert gate.enter(destination(HOST)) == 0
     other = host_gate.HostGate(platform.harness.table, BatchOutcome(), is_drain=False)
     assert other.enter(destination(HOST)) > platform.now.timestamp()
+
+
+def test_host_gate_two_workers_with_the_same_state_claim_one_probe(platform: Platform) -> None:
+    platform.pause_host()
+    platform.pass_time(host_pauses.FIRST_PAUSE_S)
+    gates = [host_gate.HostGate(platform.harness.table, BatchOutcome(), is_drain=False) for _ in range(2)]
+    assert [gate.closed_until(destination(HOST)) for gate in gates] == [0, 0]
+    assert [gate.enter(destination(HOST)) > 0 for gate in gates] == [False, True]
+
+
+def test_host_gate_pause_ended_meanwhile_admits_request_without_probe(platform: Platform) -> None:
+    platform.pause_host()
+    platform.pass_time(host_pauses.FIRST_PAUSE_S)
+    gate = host_gate.HostGate(platform.harness.table, BatchOutcome(), is_drain=False)
+    assert gate.closed_until(destination(HOST)) == 0
+    pause = platform.host
+    assert pause
+    host_pauses.end(platform.harness.table, pause)
+    assert gate.enter(destination(HOST)) == 0
 
 
 def test_pipeline_host_state_unreadable_sends_records(platform: Platform) -> None:

@@ -248,7 +248,7 @@ _EVENTS = (
                 "reason",
                 _PAUSE_REASON,
                 "`quota`: the daily quota is used up. `stopped`: a person must act. `busy`: the destination asked for a longer "
-                "wait.",
+                "wait. `no_answer`: the destination does not answer in time.",
                 "quota",
             ),
             _CODE,

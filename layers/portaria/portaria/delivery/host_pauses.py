@@ -4,8 +4,8 @@
                             sk PAUSE           nothing is sent to the host until a time
 
 A request that fails after `SLOW_S` has lost time in which its worker could have served other destinations. All workers add
-that time to one item a minute. A destination that loses more than its part is paused (`destination_pause`). The host is paused
-if several destinations lose time, so that a single one never pauses the others.
+that time to one item a minute. A destination that loses much is paused (`destination_pause`). The host is paused if many
+destinations lose time: pauses of a few are enough otherwise, so a few silent destinations never pause the others.
 
 When a pause has passed, one request at a time tries the host: `claim_probe` prolongs the pause with a condition on its end, so
 one worker wins and all others still see a pause. A fast answer, whatever it says, removes the pause. A failure doubles it. If
@@ -23,10 +23,9 @@ from portaria.core import clock
 
 # A request that takes longer has lost its worker's time. Shorter than the timeout of a connection attempt.
 SLOW_S = 2.0
-# What a destination, and a host's destinations beside the one that loses most, may lose in one minute. One timeout is less.
+# What a destination, and so many destinations of a host together, may lose in one minute. One timeout is less.
 DESTINATION_LOST_S = 25.0
-HOST_LOST_S = 50.0
-OTHERS_LOST_S = 20.0
+HOST_LOST_S, HOST_DESTINATIONS = 50.0, 4
 # The first pause of a host and the longest one. A destination's own pauses are longer, so that others try the host first.
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 15.0, 120.0
 FIRST_DESTINATION_PAUSE_S, LONGEST_DESTINATION_PAUSE_S = 60.0, 300.0
@@ -55,9 +54,7 @@ class LostTime:
 
     @property
     def pauses_host(self) -> bool:
-        total_s = sum(self.by_destination.values())
-        others_s = total_s - max(self.by_destination.values(), default=0.0)
-        return total_s >= HOST_LOST_S and others_s >= OTHERS_LOST_S
+        return len(self.by_destination) >= HOST_DESTINATIONS and sum(self.by_destination.values()) >= HOST_LOST_S
 
     def pauses_destination(self, name: str) -> bool:
         return self.by_destination.get(name, 0.0) >= DESTINATION_LOST_S

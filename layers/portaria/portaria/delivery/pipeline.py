@@ -122,7 +122,7 @@ def _run(
         table,
         deduplicator,
         QuotaReserver(ledger, resolved.weights, outcome, bulk=bulk),
-        DestinationRequests(table, vault, time_left_s, hosts, bulk=bulk),
+        DestinationRequests(table, vault, time_left_s, hosts, bulk=bulk, is_drain=is_drain),
         hosts,
         outcome,
         bulk=bulk,

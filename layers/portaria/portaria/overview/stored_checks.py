@@ -225,9 +225,9 @@ def parked(stored: StoredState) -> Iterator[Finding]:
             yield Finding(name, FAIL, f"{what} is stopped{code}", runbook("destinations-stopped"))
         else:
             until = clock.epoch_to_iso(item["until"])
-            yield Finding(
-                name, WARN, f"{what} is paused until {until}: {item.get('reason')}{code}", runbook("quota-left")
-            )
+            is_silent = item.get("reason") == PauseReason.NO_ANSWER
+            section = "destinations-that-do-not-answer" if is_silent else "quota-left"
+            yield Finding(name, WARN, f"{what} is paused until {until}: {item.get('reason')}{code}", runbook(section))
     paused = {item["destination"] for item in on}
     for backlog in waiting_for:
         if backlog.destination not in paused and now - backlog.since > LONG_WAIT.total_seconds():

@@ -40,8 +40,9 @@ logger = logging.getLogger(__name__)
 
 # After a request's own timeouts there must be time to write its receipt and to return messages to the queue.
 TIME_TO_FINISH_S = 10.0
-# The time of a batch in waits for a destination's rate limit. The rest of its records waits elsewhere.
-MAX_RATE_WAIT_S = 5.0
+# The time of a live batch in waits for a destination's rate limit. The destination's other records wait in the queue, and then
+# for a drain, which has no other destination to serve.
+MAX_RATE_WAIT_S = 0.5
 _HEADER_VALUE = re.compile(r"[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?")
 
 
@@ -49,13 +50,21 @@ class DestinationRequests:
     """`time_left_s` is the invocation's remaining time in seconds."""
 
     def __init__(
-        self, table: Table, vault: Vault, time_left_s: Callable[[], float], hosts: HostGate, *, bulk: bool
+        self,
+        table: Table,
+        vault: Vault,
+        time_left_s: Callable[[], float],
+        hosts: HostGate,
+        *,
+        bulk: bool,
+        is_drain: bool,
     ) -> None:
         self._table = table
         self._vault = vault
         self._time_left_s = time_left_s
         self._hosts = hosts
         self._bulk = bulk
+        self._is_drain = is_drain
         # Of the current request: how long it waited for the platform, and whether the destination answered.
         self._spent_s = 0.0
         self._is_answered = False
@@ -194,7 +203,7 @@ class DestinationRequests:
         if not (per_second := destination.platform.REQUESTS_PER_SECOND):
             return
         name, begin = destination.connection.name, clock.now()
-        if self._rate_waits_s[name] >= MAX_RATE_WAIT_S:
+        if self._rate_waits_s[name] >= MAX_RATE_WAIT_S and not self._is_drain:
             raise RateLimited("other records use the destination's rate limit")
         priority = Priority.BACKFILL if self._bulk else Priority.CALL
         request_budget.wait_for_destination(self._table, destination.connection, per_second, priority)

@@ -26,7 +26,9 @@ class DestinationPauseEntry(Output):
         description="`quota` (until the destination's day ends), `stopped` (until a person acts), `busy` (a wait that the "
         "destination requested) or `no_answer` (the destination does not answer in time).",
     )
-    host: str | None = Field(description="The host that does not answer, if all of its destinations wait. Otherwise null.")
+    host: str | None = Field(
+        description="The host that does not answer, if all of its destinations wait. Otherwise null."
+    )
     code: str | None = Field(description="The destination's own code.")
     since: Time | None = Field(description="When the pause began.")
     until: Time = Field(description="When one request is tried again.")
