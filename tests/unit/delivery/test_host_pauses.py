@@ -345,8 +345,8 @@ def test_pipeline_worker_killed_at_any_write_of_probe_loses_nothing_and_host_is_
     platform.does = {}
     if died:
         assert platform.harness.ingest(QueuedMessage("last", message.body, 2)).waiting == {}
-    for _ in range(6):
-        platform.pass_time(400)
+    for _ in range(4):
+        platform.pass_time(700)
         platform.harness.release()
     assert platform.host is None
     assert waiting_records.entries(platform.harness.table) == []
