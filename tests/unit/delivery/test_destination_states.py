@@ -15,7 +15,14 @@ from portaria.connections import connection_store
 from portaria.core import clock, record_messages
 from portaria.core.callbacks import Record
 from portaria.core.entities import Connection, Target
-from portaria.delivery import backlogs, destination_pause, destination_states, waiting_entries, waiting_lists
+from portaria.delivery import (
+    backlogs,
+    destination_pause,
+    destination_states,
+    host_pauses,
+    waiting_entries,
+    waiting_lists,
+)
 from portaria.delivery.destination_pause import PauseReason
 from portaria.delivery.waiting_entries import HeldRecords
 from portaria.delivery.waiting_lists import Due, WaitingList
@@ -120,6 +127,7 @@ class TestList:
         pause_shown = {
             "object": "persons",
             "reason": "stopped",
+            "host": None,
             "code": "4030801",
             "since": "2026-03-10T12:00:00.000Z",
             "until": "2026-03-10T12:30:00.000Z",
@@ -210,8 +218,26 @@ class TestList:
         refused = manage.call("GET", "/destinations?cursor=a%20b")
         assert (refused.status, refused.content["type"]) == (400, "urn:portaria:problem:bad_cursor")
 
+    def test_list_destinations_of_paused_host_shows_host_until_it_answers(self, manage: Manage, stack: Cloud) -> None:
+        wait(stack, 3)
+        host = host_pauses.begin(stack.table, HOST)
+        assert host
+        (found,) = listed(manage)
+        assert (found["state"], found["reason"], found["waiting_record_count"]) == ("paused", "no_answer", 3)
+        (shown,) = found["pauses"]
+        assert (shown["object"], shown["host"], shown["since"]) == (None, HOST, host.since)
+        host_pauses.end(stack.table, host)
+        (found,) = listed(manage)
+        assert (found["state"], found["pauses"]) == ("waiting", [])
+
 
 class TestResume:
+    def test_resume_destination_of_paused_host_lets_next_request_try_host(self, manage: Manage, stack: Cloud) -> None:
+        wait(stack, 3)
+        assert host_pauses.begin(stack.table, HOST)
+        assert [each["host"] for each in resume(manage)["ended"]] == [HOST]
+        assert host_pauses.closed_until(stack.table, HOST) <= clock.now().timestamp()
+
     def test_resume_destination_ends_pauses_and_starts_release(self, manage: Manage, stack: Cloud) -> None:
         connect(stack)
         pause(stack, object_name="persons")

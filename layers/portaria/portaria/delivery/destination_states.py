@@ -65,11 +65,10 @@ def find(table: Table, name: str) -> DestinationState:
     if backlog and not backlog.records and all(head.closed_at for head in waiting_lists.heads(table, name)):
         backlog = None
     pauses = [pause for pause in status.pauses if pause.until > now]
-    if backlog and backlog.host and (of_host := host_pauses.read(table, backlog.host)) and of_host.until > now:
+    if backlog and backlog.host and (paused := host_pauses.read(table, backlog.host)) and paused.until > now:
+        reason = PauseReason.NO_ANSWER
         pauses.append(
-            DestinationPause(
-                name, "", PauseReason.NO_ANSWER, "", of_host.until, of_host.since, of_host.for_s, of_host.host
-            )
+            DestinationPause(name, "", reason, reason.value, paused.until, paused.since, paused.for_s, paused.host)
         )
     return DestinationState(name, tuple(pauses), backlog)
 
