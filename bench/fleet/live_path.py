@@ -36,6 +36,8 @@ INGEST_TIMEOUT_S, LEAST_LEFT_S = 120.0, 33.0
 SWEEP_S = 60.0
 # Quota items: about so many bytes for each tenant, at most so many tenants in an item, so many items.
 TENANT_BYTES, TENANTS_AN_ITEM, QUOTA_ITEMS = 25, 300, 10
+# Claimed slots of one destination that are remembered.
+MOST_SLOTS = 2_000
 # The deletions of delivered entries run ten at a time.
 DELETED_TOGETHER = 10
 
@@ -82,8 +84,9 @@ class LivePath:
         self.in_flight = self.returning = 0
         self.waiting: dict[int, Waiting] = defaultdict(Waiting)
         self.pauses = Pauses()
-        # When the next request of a destination with a rate limit may be sent.
-        self._slots: dict[int, float] = defaultdict(float)
+        # The claimed slots of destinations with a rate limit. A batch claims all of its slots at its begin, so the next batch
+        # may find earlier ones.
+        self._slots: dict[int, set[int]] = defaultdict(set)
         self.ages = {"live": Ages(), "open": Ages()}
         self.oldest_s = {"Records": 0.0, "WaitingRecords": 0.0}
         self.accepted = self.delivered = self.dead = self.refused = 0
@@ -276,10 +279,16 @@ class LivePath:
         per_second = configuration.REQUESTS_PER_SECOND[destination.platform]
         if not per_second:
             return 0.0
-        wait_s = max(0.0, self._slots[destination.number] - at)
+        claimed, slot = self._slots[destination.number], int(at * per_second)
+        if len(claimed) > MOST_SLOTS:
+            now = int(self.env.now * per_second)
+            self._slots[destination.number] = claimed = {each for each in claimed if each >= now}
+        while slot in claimed:
+            slot += 1
+        wait_s = max(0.0, slot / per_second - at)
         if is_live and (waited_s >= configuration.MAX_RATE_WAIT_S or wait_s > configuration.AHEAD_S):
             return None
-        self._slots[destination.number] = at + wait_s + 1 / per_second
+        claimed.add(slot)
         return wait_s
 
     def _park(self, destination: Destination, entries: list[Entry], at: float) -> float:
