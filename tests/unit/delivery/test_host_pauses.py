@@ -186,6 +186,19 @@ def test_pipeline_destination_alone_losing_much_time_never_pauses_host(platform:
     assert platform.host is None
 
 
+@pytest.mark.parametrize("before", [None, PauseReason.BUSY, PauseReason.QUOTA])
+def test_destination_pause_without_answer_can_be_read_by_older_versions(
+    platform: Platform, before: PauseReason | None
+) -> None:
+    table = platform.harness.table
+    if before:
+        destination_pause.begin(table, "marketo-a", "", reason=before, code="", for_s=60)
+    destination_pause.begin(table, "marketo-a", "", reason=PauseReason.NO_ANSWER, code="no_answer", for_s=60)
+    (item,) = table.query_all(destination_pause.partition("marketo-a"))
+    assert item["reason"] == "busy"
+    assert platform.reasons("a") == ["no_answer"]
+
+
 def test_pipeline_silent_destination_gets_one_request_for_all_objects_of_a_batch(platform: Platform) -> None:
     platform.harness.route("companies", source="connection:kommo-a", destination="marketo-a", target="companies",
                            mapping={"externalCompanyId": "name"}, keep_newest="none")  # fmt: skip

@@ -31,6 +31,11 @@ class PauseReason(StrEnum):
     NO_ANSWER = "no_answer"
 
 
+# How reasons are stored that the versions before them do not know: as one that those read, with the reason itself beside it. An
+# operator, or a failed deployment, may go back to such a version while a destination is paused.
+STORED_AS = {PauseReason.NO_ANSWER: PauseReason.BUSY}
+
+
 @dataclass(frozen=True)
 class DestinationPause:
     """`object` is the destination's, empty for all of them; `until` is epoch seconds, `since` ISO 8601.
@@ -65,6 +70,7 @@ def begin(table: Table, destination: str, object_name: str, *, reason: PauseReas
     """
     now = clock.now()
     pk, sk = key(destination, object_name)
+    stored = STORED_AS.get(reason, reason)
     until = int(now.timestamp() + for_s)
     item: Item = {
         "pk": pk,
@@ -73,7 +79,8 @@ def begin(table: Table, destination: str, object_name: str, *, reason: PauseReas
         "list_sk": f"{destination}/{object_name}",
         "destination": destination,
         "object": object_name,
-        "reason": reason.value,
+        "reason": stored.value,
+        "exact_reason": reason.value,
         "code": code,
         "until": until,
         "for_s": int(for_s),
@@ -83,14 +90,14 @@ def begin(table: Table, destination: str, object_name: str, *, reason: PauseReas
         table.put(
             item,
             condition="attribute_not_exists(pk) OR reason <> :reason",
-            values={":reason": reason.value},
+            values={":reason": stored.value},
         )
     except Conflict:
         table.update(
             pk,
             sk,
-            "SET #until = :until, for_s = :for_s, code = :code REMOVE expires_at",
-            values={":until": until, ":for_s": int(for_s), ":code": code},
+            "SET #until = :until, for_s = :for_s, code = :code, exact_reason = :reason REMOVE expires_at",
+            values={":until": until, ":for_s": int(for_s), ":code": code, ":reason": reason.value},
             names={"#until": "until"},
         )
         return False
@@ -133,7 +140,7 @@ def read(item: Item) -> DestinationPause:
     return DestinationPause(
         item["destination"],
         item["object"],
-        PauseReason(item["reason"]),
+        PauseReason(item.get("exact_reason", item["reason"])),
         item["code"],
         int(item["until"]),
         item["since"],
