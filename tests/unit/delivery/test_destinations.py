@@ -185,6 +185,12 @@ class TestLeadConnector:
         assert harness.ingest(each(1)) == {"m1"}
         assert platform.calls == []
         assert harness.receipts(marketek.name) == []
+        # Instead of being received again and again, it waits in the table; other sources can use free slots.
+        assert harness.ingest(each(1), 3) == set()
+        assert list(harness.held) == ["m1"]
+        assert backlogs.status(harness.stack.table, marketek.name).pauses == ()
+        harness.release(minutes=2)
+        assert len(self.sent(platform)) == 1
 
     @pytest.mark.parametrize("option", [{}, {"overwrite_tags": "no"}])
     def test_ingest_leadconnector_tags_without_overwrite_option_are_omitted(

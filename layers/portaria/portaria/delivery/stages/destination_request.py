@@ -126,7 +126,7 @@ class DestinationRequests:
         try:
             self._claim_slot(destination)
         except RateLimited as limited:
-            destination.stop("rate_limit_used", limited.after_s)
+            destination.stop("rate_limit_used", limited.after_s, is_busy=False)
         except Exception as error:  # noqa: BLE001 - requests that cannot be counted are not sent
             log_unexpected("request_slot_not_claimed", error, connection=destination.connection.name)
             destination.stop("rate_limit_unknown", None)

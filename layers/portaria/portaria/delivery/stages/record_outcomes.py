@@ -233,7 +233,7 @@ class OutcomeRecorder:
                 longest_s = max(longest_s, needed_s)
         if not in_table:
             return
-        if not destination.is_paused:
+        if not destination.is_paused and (destination.is_busy or self._is_drain):
             self._pause_busy(destination, target, longest_s)
         until = clock.now().timestamp() + (destination.after_s or 0)
         for message_id, ones in in_table.items():
