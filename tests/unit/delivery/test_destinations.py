@@ -159,7 +159,8 @@ class TestLeadConnector:
         assert self.sent(platform) == [shown(1), shown(2) | {"companyName": "Padaria"}]
         receipts = harness.receipts(marketek.name)
         assert [(one["state"], one["count"], one["request_id"]) for one in receipts] == [("applied", 1, "t")] * 2
-        assert harness.slept == []
+        # Nothing but the slots that are reserved for other priorities.
+        assert sum(harness.slept) <= 2 / (leadconnector_persons.REQUESTS_PER_SECOND or 1)
 
     def test_ingest_leadconnector_waits_for_slots_that_other_workers_claimed(
         self, harness: Harness, marketek: Connection, platform: LeadConnector

@@ -140,7 +140,7 @@ def read(item: Item) -> DestinationPause:
     return DestinationPause(
         item["destination"],
         item["object"],
-        PauseReason(item.get("exact_reason", item["reason"])),
+        PauseReason(item.get("exact_reason") or item["reason"]),
         item["code"],
         int(item["until"]),
         item["since"],
