@@ -12,8 +12,10 @@ from typing import Any
 from local import template_file
 from portaria.aws import due_index
 from portaria.connections.renewal_sweep import RENEWALS_PER_SECOND
-from portaria.delivery import record_release, retry_schedule
+from portaria.delivery import host_pauses, record_release, retry_schedule
+from portaria.delivery.stages import destination_request
 from portaria.installs.exchange_queues import EXCHANGES_PER_S
+from portaria.outbound import request_slots
 from portaria.platforms.kommo import request_limits
 from portaria.platforms.kommo.pagination import PAGE_SIZE
 from portaria.platforms.leadconnector import persons
@@ -102,9 +104,22 @@ DRAIN_FIRST, DRAIN_GROWTH, DRAIN_LARGEST = (
     record_release.LARGEST_BATCH,
 )
 LONGEST_IN_QUEUE_S = retry_schedule.LONGEST_IN_QUEUE_S
-# By platform: objects of one request, and requests a second of one worker to one destination (None: no limit of ours).
+# By platform: objects of one request, and requests a second of all workers to one destination (None: no limit of ours). Live
+# and waiting records use ten of a cycle's twelve slots.
 MAX_OBJECTS = {"marketo": ingestion.MAX_OBJECTS, "leadconnector": persons.MAX_OBJECTS}
-REQUESTS_A_WORKER = {"marketo": ingestion.REQUESTS_PER_SECOND, "leadconnector": persons.REQUESTS_PER_SECOND}
+SHARED_SLOTS = len(request_slots.SHARED.positions) / request_slots.CYCLE
+REQUESTS_PER_SECOND = {
+    platform: per_second and per_second * SHARED_SLOTS
+    for platform, per_second in (
+        ("marketo", ingestion.REQUESTS_PER_SECOND),
+        ("leadconnector", persons.REQUESTS_PER_SECOND),
+    )
+}
+# How far ahead a live request may claim a slot, and how long a batch waits for the slots of one destination.
+AHEAD_S = request_slots.Priority.CALL.rules[0].ahead_s or 0.0
+MAX_RATE_WAIT_S = destination_request.MAX_RATE_WAIT_S
+SLOW_S = host_pauses.SLOW_S
+PROBES_A_SWEEP = record_release.PROBES_A_SWEEP
 
 
 @cache

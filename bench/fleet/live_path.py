@@ -19,6 +19,7 @@ import simpy
 from bench.fleet import configuration
 from bench.fleet.configuration import Configuration, EventSource
 from bench.fleet.meters import Ages, BusyShare, Meters
+from bench.fleet.pauses import BatchTime, Pauses
 from bench.fleet.steps import Steps
 from bench.fleet.workload import Accounts, Destination, Fleet
 
@@ -35,6 +36,8 @@ INGEST_TIMEOUT_S, LEAST_LEFT_S = 120.0, 33.0
 SWEEP_S = 60.0
 # Quota items: about so many bytes for each tenant, at most so many tenants in an item, so many items.
 TENANT_BYTES, TENANTS_AN_ITEM, QUOTA_ITEMS = 25, 300, 10
+# Claimed slots of one destination that are remembered.
+MOST_SLOTS = 2_000
 # The deletions of delivered entries run ten at a time.
 DELETED_TOGETHER = 10
 
@@ -80,6 +83,10 @@ class LivePath:
         self.running = self.draining = 0
         self.in_flight = self.returning = 0
         self.waiting: dict[int, Waiting] = defaultdict(Waiting)
+        self.pauses = Pauses()
+        # The claimed slots of destinations with a rate limit. A batch claims all of its slots at its begin, so the next batch
+        # may find earlier ones.
+        self._slots: dict[int, set[int]] = defaultdict(set)
         self.ages = {"live": Ages(), "open": Ages()}
         self.oldest_s = {"Records": 0.0, "WaitingRecords": 0.0}
         self.accepted = self.delivered = self.dead = self.refused = 0
@@ -190,11 +197,12 @@ class LivePath:
         self.steps.begin_batch()
         lasts_s = self.steps.batch_s(sources, len(entries), len(by_destination))
         returned: list[Entry] = []
+        batch_time = BatchTime()
         for number, ones in by_destination.items():
             if lasts_s > INGEST_TIMEOUT_S - LEAST_LEFT_S:
                 returned += ones
                 continue
-            lasts_s += self._deliver(self.accounts.destinations[number], ones, begin + lasts_s)
+            lasts_s += self._deliver(self.accounts.destinations[number], ones, begin + lasts_s, batch_time)
         shares = [len({entry[1] for entry in ones}) for ones in by_destination.values()]
         self.steps.account_batch("IngestRecords", begin, lasts_s, shares, len(entries))
         self.busy.add(begin, lasts_s)
@@ -215,41 +223,98 @@ class LivePath:
     def is_parked(self, destination: Destination, at: float) -> bool:
         return destination.number == self.fleet.parked_subscription and at < self.fleet.parked_until
 
-    def _deliver(self, destination: Destination, entries: list[Entry], at: float, rate_factor: int = 1) -> float:
-        """Send entries, and return the duration. An entry that cannot be sent waits, or becomes a dead letter."""
+    def _deliver(
+        self, destination: Destination, entries: list[Entry], at: float, batch_time: BatchTime | None = None
+    ) -> float:
+        """Send entries, and return the duration. An entry that cannot be sent waits, or becomes a dead letter.
+
+        A drain has no `batch_time`: its time at one destination is not limited.
+        """
         sources = {entry[1] for entry in entries}
         waiting = self.waiting.get(destination.number)
-        is_draining = rate_factor > 1
-        if self.is_parked(destination, at) or (waiting and waiting.parked and not is_draining):
-            self.waiting[destination.number].parked.extend(entries)
-            return self.steps.park(destination, len(sources), len(entries), at)
+        is_closed = self.is_parked(destination, at) or self.pauses.close(destination, at)
+        if batch_time and ((waiting and waiting.parked) or batch_time.is_used_up(destination)):
+            is_closed = True
+        if is_closed:
+            return self._park(destination, entries, at)
         if self.is_down(destination, at):
-            assert self.fleet.outage
-            requests = math.ceil(len(entries) / configuration.MAX_OBJECTS[destination.platform])
-            lasts_s = requests * (self.fleet.outage.answer_s + self.steps.request_calls_s)
-            self.steps.requests(destination, requests, len(sources), at, lasts_s)
-            self._fail(destination, entries, at + lasts_s)
-            return lasts_s
+            return self._meet_outage(destination, entries, at, batch_time)
         self._tenants[destination.number] |= sources
+        self.pauses.succeed(destination, at)
         most = configuration.MAX_OBJECTS[destination.platform]
-        lasts_s, sent = 0.0, 0
-        pace = configuration.REQUESTS_A_WORKER[destination.platform]
+        lasts_s, sent, waited_s = 0.0, 0, 0.0
         each_s = self.steps.request_s(destination.platform)
-        spaced_s = max(each_s, 1 / (pace * rate_factor)) if pace else each_s
         was_open = not (self.fleet.outage and destination.platform == self.fleet.outage.platform)
         was_open = was_open and destination.number != self.fleet.parked_subscription
         while sent < len(entries):
             piece = entries[sent : sent + most]
+            wait_s = self._wait_for_rate(destination, at + lasts_s, waited_s, is_live=batch_time is not None)
+            if wait_s is None:
+                lasts_s += self._park(destination, entries[sent:], at + lasts_s)
+                entries = entries[:sent]
+                break
+            waited_s += wait_s
+            lasts_s += wait_s
             reaches = at + lasts_s + each_s
             for arrived, _, _ in piece:
                 self.ages["live"].add(reaches - arrived)
                 if was_open:
                     self.ages["open"].add(reaches - arrived)
             sent += len(piece)
-            lasts_s += spaced_s if sent < len(entries) else each_s
+            lasts_s += each_s
+            if batch_time:
+                batch_time.add(destination, each_s)
         requests = math.ceil(len(entries) / most)
+        if not requests:
+            return lasts_s
         self.steps.requests(destination, requests, len(sources), at, lasts_s, self._quota_units(destination, requests))
         self.delivered += len(entries)
+        return lasts_s
+
+    def _wait_for_rate(self, destination: Destination, at: float, waited_s: float, *, is_live: bool) -> float | None:
+        """Claim a slot of a rate limit that all workers share: how long to wait for it, or None if none is near enough.
+
+        The product returns such a message to the queue for seconds, twice, before it waits in the table.
+        """
+        per_second = configuration.REQUESTS_PER_SECOND[destination.platform]
+        if not per_second:
+            return 0.0
+        claimed, slot = self._slots[destination.number], int(at * per_second)
+        if len(claimed) > MOST_SLOTS:
+            now = int(self.env.now * per_second)
+            self._slots[destination.number] = claimed = {each for each in claimed if each >= now}
+        while slot in claimed:
+            slot += 1
+        wait_s = max(0.0, slot / per_second - at)
+        if is_live and (waited_s >= configuration.MAX_RATE_WAIT_S or wait_s > configuration.AHEAD_S):
+            return None
+        claimed.add(slot)
+        return wait_s
+
+    def _park(self, destination: Destination, entries: list[Entry], at: float) -> float:
+        self.waiting[destination.number].parked.extend(entries)
+        return self.steps.park(destination, len({entry[1] for entry in entries}), len(entries), at)
+
+    def _meet_outage(
+        self, destination: Destination, entries: list[Entry], at: float, batch_time: BatchTime | None
+    ) -> float:
+        """Requests that get an error at once, or one request that gets no answer; the other entries are not sent then."""
+        assert self.fleet.outage
+        answer_s, most = self.fleet.outage.answer_s, configuration.MAX_OBJECTS[destination.platform]
+        is_silent = answer_s >= configuration.SLOW_S
+        requests = 1 if is_silent else math.ceil(len(entries) / most)
+        failed = entries[: requests * most]
+        lasts_s = requests * (answer_s + self.steps.request_calls_s)
+        self.steps.requests(destination, requests, len({entry[1] for entry in failed}), at, lasts_s)
+        self._fail(destination, failed, at + lasts_s)
+        if is_silent:
+            self.pauses.fail(destination, at, answer_s)
+            if batch_time:
+                batch_time.add(destination, answer_s)
+            if rest := entries[len(failed) :]:
+                lasts_s += self._park(destination, rest, at + lasts_s)
+        else:
+            self.pauses.succeed(destination, at)
         return lasts_s
 
     def _quota_units(self, destination: Destination, requests: int) -> float:
@@ -277,6 +342,7 @@ class LivePath:
             yield self.env.timeout(SWEEP_S)
             now = self.env.now
             waits = failed = 0
+            probing: dict[str, int] = defaultdict(int)
             for number, waiting in list(self.waiting.items()):
                 if not waiting:
                     continue
@@ -286,6 +352,10 @@ class LivePath:
                 self.oldest_s["WaitingRecords"] = max(self.oldest_s["WaitingRecords"], now - oldest)
                 destination = self.accounts.destinations[number]
                 if not waiting.is_drained and self._due(destination, waiting):
+                    if self.pauses.is_probed(destination.platform, now):
+                        probing[destination.platform] += 1
+                        if probing[destination.platform] > configuration.PROBES_A_SWEEP:
+                            continue
                     waiting.is_drained = True
                     self.env.process(self._drain(destination, waiting))
             self.waited_most = max(self.waited_most, waits)
@@ -295,6 +365,8 @@ class LivePath:
 
     def _due(self, destination: Destination, waiting: Waiting) -> bool:
         now = self.env.now
+        if self.pauses.close(destination, now):
+            return False
         parked = bool(waiting.parked) and not self.is_parked(destination, now)
         return parked or bool(waiting.retries and waiting.retries[0][0] <= now)
 
@@ -310,7 +382,7 @@ class LivePath:
                 sources = len({entry[1] for entry in entries})
                 lasts_s = self.steps.drain_s(sources, len(entries), DELETED_TOGETHER)
                 at = self.env.now
-                lasts_s += self._deliver(destination, entries, at + lasts_s, rate_factor=4)
+                lasts_s += self._deliver(destination, entries, at + lasts_s)
                 self.steps.account_batch("ReleaseRecords", at, lasts_s, [sources], len(entries))
                 yield self.env.timeout(lasts_s)
                 size = min(configuration.DRAIN_LARGEST, size * configuration.DRAIN_GROWTH)
@@ -323,10 +395,10 @@ class LivePath:
 
     def _take(self, destination: Destination, waiting: Waiting, size: int) -> list[Entry]:
         now, most = self.env.now, size
-        pace = configuration.REQUESTS_A_WORKER[destination.platform]
-        if pace:
+        per_second = configuration.REQUESTS_PER_SECOND[destination.platform]
+        if per_second:
             # As much as the destination takes in fifteen seconds.
-            most = min(size, max(1, int(pace * 4 * 15 * configuration.MAX_OBJECTS[destination.platform])))
+            most = min(size, max(1, int(per_second * 15 * configuration.MAX_OBJECTS[destination.platform])))
         entries: list[Entry] = []
         if not self.is_parked(destination, now):
             while waiting.parked and len(entries) < most:

@@ -13,8 +13,11 @@ from bench.fleet.configuration import HERE, Configuration
 from bench.fleet.meters import Meters
 from bench.fleet.workload import Destination
 
-# The calls of AWS for each request to a destination: reserve the quota, store the receipt, index it, store its outcome.
+# The calls of AWS for each request to a destination: reserve the quota or claim a slot of the rate limit, store the receipt,
+# index it, store its outcome.
 CALLS_A_REQUEST = 6
+# Of a slot of a LeadConnector location. The counted requests are Marketo's, whose quota is counted by the number of tenants.
+SLOT_UNITS = 1
 MARKS_TOGETHER = 10
 
 
@@ -115,6 +118,8 @@ class Steps:
         total = sum(sources)
         # Beside each source's reads: the status of each destination.
         self.meters.add("dynamodb_table_reads", begin, self._batch_reads.of(total) + len(sources), lasts_s)
+        # The pause of each host, which all its destinations share.
+        self.meters.add("reads PARKED#host", begin, 1, lasts_s)
         for key, line in self._client_reads:
             # All accounts of one integration share its routes.
             self.meters.add(key, begin, line.of(total), lasts_s)
@@ -131,6 +136,8 @@ class Steps:
         self.meters.add(
             "dynamodb_table_writes", at, requests * self._request_writes.of(each) + 10 * quota_units, lasts_s
         )
+        if destination.platform == "leadconnector":
+            self.meters.add("dynamodb_table_writes", at, requests * SLOT_UNITS, lasts_s)
         if destination.platform == "marketo":
             number = destination.number
             for key, line in self._shared_writes:

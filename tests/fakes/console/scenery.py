@@ -21,6 +21,7 @@ from portaria.core.item_keys import install_key, install_lists, install_places
 from portaria.delivery import destination_pause, waiting_entries, waiting_lists
 from portaria.delivery.destination_pause import PauseReason
 from portaria.delivery.waiting_entries import HeldRecords
+from portaria.delivery.waiting_lists import Due
 from portaria.notifications import deliveries
 from portaria.notifications.deliveries import Attempt
 from portaria.outbound import http_client
@@ -322,7 +323,7 @@ def _pause(scenery: Scenery) -> None:
     )  # fmt: skip
     message = record_mapping.read_message("waiting", body)
     waiting = waiting_lists.list_of(Target("marketo-main", "persons"), source, bulk=False)
-    next_at = {"marketo-main": int((NOW + timedelta(hours=9)).timestamp())}
-    waiting_lists.announce(table, [waiting], next_at)
+    due = {"marketo-main": Due(int((NOW + timedelta(hours=9)).timestamp()), "mkto-ingestion-api.adobe.io")}
+    waiting_lists.announce(table, [waiting], due)
     waiting_entries.put(table, HeldRecords(waiting, message, "", message.records, 5))
-    waiting_lists.confirm(table, {waiting: count}, {}, next_at)
+    waiting_lists.confirm(table, {waiting: count}, {}, due)

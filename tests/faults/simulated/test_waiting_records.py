@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.simulation.records import waiting_runs
+from tests.simulation.records import silent_runs, waiting_runs
 from tests.simulation.records.bugs import QUICK, RECORD_BUGS, seek
+from tests.simulation.records.silent_runs import SILENCES
 from tests.simulation.records.waiting_runs import LONG, SCENARIOS, Result, Scenario
 
 RESULT = Path("build/faults/waiting_records.json")
@@ -56,6 +57,16 @@ def test_waiting_records_of_thirteen_days_are_received_once_without_dead_letter(
 def test_waiting_records_are_not_overtaken_by_new_records() -> None:
     scenario, result = play("order", long=False)
     assert result.most_waiting > scenario.count / 2
+
+
+@pytest.mark.parametrize("name", SILENCES)
+def test_records_beside_silent_platform_or_locations_are_not_delayed(name: str) -> None:
+    silence, result, flow = silent_runs.play(name)
+    print(f"\n{name}: {result}; slowest location {flow.slowest_location_s:.0f} s")
+    assert result.applied >= silence.count
+    assert result.slowest_other_s < 30
+    # Every record was received once by the queue's workers, or a few times within a rate limit.
+    assert result.most_receives <= 3
 
 
 def test_waiting_records_planted_bug_is_caught(long: bool) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.simulation.bugs import Bug, planted
-from tests.simulation.records import runs, waiting_runs
+from tests.simulation.records import runs, silent_runs, waiting_runs
 
 RECORD_BUGS = (
     Bug(
@@ -62,12 +62,49 @@ RECORD_BUGS = (
         "            if not self._is_drain:\n",
         ("failing",),
     ),
+    Bug(
+        "a host that does not answer is not paused",
+        "portaria.delivery.stages.host_gate",
+        "        if lost.pauses_host and host_pauses.begin(self._table, name):\n",
+        "        if not lost and host_pauses.begin(self._table, name):\n",
+        ("silent", "platform"),
+    ),
+    Bug(
+        "a few silent destinations pause all others of their host",
+        "portaria.delivery.host_pauses",
+        "        return len(self.by_destination) >= HOST_DESTINATIONS and sum",
+        "        return len(self.by_destination) >= 1 and sum",
+        ("silent", "locations"),
+    ),
+    Bug(
+        "every worker tries a host whose pause has passed",
+        "portaria.delivery.host_pauses",
+        "    until = int(clock.now().timestamp() + PROBE_S)\n",
+        "    until = int(clock.now().timestamp())\n",
+        ("silent", "platform"),
+    ),
+    Bug(
+        "a destination that does not answer is tried with each record",
+        "portaria.delivery.stages.record_outcomes",
+        "        if not answered.silent_for_s:\n",
+        "        if not answered.silent_for_s or destination.connection.name:\n",
+        ("silent", "locations"),
+    ),
+    Bug(
+        "workers do not share the rate limit of a location",
+        "portaria.connections.request_budget",
+        "    _sleep_until(_destination(table.name, connection.platform, connection.name, per_s).claim(priority.rules))\n",
+        "    _sleep_until(clock.now().timestamp())\n",
+        ("silent", "rate"),
+    ),
 )
 # Bugs that are found quickly, one of each kind.
 QUICK = (
     "an entry deleted before its records are dealt with",
     "new records overtake those that wait",
     "records for a busy destination wait in SQS, however long",
+    "a host that does not answer is not paused",
+    "workers do not share the rate limit of a location",
 )
 
 
@@ -81,6 +118,8 @@ def seek(bug: Bug, limit: int) -> str:
                     if broken:
                         return broken[0]
                 return ""
+            case ("silent", name):
+                return silent_runs.attempt(name)
             case (name,):
                 return waiting_runs.attempt(name)
     return ""

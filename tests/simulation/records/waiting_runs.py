@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import logging
+import math
 import sys
 import time
 from collections import defaultdict
@@ -251,7 +252,9 @@ class Flow:
         return self.judge()
 
     def move_on(self, next_arrival: float) -> None:
-        """Advance to the next event."""
+        """Advance to the next event, unless a worker became idle while messages are visible."""
+        if self.is_work_left(LIVE, self.ingesting) or self.is_work_left(WAITING, self.releasing):
+            return
         moments = [next_arrival, *(worker.wake_at for worker in (*self.ingesting, *self.releasing) if worker.running)]
         moments += [message.visible_at for held in self.cloud.queues.values() for message in held]
         later = [moment for moment in moments if moment > self.time]
@@ -261,9 +264,17 @@ class Flow:
             self.sweeps_at = self.time + 60
             self.post(WAITING, '{"sweep": ""}', self.time)
             return
-        self.time = min([*later, sweep_at])
-        if self.time == NEVER:
+        following = min([*later, sweep_at])
+        if following == NEVER:
             raise Broken("nothing happens any more")
+        # A datetime has microseconds: after a rounded time, a message would be due and yet not received.
+        self.time = math.ceil(following * 1_000) / 1_000
+
+    def is_work_left(self, queue: str, workers: list[Worker]) -> bool:
+        is_visible = any(message.visible_at <= self.time for message in self.cloud.queues.get(queue, ()))
+        in_flight = sum(message.is_in_flight(self.time) for message in self.cloud.queues.get(queue, ()))
+        is_idle = any(worker.running is None for worker in workers)
+        return is_visible and is_idle and in_flight < Sqs.MAX_IN_FLIGHT
 
     def all_backlogs(self) -> list[backlogs.Backlog]:
         return backlogs.list_all(Table(TABLE))
@@ -385,8 +396,8 @@ class _InTurn:
 
 
 @contextmanager
-def playing(scenario: Scenario) -> Iterator[Flow]:
-    flow = Flow(scenario)
+def playing(scenario: Scenario, build: Callable[[Scenario], Flow] | None = None) -> Iterator[Flow]:
+    flow = (build or Flow)(scenario)
     pipeline._ledger.cache_clear()
     cache.PROCESS_CACHE.clear()
     reconciliation_wakeups.forget()

@@ -12,7 +12,9 @@ from bench.fleet.call_counts import count_batches
 from bench.fleet.configuration import Configuration, ReadingRules, read_template
 from bench.fleet.meters import Ages, BusyShare, Meters
 from bench.fleet.model import Day, Usage
-from bench.fleet.workload import HOUR, Fleet, Outage
+from bench.fleet.pauses import Pauses
+from bench.fleet.workload import HOUR, Destination, Fleet, Outage
+from portaria.platforms.leadconnector import persons
 
 # An hour of 20 events a second of 40 accounts, all of them for four subscriptions of Marketo.
 SMALL = Fleet(
@@ -93,6 +95,36 @@ def test_day_outage_longer_than_retries_makes_dead_letters() -> None:
     assert short.live.recovered_at > 300
     assert long.live.dead > 0
     assert long.live.delivered == 0
+
+
+def test_day_silent_platform_does_not_delay_other_destinations() -> None:
+    fleet = replace(SMALL, leadconnector_part=0.5, end=1_800.0)
+    without = run(fleet)
+    beside = run(replace(fleet, outage=Outage("leadconnector", 120.0, 1_200.0, 10.0)))
+    assert beside.live.ages["open"].percentile(0.99) <= without.live.ages["live"].percentile(0.99) + 10
+    # One request at a time tried the host, at most one in each of its pauses.
+    assert 5 <= beside.live.pauses.probes <= 1_200 / 15
+    assert beside.live.dead == 0
+    assert beside.is_conserved
+
+
+def test_day_silent_subscription_pauses_only_itself() -> None:
+    pauses, silent, other = Pauses(), Destination(0, "marketo"), Destination(1, "marketo")
+    for at in (0.0, 20.0):
+        pauses.fail(silent, at, 20.0)
+    assert (pauses.close(silent, 41.0), pauses.close(other, 41.0)) == (True, False)
+    for number in (2, 3, 4):
+        pauses.fail(Destination(number, "marketo"), 20.0, 20.0)
+    assert pauses.close(other, 41.0)
+    assert not pauses.close(Destination(9, "leadconnector"), 41.0)
+
+
+def test_day_location_gets_no_more_than_its_rate_limit() -> None:
+    fleet = replace(SMALL, accounts=1, leadconnector_part=1.0, marketo_subscriptions=1, end=600.0)
+    day = run(fleet)
+    assert day.live.delivered <= 600 * (persons.REQUESTS_PER_SECOND or 0)
+    assert day.live.delivered > 600
+    assert day.is_conserved
 
 
 def test_day_above_throttle_refuses_the_rest() -> None:

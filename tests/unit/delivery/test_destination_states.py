@@ -15,10 +15,17 @@ from portaria.connections import connection_store
 from portaria.core import clock, record_messages
 from portaria.core.callbacks import Record
 from portaria.core.entities import Connection, Target
-from portaria.delivery import backlogs, destination_pause, destination_states, waiting_entries, waiting_lists
+from portaria.delivery import (
+    backlogs,
+    destination_pause,
+    destination_states,
+    host_pauses,
+    waiting_entries,
+    waiting_lists,
+)
 from portaria.delivery.destination_pause import PauseReason
 from portaria.delivery.waiting_entries import HeldRecords
-from portaria.delivery.waiting_lists import WaitingList
+from portaria.delivery.waiting_lists import Due, WaitingList
 from portaria.records.mapping import record_mapping
 from tests.fakes.api.command_line import Wire, run, told, wired
 from tests.fakes.api.manage import Manage
@@ -26,6 +33,7 @@ from tests.fakes.aws.errors import refusing, throttled
 from tests.fakes.aws.moto_cloud import Cloud
 from tests.fakes.platforms import marketo
 
+HOST = "mkto-ingestion-api.adobe.io"
 WAITING = WaitingList("marketo-main", "persons", waiting_lists.LIVE, "pi-7")
 NOW = datetime(2026, 3, 10, 12, 0, 0, tzinfo=UTC)
 CREATION = {
@@ -84,10 +92,10 @@ def wait(stack: Cloud, count: int, name: str = "marketo-main", minutes: int = 30
     )  # fmt: skip
     message = record_mapping.read_message("m-1", body)
     waiting = waiting_lists.list_of(Target(name, "persons"), "pi-7", bulk=False)
-    next_at = {name: int((clock.now() + timedelta(minutes=minutes)).timestamp())}
-    waiting_lists.announce(stack.table, [waiting], next_at)
+    due = {name: Due(int((clock.now() + timedelta(minutes=minutes)).timestamp()), HOST)}
+    waiting_lists.announce(stack.table, [waiting], due)
     waiting_entries.put(stack.table, HeldRecords(waiting, message, "", message.records, 5))
-    waiting_lists.confirm(stack.table, {waiting: count}, {}, next_at)
+    waiting_lists.confirm(stack.table, {waiting: count}, {}, due)
 
 
 def entries(stack: Cloud) -> int:
@@ -119,6 +127,7 @@ class TestList:
         pause_shown = {
             "object": "persons",
             "reason": "stopped",
+            "host": None,
             "code": "4030801",
             "since": "2026-03-10T12:00:00.000Z",
             "until": "2026-03-10T12:30:00.000Z",
@@ -189,7 +198,7 @@ class TestList:
         waiting_lists.close_list(stack.table, head)
         assert listed(manage) == []
         # The count is approximate: an open list may have entries.
-        waiting_lists.announce(stack.table, [WAITING._replace(source="pi-8")], {"marketo-main": 1})
+        waiting_lists.announce(stack.table, [WAITING._replace(source="pi-8")], {"marketo-main": Due(1, HOST)})
         assert [each["name"] for each in listed(manage)] == ["marketo-main"]
         wait(stack, 1)
         assert [each["waiting_record_count"] for each in listed(manage)] == [1]
@@ -209,8 +218,26 @@ class TestList:
         refused = manage.call("GET", "/destinations?cursor=a%20b")
         assert (refused.status, refused.content["type"]) == (400, "urn:portaria:problem:bad_cursor")
 
+    def test_list_destinations_of_paused_host_shows_host_until_it_answers(self, manage: Manage, stack: Cloud) -> None:
+        wait(stack, 3)
+        host = host_pauses.begin(stack.table, HOST)
+        assert host
+        (found,) = listed(manage)
+        assert (found["state"], found["reason"], found["waiting_record_count"]) == ("paused", "no_answer", 3)
+        (shown,) = found["pauses"]
+        assert (shown["object"], shown["host"], shown["since"]) == (None, HOST, host.since)
+        host_pauses.end(stack.table, host)
+        (found,) = listed(manage)
+        assert (found["state"], found["pauses"]) == ("waiting", [])
+
 
 class TestResume:
+    def test_resume_destination_of_paused_host_lets_next_request_try_host(self, manage: Manage, stack: Cloud) -> None:
+        wait(stack, 3)
+        assert host_pauses.begin(stack.table, HOST)
+        assert [each["host"] for each in resume(manage)["ended"]] == [HOST]
+        assert host_pauses.closed_until(stack.table, HOST) <= clock.now().timestamp()
+
     def test_resume_destination_ends_pauses_and_starts_release(self, manage: Manage, stack: Cloud) -> None:
         connect(stack)
         pause(stack, object_name="persons")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterator
-from types import SimpleNamespace
+from contextlib import suppress
+from datetime import timedelta
 from typing import Any
 from unittest.mock import patch
 
@@ -14,7 +15,7 @@ import requests
 import responses
 
 from portaria.aws import queues
-from portaria.connections import connection_store, rotation
+from portaria.connections import connection_store, request_budget, rotation
 from portaria.connections.tokens import cache, static_credentials
 from portaria.connections.vault import Vault
 from portaria.core import clock, record_messages
@@ -23,8 +24,8 @@ from portaria.core.entities import Answer, Connection, Disposition, Route
 from portaria.core.errors import Retryable
 from portaria.delivery import backlogs
 from portaria.delivery.pipeline import QueuedMessage
-from portaria.delivery.stages import destination_request
-from portaria.outbound import rate_limiter
+from portaria.outbound.request_slots import Priority
+from portaria.platforms.leadconnector import persons as leadconnector_persons
 from portaria.platforms.marketo import persons
 from portaria.records import dead_letters, routes
 from tests.fakes.api.manage import Manage, empty
@@ -104,10 +105,11 @@ class Harness:
 @pytest.fixture
 def harness(shared: Cloud, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Harness]:
     cache.PROCESS_CACHE.clear()
-    destination_request._rate_limiter.cache_clear()
+    request_budget._destination.cache_clear()
     slept: list[float] = []
+    begin = clock.now()
     monkeypatch.setattr(clock, "sleep", slept.append)
-    monkeypatch.setattr(rate_limiter, "time", SimpleNamespace(monotonic=lambda: 0.0))
+    monkeypatch.setattr(clock, "now", lambda: begin + timedelta(seconds=sum(slept)))
     harness = Harness(shared, slept)
     yield harness
     empty()
@@ -139,8 +141,11 @@ class TestLeadConnector:
         return to_leadconnector(harness.stack)
 
     @pytest.fixture
-    def platform(self, mock: responses.RequestsMock) -> LeadConnector:
-        return LeadConnector(mock, TOKEN)
+    def platform(self, mock: responses.RequestsMock, monkeypatch: pytest.MonkeyPatch) -> LeadConnector:
+        """Each request takes a while."""
+        platform, now = LeadConnector(mock, TOKEN), clock.now
+        monkeypatch.setattr(clock, "now", lambda: now() + timedelta(seconds=0.3 * len(platform.calls)))
+        return platform
 
     def sent(self, platform: LeadConnector) -> list[dict[str, Any]]:
         return [json.loads(call.body or b"") for call in platform.calls if call.method == "POST"]
@@ -154,8 +159,39 @@ class TestLeadConnector:
         assert self.sent(platform) == [shown(1), shown(2) | {"companyName": "Padaria"}]
         receipts = harness.receipts(marketek.name)
         assert [(one["state"], one["count"], one["request_id"]) for one in receipts] == [("applied", 1, "t")] * 2
-        # Other workers share the location's hundred requests in ten seconds
-        assert harness.slept == [0.5]
+        # Nothing but the slots that are reserved for other priorities.
+        assert sum(harness.slept) <= 2 / (leadconnector_persons.REQUESTS_PER_SECOND or 1)
+
+    def test_ingest_leadconnector_waits_for_slots_that_other_workers_claimed(
+        self, harness: Harness, marketek: Connection, platform: LeadConnector
+    ) -> None:
+        harness.route(marketek)
+        per_s = leadconnector_persons.REQUESTS_PER_SECOND or 0
+        other = request_budget.SlotCounters(harness.stack.table, "leadconnector", per_s, marketek.name)
+        for _ in range(4):
+            other.claim(Priority.CALL.rules)
+        assert harness.ingest(each(1)) == set()
+        assert len(self.sent(platform)) == 1
+        assert 2 / per_s < sum(harness.slept) <= 6 / per_s
+
+    def test_ingest_leadconnector_rate_limit_used_by_other_workers_returns_message_unsent(
+        self, harness: Harness, marketek: Connection, platform: LeadConnector
+    ) -> None:
+        harness.route(marketek)
+        per_s = leadconnector_persons.REQUESTS_PER_SECOND or 0
+        other = request_budget.SlotCounters(harness.stack.table, "leadconnector", per_s, marketek.name)
+        with suppress(request_budget.BudgetExhausted):
+            while True:
+                other.claim(Priority.CALL.rules)
+        assert harness.ingest(each(1)) == {"m1"}
+        assert platform.calls == []
+        assert harness.receipts(marketek.name) == []
+        # Instead of being received again and again, it waits in the table; other sources can use free slots.
+        assert harness.ingest(each(1), 3) == set()
+        assert list(harness.held) == ["m1"]
+        assert backlogs.status(harness.stack.table, marketek.name).pauses == ()
+        harness.release(minutes=2)
+        assert len(self.sent(platform)) == 1
 
     @pytest.mark.parametrize("option", [{}, {"overwrite_tags": "no"}])
     def test_ingest_leadconnector_tags_without_overwrite_option_are_omitted(

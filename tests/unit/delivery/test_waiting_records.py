@@ -37,8 +37,8 @@ from portaria.records.mapping import record_mapping
 from tests.fakes.crashes import Died
 from tests.fakes.records import ingesting, waiting_records
 from tests.fakes.records.contacts import DESTINATION, SOURCE, contact
+from tests.fakes.records.dying import Dying, InTurn
 from tests.fakes.records.ingesting import Harness, body, refusal
-from tests.simulation.aws.cloud import Cloud
 from tests.simulation.faults import throttled
 
 NOON = datetime(2026, 3, 4, 18, 0, tzinfo=UTC)
@@ -280,31 +280,6 @@ def test_release_invalid_message_is_ignored(harness: Harness, message: str) -> N
 # -------------------------------------------------------------------------------------------------------------- crashes
 
 
-class Dying:
-    """A worker that crashes before or after its write number `at` to AWS."""
-
-    def __init__(self, cloud: Cloud, at: int, *, after: bool) -> None:
-        self.cloud, self.at, self.after, self.calls = cloud, at, after, 0
-
-    def __enter__(self) -> Dying:
-        self.cloud.carry = self.carry
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.cloud.carry = lambda name, call: call()
-
-    def carry(self, name: str, call: Any) -> Any:
-        if "get" in name or "query" in name:
-            return call()
-        self.calls += 1
-        if self.calls == self.at and not self.after:
-            raise Died
-        answer = call()
-        if self.calls == self.at:
-            raise Died
-        return answer
-
-
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("at", range(1, 9))
 def test_pipeline_worker_killed_at_any_write_of_waiting_records_loses_nothing(
@@ -506,16 +481,3 @@ def test_pipeline_wait_longer_than_15_seconds_is_stored_in_table(harness: Harnes
     assert harness.ingest(QueuedMessage("m2", body([contact(2)]))).waiting == {}
     assert harness.waits["m2"] == pytest.approx(16, abs=2)
     assert queues.MAX_HIDDEN_S == 39_600
-
-
-class InTurn:
-    """Replaces a pool of threads: one task after the other."""
-
-    def __init__(self, _: int) -> None:
-        self.map = map
-
-    def __enter__(self) -> InTurn:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        return None

@@ -7,6 +7,10 @@ Which functions share an address is known only in a VPC with NAT gateways. There
 request claims a slot. Elsewhere each execution environment has an address of its own in practice, so only the requests
 that read accounts (backfills and reconciliations), which can wait, claim slots of one common budget.
 
+A destination of records that limits the requests of one account (LeadConnector's locations) has a budget for each connection,
+which all workers share (`wait_for_destination`). A claim costs one write unit. Live and waiting records use the shared lane;
+bulk records claim less far ahead, and have a lane of their own.
+
 An account gets at most half the slots of one address, or a third where there are several addresses, because requests may be
 delayed between its slot and the address's. The rest is left to other accounts, and to what the account's other integrations
 send.
@@ -16,13 +20,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import timedelta
-from functools import cache
+from functools import cache, lru_cache
 from math import floor
 from typing import Any
 
 from portaria import platforms
 from portaria.aws.table import Conflict, Table
 from portaria.core import clock
+from portaria.core.entities import Connection
 from portaria.core.errors import RateLimited
 from portaria.outbound.request_slots import CYCLE, Lane, LaneRule, Priority
 
@@ -186,6 +191,19 @@ def _budget(table_name: str, platform: str) -> RequestBudget:
 def wait(table: Table, platform: str, priority: Priority, account: str = "") -> None:
     """As `RequestBudget.wait`. A platform without limits never waits."""
     _budget(table.name, platform).wait(priority, account)
+
+
+@lru_cache(maxsize=MAX_ACCOUNTS)
+def _destination(table_name: str, platform: str, account: str, per_s: float) -> SlotCounters:
+    return SlotCounters(Table(table_name), platform, per_s, account)
+
+
+def wait_for_destination(table: Table, connection: Connection, per_s: float, priority: Priority) -> None:
+    """Wait for a slot of a destination that takes `per_s` requests a second from all workers together.
+
+    Waits at most the priority's `ahead_s`, or a cycle of slots. Raises `BudgetExhausted`; then nothing may be sent.
+    """
+    _sleep_until(_destination(table.name, connection.platform, connection.name, per_s).claim(priority.rules))
 
 
 def _sleep_until(moment: float) -> None:

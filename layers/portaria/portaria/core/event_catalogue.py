@@ -116,7 +116,7 @@ _OBJECT = EventField(
     "object", TEXT, "The destination's object, such as `persons`. Empty if all objects are affected.", "persons"
 )
 _CODE = EventField("code", TEXT, "The destination's own code or HTTP status.", "1029")
-_PAUSE_REASON: Schema = {"type": "string", "enum": ["quota", "stopped", "busy"]}
+_PAUSE_REASON: Schema = {"type": "string", "enum": ["quota", "stopped", "busy", "no_answer"]}
 
 _EVENTS = (
     EventType(
@@ -248,7 +248,7 @@ _EVENTS = (
                 "reason",
                 _PAUSE_REASON,
                 "`quota`: the daily quota is used up. `stopped`: a person must act. `busy`: the destination asked for a longer "
-                "wait.",
+                "wait. `no_answer`: the destination does not answer in time.",
                 "quota",
             ),
             _CODE,

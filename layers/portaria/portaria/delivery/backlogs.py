@@ -30,7 +30,7 @@ class Backlog:
     """Records wait for a destination: about how many, since when, and when it is tried next (epoch seconds).
 
     `arrivals` grows with each write of waiting records, `fence` with each lease. `unfinished` counts the leases since the
-    last release, `trying` names the entry that a cautious drain tries alone.
+    last release, `trying` names the entry that a cautious drain tries alone. `host` is where the destination's requests go.
     """
 
     destination: str
@@ -41,6 +41,7 @@ class Backlog:
     fence: int = 0
     unfinished: int = 0
     trying: str = ""
+    host: str = ""
 
 
 class Status(NamedTuple):
@@ -87,20 +88,22 @@ def read_backlog(item: Item) -> Backlog:
         int(item.get("fence", 0)),
         int(item.get("unfinished", 0)),
         item.get("trying", ""),
+        item.get("host", ""),
     )
 
 
-def touch(table: Table, destination: str, count: int, next_at: int, now: int) -> None:
+def touch(table: Table, destination: str, host: str, count: int, next_at: int, now: int) -> None:
     """Create or extend a backlog by `count` records; it is due at `next_at` (epoch seconds) at the latest.
 
     Raises what AWS raises.
     """
     sets = (
-        "SET list_pk = :listing, list_sk = :destination, destination = :destination, "
+        "SET list_pk = :listing, list_sk = :destination, destination = :destination, host = :host, "
         "since = if_not_exists(since, :now), next_at = {next_at} ADD arrivals :one, waiting :count"
     )
     values: Item = {
-        ":listing": LISTING, ":destination": destination, ":now": now, ":next_at": next_at, ":one": 1, ":count": count,
+        ":listing": LISTING, ":destination": destination, ":host": host, ":now": now, ":next_at": next_at, ":one": 1,
+        ":count": count,
     }  # fmt: skip
     place = key(destination)
     try:

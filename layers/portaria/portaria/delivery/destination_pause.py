@@ -1,4 +1,5 @@
-"""Pauses of destinations: the daily quota is used up, a person must act, or the destination asked for a longer wait.
+"""Pauses of destinations: the daily quota is used up, a person must act, the destination asked for a longer wait, or it does
+not answer.
 
 Records for a paused object wait in the table (`waiting_lists`) instead of being refused one request after the other. When the
 pause has passed, one request decides whether it ends or the next one begins.
@@ -19,18 +20,28 @@ KEPT_FOR = timedelta(days=7)
 
 
 class PauseReason(StrEnum):
-    """`QUOTA`: the daily quota is used up. `STOPPED`: a person must act. `BUSY`: the destination asked for a longer wait."""
+    """`QUOTA`: the daily quota is used up. `STOPPED`: a person must act. `BUSY`: the destination asked for a longer wait.
+
+    `NO_ANSWER`: the destination, or the host that it shares with others, does not answer in time.
+    """
 
     QUOTA = "quota"
     STOPPED = "stopped"
     BUSY = "busy"
+    NO_ANSWER = "no_answer"
+
+
+# How reasons are stored that the versions before them do not know: as one that those read, with the reason itself beside it. An
+# operator, or a failed deployment, may go back to such a version while a destination is paused.
+STORED_AS = {PauseReason.NO_ANSWER: PauseReason.BUSY}
 
 
 @dataclass(frozen=True)
 class DestinationPause:
     """`object` is the destination's, empty for all of them; `until` is epoch seconds, `since` ISO 8601.
 
-    `code` is the destination's own, `for_s` the planned length in seconds.
+    `code` is the destination's own, `for_s` the planned length in seconds. `host` is set if the pause is that of a host
+    (`host_pauses`), which is not stored for each of its destinations.
     """
 
     destination: str
@@ -40,6 +51,7 @@ class DestinationPause:
     until: int
     since: str
     for_s: int = 0
+    host: str = ""
 
 
 def partition(destination: str) -> str:
@@ -58,6 +70,7 @@ def begin(table: Table, destination: str, object_name: str, *, reason: PauseReas
     """
     now = clock.now()
     pk, sk = key(destination, object_name)
+    stored = STORED_AS.get(reason, reason)
     until = int(now.timestamp() + for_s)
     item: Item = {
         "pk": pk,
@@ -66,7 +79,8 @@ def begin(table: Table, destination: str, object_name: str, *, reason: PauseReas
         "list_sk": f"{destination}/{object_name}",
         "destination": destination,
         "object": object_name,
-        "reason": reason.value,
+        "reason": stored.value,
+        "exact_reason": reason.value,
         "code": code,
         "until": until,
         "for_s": int(for_s),
@@ -76,14 +90,14 @@ def begin(table: Table, destination: str, object_name: str, *, reason: PauseReas
         table.put(
             item,
             condition="attribute_not_exists(pk) OR reason <> :reason",
-            values={":reason": reason.value},
+            values={":reason": stored.value},
         )
     except Conflict:
         table.update(
             pk,
             sk,
-            "SET #until = :until, for_s = :for_s, code = :code REMOVE expires_at",
-            values={":until": until, ":for_s": int(for_s), ":code": code},
+            "SET #until = :until, for_s = :for_s, code = :code, exact_reason = :reason REMOVE expires_at",
+            values={":until": until, ":for_s": int(for_s), ":code": code, ":reason": reason.value},
             names={"#until": "until"},
         )
         return False
@@ -126,7 +140,7 @@ def read(item: Item) -> DestinationPause:
     return DestinationPause(
         item["destination"],
         item["object"],
-        PauseReason(item["reason"]),
+        PauseReason(item.get("exact_reason") or item["reason"]),
         item["code"],
         int(item["until"]),
         item["since"],

@@ -14,16 +14,16 @@ from portaria.aws import boto3_clients, queues
 from portaria.aws.table import Table, run_concurrently
 from portaria.core import clock
 from portaria.core.errors import Retryable
-from portaria.delivery import backlogs, destination_pause, waiting_lists
+from portaria.delivery import backlogs, destination_pause, host_pauses, waiting_lists
 from portaria.delivery.backlogs import Backlog
-from portaria.delivery.destination_pause import DestinationPause
+from portaria.delivery.destination_pause import DestinationPause, PauseReason
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class DestinationState:
-    """`pauses` are those that are not over. `backlog` says about how many records wait."""
+    """`pauses` are those that are not over, with that of the destination's host if records wait. `backlog` says how many."""
 
     name: str
     pauses: tuple[DestinationPause, ...]
@@ -64,15 +64,24 @@ def find(table: Table, name: str) -> DestinationState:
     backlog, now = status.backlog, clock.now().timestamp()
     if backlog and not backlog.records and all(head.closed_at for head in waiting_lists.heads(table, name)):
         backlog = None
-    return DestinationState(name, tuple(pause for pause in status.pauses if pause.until > now), backlog)
+    pauses = [pause for pause in status.pauses if pause.until > now]
+    if backlog and backlog.host and (paused := host_pauses.read(table, backlog.host)) and paused.until > now:
+        reason = PauseReason.NO_ANSWER
+        pauses.append(
+            DestinationPause(name, "", reason, reason.value, paused.until, paused.since, paused.for_s, paused.host)
+        )
+    return DestinationState(name, tuple(pauses), backlog)
 
 
 def resume(table: Table, queue_url: str, before: DestinationState) -> None:
     """Let a destination's pauses be over and send its waiting records immediately. `before` is the state that was found.
 
-    Pauses are over before the backlog becomes due, and the message is sent last. After a death in between, records wait until
-    their backlog is due, as they did before, or until this is repeated. Raises what AWS raises.
+    If its host is paused, the first record tries the host. Pauses are over before the backlog becomes due, and the message is
+    sent last. After a death in between, records wait until their backlog is due, as they did before, or until this is repeated.
+    Raises what AWS raises.
     """
+    if before.backlog:
+        host_pauses.lift(table, before.backlog.host)
     backlogs.try_now(table, before.name)
     if before.backlog:
         try:

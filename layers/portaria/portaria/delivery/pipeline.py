@@ -28,7 +28,8 @@ from portaria.core.unexpected_errors import log_unexpected
 from portaria.delivery import quota_warnings, quotas, retry_schedule
 from portaria.delivery.stages.batch_state import BatchDestinations, BatchOutcome, QueuedMessage, by_message
 from portaria.delivery.stages.deduplicate import Deduplicator
-from portaria.delivery.stages.destination_request import DRAIN_RATE_FACTOR, DestinationRequests
+from portaria.delivery.stages.destination_request import DestinationRequests
+from portaria.delivery.stages.host_gate import HostGate
 from portaria.delivery.stages.map_records import outgoing_records
 from portaria.delivery.stages.record_outcomes import OutcomeRecorder
 from portaria.delivery.stages.resolve import MessageResolver
@@ -115,11 +116,13 @@ def _run(
     for route, mapped, newest in deduplicator.newest(resolved.messages):
         if outgoing := outgoing_records(mapped, newest, undelivered, outcome):
             by_target[route.target] += outgoing
+    hosts = HostGate(table, outcome, is_drain=is_drain)
     sender = Sender(
         table,
         deduplicator,
         QuotaReserver(ledger, resolved.weights, outcome, bulk=bulk),
-        DestinationRequests(table, vault, time_left_s, rate_factor=DRAIN_RATE_FACTOR if is_drain else 1),
+        DestinationRequests(table, vault, time_left_s, hosts, bulk=bulk, is_drain=is_drain),
+        hosts,
         outcome,
         bulk=bulk,
         is_drain=is_drain,

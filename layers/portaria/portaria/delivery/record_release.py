@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections import deque
+import random
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -25,10 +26,9 @@ from portaria.core import clock
 from portaria.core.errors import Rejected
 from portaria.core.settings import ReleaseRecordsSettings
 from portaria.core.unexpected_errors import log_unexpected
-from portaria.delivery import backlogs, pipeline, waiting_entries, waiting_lists
+from portaria.delivery import backlogs, host_pauses, pipeline, waiting_entries, waiting_lists
 from portaria.delivery.backlogs import Backlog
 from portaria.delivery.stages.batch_state import QueuedMessage
-from portaria.delivery.stages.destination_request import DRAIN_RATE_FACTOR
 from portaria.delivery.waiting_entries import Entry
 from portaria.delivery.waiting_lists import ListHead, Place, WaitingList
 from portaria.records import dead_letter_counts, dead_letters
@@ -46,6 +46,9 @@ FIRST_BATCH, GROWTH, LARGEST_BATCH = 40, 5, 2_000
 MAX_LISTS = 200
 # The sending time of one batch at a destination's rate.
 SECONDS_A_BATCH = 15.0
+# How many destinations a sweep drains of a host whose pause has passed. One of them tries the host; others may have nothing to
+# send.
+PROBES_A_SWEEP = 3
 # The seconds between a drain that could send nothing and the next one.
 AGAIN_S = 30
 # How often an entry may fail unexpectedly before it becomes a dead letter, and the wait between two tries.
@@ -93,8 +96,9 @@ def handle_message(body: str, settings: ReleaseRecordsSettings, time_left_s: Cal
 def _sweep(settings: ReleaseRecordsSettings) -> ReleaseOutcome:
     """Queue a drain for each destination that is due. A second drain finds the lease taken, or nothing to do."""
     now = int(clock.now().timestamp())
-    found = backlogs.list_all(Table(settings.table_name))
-    due = [backlog.destination for backlog in found if backlog.next_at <= now]
+    table = Table(settings.table_name)
+    found = backlogs.list_all(table)
+    due = _without_paused_hosts(table, [backlog for backlog in found if backlog.next_at <= now], now)
     _continue(settings, due)
     return ReleaseOutcome(
         "swept",
@@ -102,6 +106,21 @@ def _sweep(settings: ReleaseRecordsSettings) -> ReleaseOutcome:
         records=sum(backlog.records for backlog in found),
         oldest_s=max((now - backlog.since for backlog in found), default=0),
     )
+
+
+def _without_paused_hosts(table: Table, due: list[Backlog], now: int) -> list[str]:
+    """The destinations that can be drained: none of a paused host, and a few of one whose pause has passed."""
+    by_host: dict[str, list[str]] = defaultdict(list)
+    for backlog in due:
+        by_host[backlog.host].append(backlog.destination)
+    destinations: list[str] = []
+    for host, names in by_host.items():
+        pause = host_pauses.read(table, host) if host else None
+        if pause is None:
+            destinations += names
+        elif pause.until <= now:
+            destinations += random.sample(names, min(PROBES_A_SWEEP, len(names)))
+    return destinations
 
 
 def _continue(settings: ReleaseRecordsSettings, destinations: Iterable[str]) -> None:
@@ -208,12 +227,13 @@ class _Drain:
         """The lists whose turn it is, without those that must wait."""
         now = clock.now().timestamp()
         status = backlogs.status(self.table, self.backlog.destination)
+        host_closed_until = host_pauses.closed_until(self.table, self.backlog.host)
         turn: list[_Reader] = []
         most = 1 if self.is_cautious else min(MAX_LISTS, self.size)
         while readers and len(turn) < most:
             reader = readers.popleft()
             head = reader.head
-            if status.closed_until(head.waiting.object) <= now and head.not_before <= now:
+            if max(status.closed_until(head.waiting.object), host_closed_until, head.not_before) <= now:
                 turn.append(reader)
         self.size = 1 if self.is_cautious else min([self.size, *(self._most(reader.head.waiting) for reader in turn)])
         return turn
@@ -227,7 +247,7 @@ class _Drain:
                 platform = platforms.load(connection.platform)
                 destination = platform.require(platform.destination_object(waiting.object.partition("/")[0]))
                 if destination.REQUESTS_PER_SECOND:
-                    a_batch = destination.REQUESTS_PER_SECOND * DRAIN_RATE_FACTOR * SECONDS_A_BATCH
+                    a_batch = destination.REQUESTS_PER_SECOND * SECONDS_A_BATCH
                     self.most[waiting.object] = max(1, int(destination.MAX_OBJECTS * a_batch))
         return self.most[waiting.object]
 
@@ -341,6 +361,7 @@ class _Drain:
     def _next_at(self, head: ListHead, status: backlogs.Status, now: int) -> int:
         waiting = head.waiting
         next_at = max(now if self.is_progress else now + AGAIN_S, head.not_before, status.closed_until(waiting.object))
+        next_at = max(next_at, host_pauses.closed_until(self.table, self.backlog.host))
         if head.closed_at:
             next_at = max(next_at, head.removable_at + 1)
         if waiting.is_retry:

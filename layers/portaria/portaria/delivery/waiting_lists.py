@@ -117,26 +117,30 @@ def heads(table: Table, destination: str) -> list[ListHead]:
     ]
 
 
-def announce(table: Table, lists: Iterable[WaitingList], next_at: dict[str, int]) -> None:
-    """Write lists, and then their destinations' backlogs, before the first entries. Raises what AWS raises.
+class Due(NamedTuple):
+    """When a destination's backlog is due at the latest (epoch seconds), and the host that its requests go to."""
 
-    `next_at` has the time (epoch seconds) at which each destination is due at the latest.
-    """
-    _touch(table, dict.fromkeys(lists, 0), {}, next_at)
+    at: int
+    host: str
+
+
+def announce(table: Table, lists: Iterable[WaitingList], due: dict[str, Due]) -> None:
+    """Write lists, and then their destinations' backlogs, before the first entries. Raises what AWS raises."""
+    _touch(table, dict.fromkeys(lists, 0), {}, due)
 
 
 def confirm(
-    table: Table, counts: dict[WaitingList, int], not_before: dict[WaitingList, int], next_at: dict[str, int]
+    table: Table, counts: dict[WaitingList, int], not_before: dict[WaitingList, int], due: dict[str, Due]
 ) -> None:
     """Count the records that were put into lists. `not_before` has the lists that wait for their share of a quota.
 
     Raises what AWS raises.
     """
-    _touch(table, counts, not_before, next_at)
+    _touch(table, counts, not_before, due)
 
 
 def _touch(
-    table: Table, counts: dict[WaitingList, int], not_before: dict[WaitingList, int], next_at: dict[str, int]
+    table: Table, counts: dict[WaitingList, int], not_before: dict[WaitingList, int], due: dict[str, Due]
 ) -> None:
     now = int(clock.now().timestamp())
     by_destination: dict[str, int] = defaultdict(int)
@@ -145,7 +149,7 @@ def _touch(
     run_concurrently(lambda waiting: _touch_list(table, waiting, not_before.get(waiting), now), list(counts))
     # The lists first: a drain reads the backlog's arrivals, looks for lists, and removes a backlog without lists.
     for destination, count in by_destination.items():
-        backlogs.touch(table, destination, count, next_at[destination], now)
+        backlogs.touch(table, destination, due[destination].host, count, due[destination].at, now)
 
 
 def _touch_list(table: Table, waiting: WaitingList, not_before: int | None, now: int) -> None:

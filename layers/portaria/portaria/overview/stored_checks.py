@@ -221,13 +221,13 @@ def parked(stored: StoredState) -> Iterator[Finding]:
         what = f"{item['destination']}{' for ' + item['object'] if item.get('object') else ''}"
         code = f" ({item['code']})" if item.get("code") else ""
         code += f"; {waiting[item['destination']]}" if item["destination"] in waiting else ""
-        if item.get("reason") == PauseReason.STOPPED:
+        reason = destination_pause.read(item).reason
+        if reason is PauseReason.STOPPED:
             yield Finding(name, FAIL, f"{what} is stopped{code}", runbook("destinations-stopped"))
         else:
             until = clock.epoch_to_iso(item["until"])
-            yield Finding(
-                name, WARN, f"{what} is paused until {until}: {item.get('reason')}{code}", runbook("quota-left")
-            )
+            section = "destinations-that-do-not-answer" if reason is PauseReason.NO_ANSWER else "quota-left"
+            yield Finding(name, WARN, f"{what} is paused until {until}: {reason.value}{code}", runbook(section))
     paused = {item["destination"] for item in on}
     for backlog in waiting_for:
         if backlog.destination not in paused and now - backlog.since > LONG_WAIT.total_seconds():

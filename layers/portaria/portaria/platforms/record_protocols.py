@@ -77,8 +77,9 @@ class RecordDestination(Protocol):
     """An object that records are sent to, many in one request.
 
     `RANK` orders objects: those that others link to have a lower rank and are sent first. `MAX_OBJECTS` and `MAX_BODY_BYTES`
-    limit one request. `REQUESTS_PER_SECOND` is one worker's rate limit (None: only the platform's responses limit it).
-    `NEEDS_STATIC_CREDENTIALS` says that `request` needs the stored credentials in addition to the access token.
+    limit one request. `REQUESTS_PER_SECOND` is the rate limit of one connection, for all workers together (None: only the
+    platform's responses limit it). `NEEDS_STATIC_CREDENTIALS` says that `request` needs the stored credentials in addition to
+    the access token.
     """
 
     RANK: int

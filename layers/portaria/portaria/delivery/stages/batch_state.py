@@ -92,7 +92,8 @@ class BatchDestination:
     """One object of one destination during a batch. After `stop`, no request is sent to it in this batch.
 
     `after_s` is the wait in seconds that stopped it (None: the queue's back-off decides) and `code` the reason.
-    `is_paused` says that the table has a pause for this wait. `pauses` are those that the table had when sending began.
+    `is_paused` says that the table has a pause for this wait. `is_busy` is false if the destination itself accepts requests,
+    and only these records must wait. `pauses` are those that the table had when sending began.
     """
 
     connection: Connection
@@ -102,10 +103,12 @@ class BatchDestination:
     after_s: float | None = None
     code: str = ""
     is_paused: bool = False
+    is_busy: bool = True
     static_credentials: dict[str, Any] | None = None
 
-    def stop(self, code: str, after_s: float | None, *, is_paused: bool = False) -> None:
-        self.is_stopped, self.after_s, self.code, self.is_paused = True, after_s, code, is_paused
+    def stop(self, code: str, after_s: float | None, *, is_paused: bool = False, is_busy: bool = True) -> None:
+        self.is_stopped, self.after_s, self.code = True, after_s, code
+        self.is_paused, self.is_busy = is_paused, is_busy
 
 
 class BatchDestinations:
@@ -157,11 +160,15 @@ class Unsent(NamedTuple):
 
 
 class Answered(NamedTuple):
-    """Records of a request, and the destination's answer to it. `facts` are the fields of its log message."""
+    """Records of a request, and the destination's answer to it. `facts` are the fields of its log message.
+
+    `silent_for_s` is how long the destination must be paused because it does not answer in time, or 0.
+    """
 
     piece: list[OutgoingRecord]
     answer: Answer
     facts: dict[str, Any]
+    silent_for_s: float = 0.0
 
 
 SendResult = Waits | Refused | Unsent | Answered

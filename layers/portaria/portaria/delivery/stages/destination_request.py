@@ -14,23 +14,25 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable
-from contextlib import suppress
-from functools import cache
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from portaria.aws.table import Conflict, Table
-from portaria.connections import connection_store
+from portaria.connections import connection_store, request_budget
 from portaria.connections.tokens import provider, refusal, static_credentials, usability
 from portaria.connections.vault import Vault
+from portaria.core import clock
 from portaria.core.entities import NO_TRACE, Answer, Connection, Disposition, Target, Trace
-from portaria.core.errors import Rejected, Retryable, Unreachable
+from portaria.core.errors import PlatformUnavailable, RateLimited, Rejected, Retryable, Unreachable
 from portaria.core.http.messages import Request, Response
 from portaria.core.stored_reasons import ConnectionReason
 from portaria.core.unexpected_errors import log_unexpected
 from portaria.delivery.stages.batch_state import Answered, BatchDestination
+from portaria.delivery.stages.host_gate import HostGate
 from portaria.outbound import http_client
-from portaria.outbound.rate_limiter import RateLimiter
+from portaria.outbound.request_slots import Priority
 from portaria.records import receipts, record_index
 from portaria.records.mapping.record_mapping import OutgoingRecord
 from portaria.records.mapping.request_filling import encoded
@@ -39,26 +41,36 @@ logger = logging.getLogger(__name__)
 
 # After a request's own timeouts there must be time to write its receipt and to return messages to the queue.
 TIME_TO_FINISH_S = 10.0
-# A drain sends faster than one of many workers: it is the only one at its destination, apart from sources without waiting
-# records.
-DRAIN_RATE_FACTOR = 4
+# The time of a live batch in waits for a destination's rate limit. The destination's other records wait in the queue, and then
+# for a drain, which has no other destination to serve.
+MAX_RATE_WAIT_S = 0.5
 _HEADER_VALUE = re.compile(r"[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?")
 
 
-@cache
-def _rate_limiter(destination: str, per_second: float) -> RateLimiter:
-    """One per process, so that the rate also holds across invocations of a warm worker."""
-    return RateLimiter(per_second)
-
-
 class DestinationRequests:
-    """`time_left_s` is the invocation's remaining time in seconds; `rate_factor` multiplies a destination's request rate."""
+    """`time_left_s` is the invocation's remaining time in seconds."""
 
-    def __init__(self, table: Table, vault: Vault, time_left_s: Callable[[], float], *, rate_factor: float) -> None:
+    def __init__(
+        self,
+        table: Table,
+        vault: Vault,
+        time_left_s: Callable[[], float],
+        hosts: HostGate,
+        *,
+        bulk: bool,
+        is_drain: bool,
+    ) -> None:
         self._table = table
         self._vault = vault
         self._time_left_s = time_left_s
-        self._rate_factor = rate_factor
+        self._hosts = hosts
+        self._bulk = bulk
+        self._is_drain = is_drain
+        # Of the current request: how long it waited for the platform, and whether the destination answered.
+        self._spent_s = 0.0
+        self._is_answered = False
+        # How long the batch has waited for each destination's rate limit.
+        self._rate_waits_s: dict[str, float] = defaultdict(float)
         # Without a sealing key: a destination's token comes from a log-in and is never renewed here.
         self._tokens = provider.TokenProvider(table, vault, "", time_left_s)
 
@@ -67,7 +79,8 @@ class DestinationRequests:
     ) -> Answered | None:
         """Send one request; None if this very request was accepted before. Raises nothing.
 
-        Stops the destination if it did not answer, because the next request would most likely wait as well.
+        Call `HostGate.enter` before. Stops the destination if it did not answer, because the next request would most likely
+        wait as well.
         """
         body = frame[0] + encoded(piece) + frame[1]
         name = destination.connection.name
@@ -84,23 +97,43 @@ class DestinationRequests:
         }
         if receipt["requests"]:
             facts["requests"] = receipt["requests"]
+        self._spent_s, self._is_answered, is_unavailable = 0.0, False, False
         try:
             answer = self._post(destination, target, body, correlation_id, receipt)
         except Conflict:
             # A worker that died, or one with the same delivery, has sent this request and it was accepted.
             logger.info("request_accepted_before", extra=facts)
+            self._leave_host(destination, failed=False)
             return None
         except Rejected as rejected:
             answer = Answer(Disposition.STOP, rejected.reason, detail=rejected.detail)
             self._close_receipt(correlation_id, answer)
         except Retryable as later:
+            is_unavailable = isinstance(later, PlatformUnavailable) and not isinstance(later, RateLimited)
             answer = self._not_answered(correlation_id, later)
             destination.stop("destination_busy", later.after_s)
         except Exception as error:  # noqa: BLE001 - these records wait and the other destinations go on
             log_unexpected("request_not_sent", error, connection=name, correlation_id=correlation_id)
             answer = Answer(Disposition.BACK_OFF, "unexpected")
         facts |= {"request_id": answer.request_id, "code": answer.code, "meaning": answer.meaning.value}
-        return Answered(piece, answer, facts)
+        silent_for_s = self._leave_host(destination, failed=is_unavailable or answer.meaning is Disposition.RETRY)
+        return Answered(piece, answer, facts, silent_for_s)
+
+    def wait_for_rate(self, destination: BatchDestination) -> None:
+        """Wait until the destination's rate limit, which all workers share, admits a request. Raises nothing.
+
+        Stops the destination if other records use its rate limit for now. Call this before `send`.
+        """
+        try:
+            self._claim_slot(destination)
+        except RateLimited as limited:
+            destination.stop("rate_limit_used", limited.after_s, is_busy=False)
+        except Exception as error:  # noqa: BLE001 - requests that cannot be counted are not sent
+            log_unexpected("request_slot_not_claimed", error, connection=destination.connection.name)
+            destination.stop("rate_limit_unknown", None)
+
+    def _leave_host(self, destination: BatchDestination, *, failed: bool) -> float:
+        return self._hosts.leave(destination, spent_s=self._spent_s, failed=failed, is_answered=self._is_answered)
 
     def _not_answered(self, correlation_id: str, later: Retryable) -> Answer:
         failed = later.answer_lost or isinstance(later, Unreachable)
@@ -114,7 +147,8 @@ class DestinationRequests:
     ) -> Answer:
         """Raises `Conflict` if this very request was accepted before, and `Rejected` and `Retryable`."""
         connection = destination.connection
-        token = self._tokens.token(connection)
+        with self._waiting_for_platform():
+            token = self._tokens.token(connection)
         build, trace = destination.platform.request, _sendable(receipt["trace"], correlation_id)
         credentials = {**self._static_credentials(destination), **token.credentials}
         request = build(connection, credentials, target, body, trace)
@@ -126,6 +160,7 @@ class DestinationRequests:
             destination.static_credentials = None
             credentials = {**self._static_credentials(destination), **newer.credentials}
             request = build(connection, credentials, target, body, trace)
+            self._claim_slot(destination)
             response, answer = self._exchange(destination, request)
         if answer.meaning is Disposition.TOKEN_AGAIN:
             self._end_if_dead(connection, response)
@@ -151,10 +186,29 @@ class DestinationRequests:
 
     def _exchange(self, destination: BatchDestination, request: Request) -> tuple[Response, Answer]:
         connection = destination.connection
-        if per_second := destination.platform.REQUESTS_PER_SECOND:
-            _rate_limiter(connection.name, per_second * self._rate_factor).wait()
-        response = http_client.send(request, allowed_domain=connection.allowed_domain, owner=connection.name)
+        with self._waiting_for_platform():
+            response = http_client.send(request, allowed_domain=connection.allowed_domain, owner=connection.name)
+        self._is_answered = True
         return response, destination.platform.read_answer(response)
+
+    @contextmanager
+    def _waiting_for_platform(self) -> Iterator[None]:
+        begin = clock.now()
+        try:
+            yield
+        finally:
+            self._spent_s += (clock.now() - begin).total_seconds()
+
+    def _claim_slot(self, destination: BatchDestination) -> None:
+        """Wait for the destination's next free slot. Raises `RateLimited`, and what AWS raises; then nothing may be sent."""
+        if not (per_second := destination.platform.REQUESTS_PER_SECOND):
+            return
+        name, begin = destination.connection.name, clock.now()
+        if self._rate_waits_s[name] >= MAX_RATE_WAIT_S and not self._is_drain:
+            raise RateLimited("other records use the destination's rate limit")
+        priority = Priority.BACKFILL if self._bulk else Priority.CALL
+        request_budget.wait_for_destination(self._table, destination.connection, per_second, priority)
+        self._rate_waits_s[name] += (clock.now() - begin).total_seconds()
 
     def _close_receipt(self, correlation_id: str, answer: Answer) -> None:
         """The destination has answered, so a receipt that cannot be written changes nothing for the records."""

@@ -21,6 +21,7 @@ from portaria.core.entities import Answer, Disposition, Target
 from portaria.core.unexpected_errors import log_unexpected
 from portaria.delivery import destination_pause, retry_schedule
 from portaria.delivery.destination_pause import PauseReason
+from portaria.delivery.host_pauses import LONGEST_DESTINATION_PAUSE_S
 from portaria.delivery.retry_schedule import LONGEST_IN_QUEUE_S, LONGEST_WAIT_S
 from portaria.delivery.stages.batch_state import (
     Answered,
@@ -72,7 +73,8 @@ class OutcomeRecorder:
         """Handle one result. Raises what AWS raises."""
         match result:
             case Waits(outgoing, until, is_share, is_listed):
-                self._undelivered.wait(target, outgoing, until, is_share=is_share, is_listed=is_listed)
+                host = destination.connection.allowed_domain
+                self._undelivered.wait(target, outgoing, until, host=host, is_share=is_share, is_listed=is_listed)
             case Refused(rejected):
                 self._undelivered.refuse(rejected)
             case Unsent(piece):
@@ -91,7 +93,7 @@ class OutcomeRecorder:
 
     def _record_answer(self, destination: BatchDestination, target: Target, answered: Answered) -> None:
         """The table of dispositions, in code."""
-        piece, answer, facts = answered
+        piece, answer, facts = answered.piece, answered.answer, answered.facts
         if answer.meaning in (Disposition.ACCEPTED, Disposition.APPLIED):
             self._record_success(destination, answered)
             return
@@ -102,10 +104,12 @@ class OutcomeRecorder:
                 logger.warning("request_refused", extra=facts)
             case Disposition.RETRY:
                 logger.warning("request_refused", extra=facts)
-                self._try_later(target, piece, answer)
+                self._pause_if_silent(destination, answered)
+                self._try_later(destination, target, piece, answer)
             case Disposition.BACK_OFF:
                 # The next request would get the same answer.
                 destination.stop("destination_busy", answer.after_s)
+                self._pause_if_silent(destination, answered)
                 logger.warning("request_postponed", extra=facts)
                 self._hold(destination, target, piece)
             case Disposition.QUOTA:
@@ -145,6 +149,17 @@ class OutcomeRecorder:
             log_unexpected("pause_not_ended", error, connection=destination.connection.name)
         destination.pauses = []
 
+    def _pause_if_silent(self, destination: BatchDestination, answered: Answered) -> None:
+        """Pause all objects of a destination that does not answer, twice as long as before."""
+        if not answered.silent_for_s:
+            return
+        before_s = max(
+            (2 * each.for_s for each in destination.pauses if each.reason is PauseReason.NO_ANSWER), default=0
+        )
+        for_s = min(max(before_s, answered.silent_for_s), LONGEST_DESTINATION_PAUSE_S)
+        self._pause(destination, "", PauseReason.NO_ANSWER, answered.answer, for_s)
+        logger.error("destination_not_answering", extra=answered.facts)
+
     def _pause(
         self, destination: BatchDestination, object_name: str, reason: PauseReason, answer: Answer, for_s: float
     ) -> None:
@@ -180,7 +195,9 @@ class OutcomeRecorder:
 
     # --------------------------------------------------------------------------------------- when records are sent again
 
-    def _try_later(self, target: Target, piece: list[OutgoingRecord], answer: Answer) -> None:
+    def _try_later(
+        self, destination: BatchDestination, target: Target, piece: list[OutgoingRecord], answer: Answer
+    ) -> None:
         """Send records again after the waits of the schedule; after the last wait they become dead letters.
 
         A message whose records go in several requests has failed once, however many of these have failed.
@@ -200,7 +217,8 @@ class OutcomeRecorder:
                 self._outcome.hold(message_id, wait_s)
             else:
                 until = clock.now().timestamp() + wait_s
-                self._undelivered.wait(target, ones, until, message_id=message_id, is_retry=True)
+                host = destination.connection.allowed_domain
+                self._undelivered.wait(target, ones, until, host=host, message_id=message_id, is_retry=True)
 
     def _hold(self, destination: BatchDestination, target: Target, piece: list[OutgoingRecord]) -> None:
         """Keep the records of a stopped destination: for a short wait in their queue, otherwise in the table."""
@@ -215,11 +233,12 @@ class OutcomeRecorder:
                 longest_s = max(longest_s, needed_s)
         if not in_table:
             return
-        if not destination.is_paused:
+        if not destination.is_paused and (destination.is_busy or self._is_drain):
             self._pause_busy(destination, target, longest_s)
         until = clock.now().timestamp() + (destination.after_s or 0)
         for message_id, ones in in_table.items():
-            self._undelivered.wait(target, ones, until, message_id=message_id)
+            host = destination.connection.allowed_domain
+            self._undelivered.wait(target, ones, until, host=host, message_id=message_id)
 
     def _pause_busy(self, destination: BatchDestination, target: Target, longest_s: float) -> None:
         """Pause a busy destination, twice as long as before; a drain only waits if the wait is short."""

@@ -46,9 +46,10 @@ from portaria.records.reconciliation_schedule import Bounds
 
 logger = logging.getLogger(__name__)
 
-# The sending time of one message's records at a destination's rate. A batch of forty such messages then fits into one
-# invocation. A larger message is split, because all of it would return to the queue for each part that was sent.
-SECONDS_A_MESSAGE = 2.0
+# The sending time of one message's records if its destination has a rate limit, with so many requests a second one after the
+# other. A batch of forty such messages then fits into one invocation. A larger message is split, because all of it would return
+# to the queue for each part that was sent.
+SECONDS_A_MESSAGE, REQUESTS_IN_TURN_A_SECOND = 2.0, 2.0
 
 
 class MessageResolver:
@@ -209,7 +210,8 @@ class MessageResolver:
             if not route.refused:
                 with suppress(Rejected):
                     platform = self._destinations.get(route.target).platform
-                    if per_second := platform.REQUESTS_PER_SECOND:
+                    if platform.REQUESTS_PER_SECOND:
+                        per_second = min(platform.REQUESTS_PER_SECOND, REQUESTS_IN_TURN_A_SECOND)
                         most = min(most, max(1, int(platform.MAX_OBJECTS * per_second * SECONDS_A_MESSAGE)))
         return most
 

@@ -5,10 +5,13 @@ causes is in the table, and its destination is stopped, before anything else is 
 
 Order for each request:
 
-1. Waiting records and pauses are read. Records that must wait are never sent in front of earlier ones.
-2. Marks are read again if they are old.
-3. Quota is reserved. After a death from here on, the reserved objects stay counted, although they were not sent.
-4. The request is sent with its receipt (`destination_request`).
+1. Waiting records and pauses are read, of the destination and of its host. Records that must wait are never sent in front of
+   earlier ones.
+2. If the destination has a rate limit, a slot of it is claimed. After a death from here on, the slot passes unused.
+3. Marks are read again if they are old.
+4. Quota is reserved. After a death from here on, the reserved objects stay counted, although they were not sent.
+5. If the host's pause has passed, the request claims to be the one that tries it (`host_gate`).
+6. The request is sent with its receipt (`destination_request`).
 """
 
 from __future__ import annotations
@@ -32,6 +35,7 @@ from portaria.delivery.stages.batch_state import (
 )
 from portaria.delivery.stages.deduplicate import Deduplicator
 from portaria.delivery.stages.destination_request import DestinationRequests
+from portaria.delivery.stages.host_gate import HostGate
 from portaria.records.mapping import record_mapping, request_filling
 from portaria.records.mapping.record_mapping import OutgoingRecord, RejectedRecord
 
@@ -98,6 +102,7 @@ class Sender:
         deduplicator: Deduplicator,
         quota: QuotaReserver,
         requests: DestinationRequests,
+        hosts: HostGate,
         outcome: BatchOutcome,
         *,
         bulk: bool,
@@ -107,6 +112,7 @@ class Sender:
         self._deduplicator = deduplicator
         self._quota = quota
         self._requests = requests
+        self._hosts = hosts
         self._outcome = outcome
         self._bulk = bulk
         self._is_drain = is_drain
@@ -117,7 +123,11 @@ class Sender:
         """The result for each record. The caller handles each result before it asks for the next. Raises what AWS raises."""
         status = backlogs.status(self._table, target.destination)
         destination.pauses = status.pauses_of(target.object)
-        now, closed_until = clock.now().timestamp(), status.closed_until(target.object)
+        now = clock.now().timestamp()
+        closed_until = max(status.closed_until(target.object), self._hosts.closed_until(destination))
+        if self._hosts.is_silent(destination):
+            # The next request would most likely wait as long as the one for another object.
+            destination.stop("destination_busy", None)
         # If records wait, the drain tries whether a pause has ended.
         if closed_until > now or (destination.pauses and status.backlog and not self._is_drain):
             self._outcome.counts["RecordsParked"] += len(outgoing)
@@ -168,6 +178,11 @@ class Sender:
         requests_left = MAX_BISECT_REQUESTS
         while pieces:
             piece = pieces.pop()
+            if not destination.is_stopped and (until := self._hosts.closed_until(destination)):
+                yield self._parked(piece, until)
+                continue
+            if not destination.is_stopped:
+                self._requests.wait_for_rate(destination)
             if not destination.is_stopped:
                 piece = self._not_overtaken(destination, piece)
             if piece and not destination.is_stopped:
@@ -177,6 +192,9 @@ class Sender:
                 yield Unsent(piece)
                 continue
             if not piece:
+                continue
+            if until := self._hosts.enter(destination):
+                yield self._parked(piece, until)
                 continue
             answered = self._requests.send(destination, target, frame, piece)
             requests_left -= 1
@@ -190,6 +208,10 @@ class Sender:
                 pieces += [piece[half:], piece[:half]]
             else:
                 yield from _refused(piece, answered.answer)
+
+    def _parked(self, piece: list[OutgoingRecord], until: float) -> Waits:
+        self._outcome.counts["RecordsParked"] += len(piece)
+        return Waits(piece, until)
 
     def _not_overtaken(self, destination: BatchDestination, piece: list[OutgoingRecord]) -> list[OutgoingRecord]:
         """Stops the destination if the marks cannot be read: a record that may be outdated is not sent."""

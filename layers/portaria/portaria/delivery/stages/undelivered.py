@@ -17,7 +17,7 @@ from portaria.core.entities import Target
 from portaria.core.unexpected_errors import log_unexpected
 from portaria.delivery import waiting_entries, waiting_lists
 from portaria.delivery.waiting_entries import HeldRecords
-from portaria.delivery.waiting_lists import Place, WaitingList
+from portaria.delivery.waiting_lists import Due, Place, WaitingList
 from portaria.records import dead_letter_counts, dead_letters
 from portaria.records.mapping import record_mapping
 from portaria.records.mapping.record_mapping import OutgoingRecord, RejectedRecord, Source
@@ -44,7 +44,7 @@ class Undelivered:
         self._rejected: dict[tuple[str, str, str, str], RejectedRecord] = {}
         self._held: dict[tuple[WaitingList, str, str, int], dict[int, Source]] = {}
         self._not_before: dict[WaitingList, int] = {}
-        self._next_at: dict[str, int] = {}
+        self._due: dict[str, Due] = {}
 
     def refuse(self, refused: RejectedRecord, message_id: str = "") -> None:
         """Turn a record into a dead letter; with an id, only for the sources in that message.
@@ -65,6 +65,7 @@ class Undelivered:
         outgoing: Iterable[OutgoingRecord],
         until: float,
         *,
+        host: str,
         message_id: str = "",
         is_share: bool = False,
         is_listed: bool = False,
@@ -72,8 +73,8 @@ class Undelivered:
     ) -> None:
         """Keep records in the table until a moment (epoch seconds); with an id, only that message's part of them.
 
-        `is_share`: their source waits for its share of a quota. `is_listed`: their waiting list exists already. `is_retry`:
-        these records failed.
+        `host` is where the target's requests go. `is_share`: their source waits for its share of a quota. `is_listed`: their
+        waiting list exists already. `is_retry`: these records failed.
         """
         at = math.ceil(until)
         for one in outgoing:
@@ -88,7 +89,8 @@ class Undelivered:
                     self.lists.add(waiting)
                 if is_share:
                     self._not_before[waiting] = at
-        self._next_at[target.destination] = min(at, self._next_at.get(target.destination, at))
+        known = self._due.get(target.destination)
+        self._due[target.destination] = Due(min(at, known.at) if known else at, host)
 
     def write(self) -> set[str]:
         """Write everything; the ids of the messages of which something could not be written. Raises nothing."""
@@ -139,13 +141,13 @@ class Undelivered:
         messages = {each.message.id for each in held}
         try:
             if new := {each.waiting for each in held} - self.lists:
-                waiting_lists.announce(self.table, new, self._next_at)
+                waiting_lists.announce(self.table, new, self._due)
             written = run_concurrently(self._keep, held)
             counts: Counter[WaitingList] = Counter({each.waiting: 0 for each in held})
             for each, is_written in zip(held, written, strict=True):
                 if is_written:
                     counts[each.waiting] += len(each.records) - self.stored.get(each.place, 0)
-            waiting_lists.confirm(self.table, counts, self._not_before, self._next_at)
+            waiting_lists.confirm(self.table, counts, self._not_before, self._due)
         except Exception as error:  # noqa: BLE001 - the message of these records returns to the queue
             log_unexpected("records_not_kept_waiting", error)
             return messages

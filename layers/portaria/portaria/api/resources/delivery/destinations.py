@@ -22,9 +22,12 @@ class DestinationPauseEntry(Output):
     """A time during which nothing is sent to a destination."""
 
     object: str | None = Field(description="The object that is not sent. Null if nothing is sent.")
-    reason: Literal["quota", "stopped", "busy"] = Field(
-        description="`quota` (until the destination's day ends), `stopped` (until a person acts) or `busy` (a wait that the "
-        "destination requested).",
+    reason: Literal["quota", "stopped", "busy", "no_answer"] = Field(
+        description="`quota` (until the destination's day ends), `stopped` (until a person acts), `busy` (a wait that the "
+        "destination requested) or `no_answer` (the destination does not answer in time).",
+    )
+    host: str | None = Field(
+        description="The host that does not answer, if all of its destinations wait. Otherwise null."
     )
     code: str | None = Field(description="The destination's own code.")
     since: Time | None = Field(description="When the pause began.")
@@ -102,6 +105,7 @@ def _pause(pause: DestinationPause) -> dict[str, Any]:
     return {
         "object": pause.object,
         "reason": pause.reason,
+        "host": pause.host,
         "code": pause.code,
         "since": pause.since,
         "until": clock.epoch_to_iso(pause.until),
