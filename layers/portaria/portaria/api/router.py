@@ -11,8 +11,9 @@ import traceback
 from base64 import b64encode
 from collections.abc import Callable
 from dataclasses import replace as with_changes
+from functools import cached_property
 from http import HTTPStatus
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from aws_lambda_powertools import Logger
 
@@ -35,6 +36,9 @@ from portaria.core.errors import (
 )
 from portaria.core.http.request import HttpRequest
 
+if TYPE_CHECKING:
+    from portaria.api.idempotency_store import IdempotencyStore
+
 MAX_PATH_LENGTH = 300
 # Every name and id in a path. Other characters could be misread as part of a key or of a secret's name.
 _NAMED = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -47,7 +51,6 @@ class Service:
         self.context = context
         self.logger = logger
         self.auth_throttle = AuthThrottle(context.table)
-        self.created = idempotency.IdempotencyStore(context.table)
         self._routes = {
             (operation.method, prefix + operation.path): (prefix, operation)
             for operation in operations
@@ -148,11 +151,18 @@ class Service:
 
         sent = json.dumps([asked.path, body])
         time = idempotency.WholeDay() if operation.at_most_once else lambda_context
-        first = self.created.once(asked.caller.id, operation.id, asked.key, sent, create, time)
+        first = self._created.once(asked.caller.id, operation.id, asked.key, sent, create, time)
         if made:
             return made[0]
         content = kept.read(first)
         return Reply(content, str(first["etag"]), target=str(first["target"]))
+
+    @cached_property
+    def _created(self) -> IdempotencyStore:
+        # Imported here: Powertools' utility imports boto3, and few requests have a key.
+        from portaria.api.idempotency_store import IdempotencyStore  # noqa: PLC0415
+
+        return IdempotencyStore(self.context.table)
 
     def require_scope(self, operation: Operation, caller: Caller, path: dict[str, str]) -> None:
         """Raises `Rejected` (403 `missing_scope`, `administrators_only`) unless the caller may do this."""
