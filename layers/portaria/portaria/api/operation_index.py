@@ -32,7 +32,7 @@ TABLES = (
     Table("connection_calls", CALL, ("connections",)),
     Table("platform_actions", CALL, ("connections",)),
     Table("routes", MANAGE, ("routes", "records")),
-    Table("install_links", MANAGE, ("install-links",)),
+    Table("install_links", MANAGE, ("install-links", "connections")),
     Table("installs", MANAGE, ("installs",)),
     Table("delivery", MANAGE, ("receipts", "destinations")),
     Table("dead_letters", MANAGE, ("dead-letters",)),

@@ -7,7 +7,6 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from difflib import get_close_matches
 from typing import Annotated, Any, NamedTuple, TypeVar
 
 from pydantic import (
@@ -263,6 +262,8 @@ def check(model: type[_Model], body: dict[str, Any]) -> tuple[_Model | None, lis
 
 def nearest(name: str, names: Iterable[str]) -> str:
     """The one of `names` that `name` is probably a misspelling of, or an empty text."""
+    from difflib import get_close_matches  # noqa: PLC0415 - for a wrong name only
+
     return next(iter(get_close_matches(name, names, n=1, cutoff=0.65)), "")
 
 

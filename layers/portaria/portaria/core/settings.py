@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 from typing import Self
 
+# In `EVENT_ENDPOINTS`: the API Gateway API itself.
+API_ENDPOINT = "api"
+
 
 class Environment:
     """A subclass only annotates its fields, all text. It is not a dataclass: the install hook cannot wait for those."""

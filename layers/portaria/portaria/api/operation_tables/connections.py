@@ -6,7 +6,6 @@ from http import HTTPStatus
 
 from portaria.api.operation import Operation
 from portaria.api.resources.connections import (
-    authorizations,
     connection_tags,
     connections,
     event_addresses,
@@ -58,13 +57,6 @@ OPERATIONS = [
         "expire_rotation", "POST", "/connections/{name}/rotation/expire", "connections:expire",
         "Delete a connection's previous token", connections.expire, connections.ConnectionOutput, changes=True,
         description="Ends a rotation early: only the new token is used.",
-    ),
-    Operation(
-        "create_authorization", "POST", "/connections/{name}/authorizations", "authorizations:create",
-        "Create an authorization link", authorizations.create, authorizations.Authorization,
-        status=CREATED, creates=True, is_secret=True, changes=True,
-        description="A person opens the link to grant access, in one browser, within 15 minutes. It is an install link for "
-        "exactly this connection; `POST /install-links` has more options.",
     ),
     Operation(
         "replace_tags", "PUT", "/connections/{name}/tags", "tags:replace", "Replace a connection's tags",

@@ -1,4 +1,4 @@
-"""The operations of install links."""
+"""The operations of install links, of which an authorization is one for an existing connection."""
 
 from __future__ import annotations
 
@@ -6,11 +6,19 @@ from http import HTTPStatus
 
 from portaria.api.operation import Operation
 from portaria.api.resources import install_links
+from portaria.api.resources.connections import authorizations
 from portaria.api.rules import install_link_rules
 
 CREATED, NO_CONTENT = HTTPStatus.CREATED, HTTPStatus.NO_CONTENT
 
 OPERATIONS = [
+    Operation(
+        "create_authorization", "POST", "/connections/{name}/authorizations", "authorizations:create",
+        "Create an authorization link", authorizations.create, authorizations.Authorization,
+        status=CREATED, creates=True, is_secret=True, changes=True,
+        description="A person opens the link to grant access, in one browser, within 15 minutes. It is an install link for "
+        "exactly this connection; `POST /install-links` has more options.",
+    ),
     Operation(
         "create_install_link", "POST", "/install-links", "install-links:create", "Create an install link",
         install_links.create, install_links.InstallLinkWithUrl, input=install_link_rules.InstallLinkCreation, status=CREATED,
