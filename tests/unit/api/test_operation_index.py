@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -62,20 +61,3 @@ def test_find_imports_the_table_of_the_path_only() -> None:
     )
     tables = {name.rpartition(".")[2] for name in loaded if name.startswith("portaria.api.operation_tables.")}
     assert tables == {"audit"}
-
-
-# What is imported with the first request that needs it: importing it with each function takes a third of a cold start.
-ON_DEMAND = {"boto3", "requests", "urllib3", "s3transfer", "jinja2", "h11"}
-
-
-@pytest.mark.parametrize("folder", sorted((ROOT / "functions").iterdir()), ids=lambda folder: folder.name)
-def test_functions_import_boto3_and_requests_with_the_first_use(folder: Path) -> None:
-    imports = [
-        line
-        for line in (folder / "handler.py").read_text().splitlines()
-        if line.startswith(("from portaria", "import portaria"))
-    ]
-    assert imports
-    pages = {"jinja2"} if folder.name in ("console", "redeem_ticket") else set()
-    top_level = {name for name in loaded_after("\n".join(imports)) if "." not in name}
-    assert top_level & (ON_DEMAND - pages) == set()

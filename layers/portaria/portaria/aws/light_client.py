@@ -20,9 +20,12 @@ import socket
 import ssl
 import threading
 import time
-from typing import Any
 
 from portaria.core.error_roots import Retryable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 ALGORITHM = "AWS4-HMAC-SHA256"
 # AWS's endpoints need these five root certificates. Reading the system's 130 would take a third of a cold start. If the five do
@@ -86,12 +89,25 @@ def authorization(
     moment = headers["x-amz-date"]
     parts = (moment[:8], region, service, "aws4_request")
     scope = "/".join(parts)
-    key = b"AWS4" + secret_access_key.encode()
-    for part in parts:
-        key = hmac.digest(key, part.encode(), "sha256")
+    key = _signing_key(secret_access_key, parts)
     to_sign = f"{ALGORITHM}\n{moment}\n{scope}\n{hashlib.sha256(request.encode()).hexdigest()}"
     signature = hmac.digest(key, to_sign.encode(), "sha256").hex()
     return f"{ALGORITHM} Credential={access_key_id}/{scope}, SignedHeaders={signed}, Signature={signature}"
+
+
+def _signing_key(secret_access_key: str, parts: tuple[str, ...]) -> bytes:
+    """The key of a day, a region and a service. The latest of each service is kept while the process is warm."""
+    kept = _signing_keys.get(parts[2])
+    if kept and kept[:2] == (secret_access_key, parts):
+        return kept[2]
+    key = b"AWS4" + secret_access_key.encode()
+    for part in parts:
+        key = hmac.digest(key, part.encode(), "sha256")
+    _signing_keys[parts[2]] = secret_access_key, parts, key
+    return key
+
+
+_signing_keys: dict[str, tuple[str, tuple[str, ...], bytes]] = {}
 
 
 def endpoint(service: str, region: str, service_id: str = "") -> tuple[str, str, int]:
