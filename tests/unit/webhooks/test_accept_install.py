@@ -865,7 +865,7 @@ event = json.load(open({str(ROOT / "events" / "accept_install" / "widget_hook.js
 assert handler.handler(event, None)["statusCode"] == 200
 own = sorted(name for name in set(sys.modules) - before if name.startswith("portaria"))
 others = {{name.partition(".")[0] for name in set(sys.modules) - before}} - sys.stdlib_module_names
-heavy = {{"dataclasses", "inspect", "logging", "http", "email", "urllib", "asyncio", "concurrent", "tomllib", "secrets"}}
+heavy = {{"typing", "dataclasses", "inspect", "logging", "http", "email", "urllib", "asyncio", "concurrent", "tomllib", "secrets"}}
 sys.stderr.write(json.dumps([own, sorted(others), sorted(heavy & set(sys.modules))]))
 """
     environment = {
@@ -891,6 +891,7 @@ sys.stderr.write(json.dumps([own, sorted(others), sorted(heavy & set(sys.modules
         "portaria.core.http",
         "portaria.core.http.request",
         "portaria.core.item_keys",
+        "portaria.core.named_tuples",
         "portaria.core.settings",
         "portaria.platforms",
         "portaria.platforms.kommo",
