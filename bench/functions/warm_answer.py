@@ -14,7 +14,8 @@ LIMITS = {"ratio": 0.2}
 
 def measure() -> bool:
     sides = interpreters.prepare()
-    ours, plain = [], []
+    ours: list[float] = []
+    plain: list[float] = []
     with interpreters.aws() as environment, console.status(f"{PAIRS} pairs of processes, {CALLS} calls each ..."):
         for number in range(PAIRS):
             # The first of a pair changes.

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from portaria.api.openapi import document
+from portaria.api.openapi.paths import operation_items
 from portaria.api.operation import Operation
 from portaria.api.operations import OPERATIONS
 from portaria.api.router import Service

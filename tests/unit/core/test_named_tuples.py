@@ -15,7 +15,7 @@ class Pair(named_tuples.NamedTuple):
     """A pair."""
 
     name: str
-    count: int = 3
+    number: int = 3
 
     @classmethod
     def named(cls, name: str) -> Pair:
@@ -23,7 +23,7 @@ class Pair(named_tuples.NamedTuple):
 
     @property
     def doubled(self) -> int:
-        return self.count * 2
+        return self.number * 2
 
     def __repr__(self) -> str:
         return f"<{self.name}>"
@@ -33,7 +33,7 @@ class Expected(typing.NamedTuple):
     """A pair."""
 
     name: str
-    count: int = 3
+    number: int = 3
 
 
 def test_named_tuple_has_fields_defaults_and_documentation_of_typing() -> None:
@@ -46,7 +46,7 @@ def test_named_tuple_has_fields_defaults_and_documentation_of_typing() -> None:
 def test_named_tuple_has_members_of_its_class_body() -> None:
     pair = Pair.named("a")
     assert (pair, pair.doubled, repr(pair)) == (("a", 3), 6, "<a>")
-    assert pair._replace(count=4) == Pair("a", 4)
+    assert pair._replace(number=4) == Pair("a", 4)
     assert copy.copy(pair) == pickle.loads(pickle.dumps(pair)) == pair
 
 

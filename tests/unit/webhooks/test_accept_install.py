@@ -865,7 +865,8 @@ event = json.load(open({str(ROOT / "events" / "accept_install" / "widget_hook.js
 assert handler.handler(event, None)["statusCode"] == 200
 own = sorted(name for name in set(sys.modules) - before if name.startswith("portaria"))
 others = {{name.partition(".")[0] for name in set(sys.modules) - before}} - sys.stdlib_module_names
-heavy = {{"typing", "dataclasses", "inspect", "logging", "http", "email", "urllib", "asyncio", "concurrent", "tomllib", "secrets"}}
+heavy = {{"typing", "dataclasses", "inspect", "logging", "http", "email", "urllib", "asyncio", "concurrent", "tomllib"}}
+heavy.add("secrets")
 sys.stderr.write(json.dumps([own, sorted(others), sorted(heavy & set(sys.modules))]))
 """
     environment = {

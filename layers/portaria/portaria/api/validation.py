@@ -117,6 +117,10 @@ class Matching:
         return handler(schema) | {"pattern": f"^(?:{self.pattern})$", RULE: self.rule}
 
 
+# What an OAuth client asks for, separated as the platform expects it.
+Scopes = Annotated[str, Matching(r"[\x20-\x7e]{0,1000}", "at most 1,000 printable ASCII characters")]
+
+
 MASKED_SECRET = "masked_secret"  # noqa: S105 - a reason
 MASK_RULE = "is a mask, not a secret: send the secret itself, or leave the field out if it may be left out"
 # What people copy from a page or a log in place of a secret.
