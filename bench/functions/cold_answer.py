@@ -2,7 +2,8 @@
 
 Both are compiled alike, talk to the same stub over TLS and read the authorities that they read in production, plus the stub's:
 boto3 about 130, accept_install five; `same_bundle_ratio` is with boto3's for both. accept_install does its whole path: it reads
-the OAuth client from DynamoDB, then sends to SQS. The plain sample only sends.
+the OAuth client from DynamoDB, then sends to SQS. The plain sample only sends. `cpu_ratio` is of processor time, which other
+work on the machine changes less than time.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from bench.functions.interpreters import Run, Side
 from bench.report import conclude, console, row, table
 
 PAIRS = 15
-LIMITS = {"ratio": 0.30, "memory_ratio": 0.6}
+LIMITS = {"ratio": 0.18, "cpu_ratio": 0.18, "memory_ratio": 0.6}
 
 
 def measure() -> bool:
@@ -47,6 +48,7 @@ def measure() -> bool:
     console.print(shown)
     ratios = {
         "ratio": [ours.answer_ms / plain.answer_ms for ours, plain in against_plain],
+        "cpu_ratio": [ours.cpu_ms / plain.cpu_ms for ours, plain in against_plain],
         "memory_ratio": [ours.peak_mb / plain.peak_mb for ours, plain in against_plain],
         "same_bundle_ratio": [ours.answer_ms / plain.answer_ms for ours, plain in same_bundle],
         "pyc_ratio": [compiled.answer_ms / bare.answer_ms for compiled, bare in against_uncompiled],

@@ -6,6 +6,7 @@ import compileall
 import importlib.metadata
 import os
 import py_compile
+import resource
 import shutil
 import subprocess
 import sys
@@ -55,9 +56,11 @@ class Side(NamedTuple):
 
 
 class Run(NamedTuple):
-    """`answer_ms` from the start of the interpreter to its first answer, `peak_mb` of memory, `call_ms` of CPU when warm."""
+    """`answer_ms` from the start of the interpreter to its first answer, `cpu_ms` the processor time of the whole process,
+    `peak_mb` of memory, `call_ms` of processor time when warm."""
 
     answer_ms: float
+    cpu_ms: float
     peak_mb: float
     call_ms: float
 
@@ -165,7 +168,7 @@ def run(side: Side, environment: dict[str, str], calls: int = 0, *, event: Path 
     # -I and -S: nothing of this machine's site-packages; -B: nothing is compiled on the side.
     command = [sys.executable, "-I", "-S", "-B", "-c", DRIVER, str(event), str(writing), side.path, str(calls)]
     with os.fdopen(reading) as told:
-        started = time.perf_counter()
+        before_s, started = _children_cpu_s(), time.perf_counter()
         with subprocess.Popen(
             command, env=environment, pass_fds=[writing], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
         ) as process:
@@ -177,4 +180,11 @@ def run(side: Side, environment: dict[str, str], calls: int = 0, *, event: Path 
     if status != "200\n" or process.returncode:
         raise RuntimeError(f"{side.path} answered {status!r}\n{problem}")
     *call_s, peak_kb = rest
-    return Run((answered - started) * 1000, int(peak_kb) / 1024, float(call_s[0]) * 1000 if call_s else 0.0)
+    cpu_ms = (_children_cpu_s() - before_s) * 1000
+    return Run((answered - started) * 1000, cpu_ms, int(peak_kb) / 1024, float(call_s[0]) * 1000 if call_s else 0.0)
+
+
+def _children_cpu_s() -> float:
+    """The processor time of the processes that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime

@@ -6,7 +6,6 @@ Modules that only pages use are imported when a page is requested: the install w
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
 
 from portaria import platforms
 from portaria.aws.light_client import AwsError
@@ -21,13 +20,16 @@ from portaria.webhooks.oauth_state import COOKIE, COOKIE_LIFE_S, OAuthStates, br
 from portaria.webhooks.request_log import count, log
 from portaria.webhooks.time_budget import TimeBudget
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from portaria.core.callbacks import OAuthClient
     from portaria.webhooks.customer_return import CustomerReturn
     from portaria.webhooks.install_sessions import InstallSessions
     from portaria.webhooks.light_table import Item
 
-Answer = dict[str, Any]
+    Answer = dict[str, Any]
 
 MAX_QUERY_CHARACTERS = 8_000
 RETRY_AFTER_S = 5

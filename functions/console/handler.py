@@ -1,10 +1,11 @@
 """The console: pages for operators and administrators. What they do is done by the API's operations."""
 
+from functools import partial
 from typing import Any
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from portaria.api import operations
+from portaria.api import operation_index
 from portaria.api.operation import ApiContext
 from portaria.api.router import Service
 from portaria.aws import lambda_functions
@@ -22,7 +23,8 @@ def invoke(event: dict[str, Any]) -> dict[str, Any]:
     return lambda_functions.invoke(settings.call_connection_function, event)
 
 
-console = Console(Service(operations.of("manage"), ApiContext.from_settings(settings), logger), invoke, logger)
+service = Service(partial(operation_index.find, operation_index.MANAGE), ApiContext.from_settings(settings), logger)
+console = Console(service, invoke, logger)
 
 
 @logger.inject_lambda_context(clear_state=True)

@@ -1,10 +1,11 @@
 """The API, for administrators (AWS IAM, /admin/v1) and for private integrations (/v1)."""
 
+from functools import partial
 from typing import Any
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from portaria.api import health, operations
+from portaria.api import health, operation_index
 from portaria.api.operation import ApiContext
 from portaria.api.router import Service
 from portaria.core.http.request import HttpRequest
@@ -16,7 +17,7 @@ settings = ManageSettings.from_env()
 # Where the API describes itself. Their module takes as long to import as it takes to answer most other requests.
 DESCRIPTIONS = ("/v1/openapi.json", "/v1/reference")
 
-service = Service(operations.of("manage"), ApiContext.from_settings(settings), logger)
+service = Service(partial(operation_index.find, operation_index.MANAGE), ApiContext.from_settings(settings), logger)
 
 
 @logger.inject_lambda_context(clear_state=True)

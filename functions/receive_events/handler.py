@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from portaria.aws.light_client import AwsError
 from portaria.core.error_roots import Rejected, Retryable
 from portaria.core.http.request import HttpRequest
@@ -12,7 +10,11 @@ from portaria.webhooks.event_receiver import HOOK_S, ROUTE, WORK_S, AnonymousRef
 from portaria.webhooks.request_log import log
 from portaria.webhooks.time_budget import TimeBudget
 
-Answer = dict[str, Any]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    Answer = dict[str, Any]
 
 RETRY_AFTER_S = 60
 HEADERS = {"Content-Type": "application/json", "Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
+from portaria.aws import attribute_values
 from portaria.aws.table import Table
 from portaria.connections import connection_store, oauth_clients, vault
 from portaria.connections.credential_stores.protocol import SECRETS_MANAGER
@@ -18,7 +19,7 @@ from portaria.core.callbacks import OAuthClient, Secret
 from portaria.core.entities import Connection
 from portaria.core.item_keys import claim_key, install_key
 from portaria.webhooks.install_receiver import install_id
-from tests.simulation.aws.cloud import TABLE, Cloud, wire
+from tests.simulation.aws.cloud import TABLE, Cloud
 from tests.simulation.platform import (
     CLIENT_ID,
     CLIENT_SECRET,
@@ -113,7 +114,7 @@ def claim(schedule: Schedule, after_s: float, given: tags.Tags, link: str = "lin
         pk, sk = claim_key(**owner)
         item = {"pk": pk, "sk": sk, **owner, "link": link, "tags": tags.encode(given), "claimed_at": clock.to_iso(now)}
         ends_at = int(now.timestamp() + DAY_S)
-        schedule.cloud.write((pk, sk), wire(item | {"ends_at": ends_at, "expires_at": ends_at})["M"])
+        schedule.cloud.write((pk, sk), attribute_values.typed(item | {"ends_at": ends_at, "expires_at": ends_at})["M"])
         schedule.tagged.append((item["claimed_at"], given, None))
         schedule.post("exchanges", json.dumps({"version": 1, "claim": owner}))
 

@@ -43,7 +43,7 @@ class Endpoint:
 def answer(service: str, operation: str, payload: dict[str, Any]) -> tuple[int, dict[str, Any]]:
     """AWS's response to one JSON call: the HTTP status and the body."""
     try:
-        content = boto3_clients.client(service)._make_api_call(operation, payload)
+        content = boto3_clients.boto3_client(service)._make_api_call(operation, payload)
     except ClientError as error:
         return 400, {"__type": f"com.amazonaws#{error.response['Error']['Code']}", "message": "moto says no"}
     content.pop("ResponseMetadata", None)

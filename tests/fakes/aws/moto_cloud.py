@@ -102,6 +102,8 @@ def cloud() -> Iterator[Cloud]:
         fast_botocore(),
         patch("moto.kms.models.generate_private_key", _private_key),
         patch.object(BotocoreStubber, "__call__", _call_alone),
+        # moto answers boto3's clients in process. `tests/unit/aws/test_json_client.py` compares the others with them.
+        patch.object(boto3_clients, "client", boto3_clients.boto3_client),
     ):
         boto3_clients.client("dynamodb").create_table(TableName=TABLE, **_table_properties())
         # Without the calls, which would take half of the time that a fresh stack takes.

@@ -21,7 +21,7 @@ import trustme
 
 from portaria.core.errors import Rejected, Retryable
 from portaria.core.http.messages import Request, Response
-from portaria.outbound import http_client
+from portaria.outbound import http_client, http_exchange
 from portaria.outbound.http_transport import Limits, _Connection
 from tests.fakes.internet import ADDRESS, Internet, internet
 from tests.faults.hostile.servers import WAYS, MisbehavingServer, Way, body_of
@@ -91,7 +91,7 @@ def accounts_in(response: Response | None) -> set[str]:
 def try_pair(server: MisbehavingServer, net: Internet, pair: Pair, number: int) -> list[str]:
     """What went wrong in one pair: empty if each caller got its own response, or an error."""
     way, immediately = pair.way, pair.immediately
-    http_client.transport.close()
+    http_exchange.transport.close()
     net.dialled.clear()
     first, second = f"A{number}", f"B{number}"
     server.misbehave(way, first)

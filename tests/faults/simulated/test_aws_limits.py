@@ -12,12 +12,12 @@ from unittest.mock import patch
 import pytest
 from botocore.exceptions import ClientError
 
-from portaria.aws import boto3_clients
+from portaria.aws import attribute_values, boto3_clients
 from portaria.aws.table import Table
 from portaria.core import clock
 from tests.fakes import published_events
 from tests.simulation.aws import limits
-from tests.simulation.aws.cloud import BUS, KEY_ID, TABLE, Cloud, installed, wire
+from tests.simulation.aws.cloud import BUS, KEY_ID, TABLE, Cloud, installed
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
 KB = 1_024
@@ -47,7 +47,7 @@ def refused(call: Any, **parameters: Any) -> str:
 
 
 def typed(**item: Any) -> dict[str, Any]:
-    return {name: wire(value) for name, value in item.items()}
+    return {name: attribute_values.typed(value) for name, value in item.items()}
 
 
 def item_of(size: int, pk: str = "p", sk: str = "s") -> dict[str, Any]:

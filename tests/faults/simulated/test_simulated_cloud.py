@@ -11,12 +11,12 @@ import pytest
 from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
 from botocore.exceptions import ClientError
 
-from portaria.aws import boto3_clients
+from portaria.aws import attribute_values, boto3_clients
 from portaria.aws.table import Conflict, Table, put_of, update_of
 from portaria.connections.vault import Vault
 from portaria.core import clock
 from tests.simulation.aws import expressions
-from tests.simulation.aws.cloud import KEY_ID, PREFIX, TABLE, Cloud, Sqs, installed, plain, wire
+from tests.simulation.aws.cloud import KEY_ID, PREFIX, TABLE, Cloud, Sqs, installed, plain
 from tests.simulation.aws.expressions import UnknownSyntax
 
 
@@ -95,10 +95,10 @@ def test_simulated_dynamodb_codec_equals_boto3() -> None:
         "text": "é", "number": 12, "negative": -3, "flag": True, "bytes": b"x", "list": ["a", 1], "map": {"a": {"b": "c"}},
         "empty": "",
     }  # fmt: skip
-    assert {name: wire(value) for name, value in item.items()} == {
+    assert {name: attribute_values.typed(value) for name, value in item.items()} == {
         name: TypeSerializer().serialize(value) for name, value in item.items()
     }
-    typed = {name: wire(value) for name, value in item.items()}
+    typed = {name: attribute_values.typed(value) for name, value in item.items()}
     assert plain(typed) == item
     del typed["bytes"], item["bytes"]
     assert {name: TypeDeserializer().deserialize(value) for name, value in typed.items()} == item
@@ -138,7 +138,7 @@ def test_simulated_dynamodb_index_returns_items_in_order_by_page(cloud: Cloud) -
         code(
             boto3_clients.client("dynamodb").put_item,
             TableName=TABLE,
-            Item={name: wire(value) for name, value in {"pk": "a", "sk": "a", "due_at": ""}.items()},
+            Item={name: attribute_values.typed(value) for name, value in {"pk": "a", "sk": "a", "due_at": ""}.items()},
         )
         == "ValidationException"
     )

@@ -22,7 +22,7 @@ from unittest.mock import patch
 
 from botocore.exceptions import ClientError
 
-from portaria.aws import boto3_clients, table
+from portaria.aws import attribute_values, boto3_clients, table
 from portaria.connections.credential_stores.protocol import IN_TABLE, SECRETS_MANAGER, store_name
 from portaria.connections.vault import SealedTable, Vault
 from portaria.core import clock
@@ -913,58 +913,22 @@ class InTurn:
 
 @contextmanager
 def installed(current: Callable[[], Cloud]) -> Iterator[None]:
-    """Replace the product's clients by those of the current cloud, and its table's codec by a fast one with the same output."""
+    """Replace the product's clients by those of the current cloud, and keep the plain form of its items."""
     with (
         patch.object(boto3_clients, "client", lambda service: current().client(service)),
-        patch.object(table, "_serialize", wire),
+        patch.object(boto3_clients, "boto3_client", lambda service: current().client(service)),
         patch.object(table, "_plain", plain),
     ):
         yield
 
 
-def wire(value: Any) -> dict[str, Any]:
-    """As boto3's TypeSerializer does it, for the types that items have here."""
-    match value:
-        case bool():
-            return {"BOOL": value}
-        case str():
-            return {"S": value}
-        case int() | float():
-            return {"N": str(value)}
-        case bytes():
-            return {"B": value}
-        case list() | tuple():
-            return {"L": [wire(each) for each in value]}
-        case dict():
-            return {"M": {name: wire(each) for name, each in value.items()}}
-        case None:
-            return {"NULL": True}
-    raise UnknownSyntax(type(value).__name__)
-
-
 def plain(item: Item) -> dict[str, Any]:
     """As `table._plain` has it. The caller may change the dictionary."""
     if not isinstance(item, Stored):
-        return {name: _plain(value) for name, value in item.items()}
+        return {name: attribute_values.plain(value) for name, value in item.items()}
     if item.plain is None:
-        item.plain = {name: _plain(value) for name, value in item.items()}
+        item.plain = {name: attribute_values.plain(value) for name, value in item.items()}
     return dict(item.plain)
-
-
-def _plain(value: dict[str, Any]) -> Any:
-    ((kind, held),) = value.items()
-    match kind:
-        case "S" | "BOOL" | "B":
-            return held
-        case "N":
-            return int(held) if held.lstrip("-").isdecimal() else float(held)
-        case "L":
-            return [_plain(each) for each in held]
-        case "M":
-            return {name: _plain(each) for name, each in held.items()}
-        case "NULL":
-            return None
-    raise UnknownSyntax(kind)
 
 
 def _key(item: Item) -> tuple[str, str]:

@@ -23,7 +23,7 @@ from portaria.connections.vault import Vault
 from portaria.core import clock
 from portaria.core.errors import Rejected, Retryable
 from portaria.core.http.messages import Request, Response
-from portaria.outbound import http_client
+from portaria.outbound import http_client, http_exchange
 from tests.fakes.aws.moto_cloud import PREFIX, Cloud
 from tests.fakes.connections.connected import supply, to_engage, to_leadconnector
 from tests.fakes.internet import ADDRESS, Server, answering, internet, redirect
@@ -325,7 +325,7 @@ def test_register_identifiers_logs_and_errors_hold_no_url(
     with internet() as outside, caplog.at_level(logging.DEBUG):
         outside.names, outside.routes = {"sandbox.engage.bz": [ADDRESS]}, {ADDRESS: server.port}
         answer = register(stack, users(400))
-        http_client.transport.close()
+        http_exchange.transport.close()
     server.close()
     assert outcomes(answer) == ["registered"] * 100 + ["unknown"] * 200 + ["not_sent"] * 100
     assert all(b"customerToken=canary" in request for request in server.requests[1:])

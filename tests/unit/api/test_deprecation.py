@@ -10,6 +10,7 @@ import pytest
 
 from portaria.api.openapi import document
 from portaria.api.openapi.paths import operation_items
+from portaria.api.operation import Operation
 from portaria.api.operations import OPERATIONS
 from portaria.api.router import Service
 from portaria.api.version import Deprecation
@@ -24,10 +25,14 @@ DEPRECATED = [
 ]
 
 
+def find(method: str, path: str) -> Operation | None:
+    return next((each for each in DEPRECATED if (each.method, each.path) == (method, path)), None)
+
+
 @pytest.fixture
 def manage(shared: Cloud) -> Manage:
     made = Manage(shared)
-    vars(made.module)["service"] = Service(DEPRECATED, made.module.service.context, made.module.logger)
+    vars(made.module)["service"] = Service(find, made.module.service.context, made.module.logger)
     return made
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -33,12 +34,11 @@ def time() -> Iterator[VirtualClock]:
 def aws() -> Iterator[MagicMock]:
     """Both services, as one client."""
     client = MagicMock()
-    client.meta.region_name = "sa-east-1"
     client.describe_alarms.return_value = {"MetricAlarms": [ALARM]}
     client.get_metric_data.return_value = {
         "MetricDataResults": [{"Id": "q0", "Values": [42.0, 7.0]}, {"Id": "q1", "Values": []}]
     }
-    with patch.object(boto3_clients, "client", return_value=client):
+    with patch.object(boto3_clients, "client", return_value=client), patch.dict(os.environ, AWS_REGION="sa-east-1"):
         yield client
 
 
@@ -107,7 +107,7 @@ def test_a_service_that_does_not_answer_is_not_asked_for_five_minutes(
         ("us-gov-west-1", "us-gov-west-1.console.amazonaws-us-gov.com"),
     ],
 )
-def test_console_url_is_of_the_region_s_partition(aws: MagicMock, region: str, host: str) -> None:
-    aws.meta.region_name = region
+def test_console_url_is_of_the_region_s_partition(region: str, host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_REGION", region)
     url = StackStatus("portaria").console_url("cloudwatch", "alarmsV2:")
     assert url == f"https://{host}/cloudwatch/home?region={region}#alarmsV2:"

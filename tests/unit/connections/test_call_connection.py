@@ -24,7 +24,7 @@ from portaria.connections.tokens.provider import TokenProvider
 from portaria.core import clock
 from portaria.core.errors import AnswerLost, AnswerTooLarge, Rejected, Retryable
 from portaria.core.http.messages import Request, Response
-from portaria.outbound import http_client
+from portaria.outbound import http_client, http_exchange
 from tests.fakes.api.calling import CREDENTIALS, HOST, KEY, Calling
 from tests.fakes.api.manage import REQUEST_ID, proxy_event, read
 from tests.fakes.aws import functions
@@ -121,7 +121,7 @@ def test_call_connection_caller_headers_are_sent(calling: Calling, api: response
     headers = {"Accept": "text/csv", "If-Match": '"7"', "Idempotency-Key": "a b", "Prefer": ""}
     assert calling.call({"method": "GET", "path": "/v1/things", "headers": headers}).status == 200
     assert headers.items() <= dict(sent(api).headers).items()
-    assert sent(api).headers["User-Agent"] == http_client.USER_AGENT
+    assert sent(api).headers["User-Agent"] == http_exchange.USER_AGENT
 
 
 def test_call_connection_wildcard_domain_requires_url_or_default_host(
@@ -672,7 +672,7 @@ def test_call_connection_redirect_to_another_host_does_not_send_key(
         outside.routes = {ADDRESS: first.port, "1.1.1.1": second.port}
         call = {"method": "GET", "url": f"https://{HOST}/v1/things", "headers": {"Accept": "text/csv"}}
         answer = calling.call(call, "everywhere")
-        http_client.transport.close()
+        http_exchange.transport.close()
     first.close()
     second.close()
     assert (answer.content["status"], answer.content["body"]) == (200, "ok")
@@ -698,12 +698,12 @@ def test_call_connection_slowly_sent_answer_ends_at_time_limit(
 
     server = Server(authority, HOST)
     server.scripts = [drip]
-    http_client.transport.close()
+    http_exchange.transport.close()
     began = time.monotonic()
     with internet() as outside:
         outside.names, outside.routes = {HOST: [ADDRESS]}, {ADDRESS: server.port}
         answer = calling.call({"method": "POST", "path": "/v1/things"})
-        http_client.transport.close()
+        http_exchange.transport.close()
     server.close()
     assert answer.status == 504
     assert time.monotonic() - began < 4

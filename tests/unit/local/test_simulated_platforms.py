@@ -21,7 +21,7 @@ from portaria.core.callbacks import Secret
 from portaria.core.entities import Connection
 from portaria.core.errors import Rejected, Retryable
 from portaria.core.http.messages import Request, Response
-from portaria.outbound import http_client
+from portaria.outbound import http_exchange
 from portaria.platforms.engage import identifiers, sso
 from portaria.platforms.engage import tokens as engage_tokens
 from portaria.platforms.leadconnector import contacts
@@ -57,7 +57,7 @@ class Scene:
         payload = StreamReader(Mock(_reading_paused=False), limit=2**16)
         payload.feed_data(request.body or b"")
         payload.feed_eof()
-        headers = {"User-Agent": http_client.USER_AGENT, **request.headers, "Host": url.netloc}
+        headers = {"User-Agent": http_exchange.USER_AGENT, **request.headers, "Host": url.netloc}
         target = f"{url.path}?{url.query}" if url.query else url.path
         served = make_mocked_request(request.method, target, headers, payload=payload)
         answer = await self.front.serve(served)

@@ -15,7 +15,7 @@ from portaria.notifications import delivery_attempt, signatures, webhook_urls, w
 from portaria.notifications.deliveries import Delivery
 from portaria.notifications.delivery_attempt import AttemptResult, SigningKeys
 from portaria.notifications.webhooks import Webhook
-from portaria.outbound import http_client
+from portaria.outbound import http_exchange
 from portaria.outbound.http_transport import Transport
 from tests.fakes.internet import ADDRESS, OK, Internet, Server, answering, internet, redirect
 
@@ -59,9 +59,9 @@ def server(
     running = Server(authority, HOST)
     network.names[HOST] = [ADDRESS]
     network.routes[ADDRESS] = running.port
-    with patch.object(http_client, "transport", Transport()):
+    with patch.object(http_exchange, "transport", Transport()):
         yield running
-        http_client.transport.close()
+        http_exchange.transport.close()
     running.close()
 
 

@@ -15,7 +15,7 @@ import pytest
 import trustme
 
 from portaria.connections import connection_store
-from portaria.outbound import http_client
+from portaria.outbound import http_client, http_exchange
 from tests.fakes.api.calling import Calling
 from tests.fakes.aws.moto_cloud import cloud
 from tests.fakes.internet import ADDRESS, OK, Internet, Server, answering, internet, redirect
@@ -100,7 +100,7 @@ def net(server: Server, authority: trustme.CA, tmp_path: Path, monkeypatch: pyte
         outside.names[HOST] = [ADDRESS]
         outside.routes[ADDRESS] = server.port
         yield outside
-        http_client.transport.close()
+        http_exchange.transport.close()
 
 
 def assert_nothing_reached(net: Internet) -> None:

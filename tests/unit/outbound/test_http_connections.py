@@ -15,7 +15,7 @@ import trustme
 
 from portaria.core.errors import Retryable
 from portaria.core.http.messages import Request, Response
-from portaria.outbound import http_client, http_transport
+from portaria.outbound import http_client, http_exchange, http_transport
 from tests.fakes.internet import ADDRESS, OK, Internet, Server, answering, internet
 
 pytestmark = pytest.mark.enable_socket
@@ -27,10 +27,10 @@ HOST = "acme.kommo.com"
 def net(authority: trustme.CA, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Internet]:
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "ca.pem"))
-    http_client.transport.close()
+    http_exchange.transport.close()
     with internet() as outside:
         yield outside
-        http_client.transport.close()
+        http_exchange.transport.close()
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def server(authority: trustme.CA, net: Internet) -> Iterator[Server]:
     net.names[HOST] = [ADDRESS]
     net.routes[ADDRESS] = server.port
     yield server
-    http_client.transport.close()
+    http_exchange.transport.close()
     server.close()
 
 
@@ -64,7 +64,7 @@ def test_http_connection_another_owner_is_not_shared(authority: trustme.CA, net:
         net.names[HOST] = [f"1.1.1.{owner == 'two':d}"]
         net.routes = {"1.1.1.0": servers[0].port, "1.1.1.1": servers[1].port}
         assert get(owner).body == b"ok"
-    http_client.transport.close()
+    http_exchange.transport.close()
     assert net.dialled == [("1.1.1.0", 443), ("1.1.1.1", 443)]
     assert [len(each.requests) for each in servers] == [2, 2]
     for each in servers:
@@ -92,7 +92,7 @@ def test_http_connections_beyond_limit_close_the_oldest(authority: trustme.CA, n
     net.dialled.clear()
     for number in reversed(range(count)):
         get(host=f"host{number}.kommo.com")
-    http_client.transport.close()
+    http_exchange.transport.close()
     for each in servers:
         each.close()
     assert net.dialled == [("1.1.2.0", 443)]
@@ -212,7 +212,7 @@ def proxy(authority: trustme.CA, net: Internet, monkeypatch: pytest.MonkeyPatch)
     net.routes["10.0.0.7"] = proxy.port
     monkeypatch.setenv("HTTPS_PROXY", "http://proxy.internal:3128")
     yield proxy
-    http_client.transport.close()
+    http_exchange.transport.close()
     proxy.close()
 
 

@@ -29,7 +29,7 @@ from hypothesis import strategies as st
 from portaria.core import clock
 from portaria.core.errors import Rejected, Retryable
 from portaria.core.http.messages import Request, Response
-from portaria.outbound import http_client, public_addresses
+from portaria.outbound import http_client, http_exchange, public_addresses
 from tests.fakes.internet import ADDRESS, OK, Internet, Server, answering, internet, redirect
 from tests.fakes.paths import HOSTILE_URLS as CORPUS
 
@@ -193,9 +193,9 @@ def test_http_client_send_header_value_with_outer_space_is_refused(value: str) -
 @pytest.fixture(autouse=True)
 def session() -> Iterator[None]:
     """No connection of another test is left, as in a new process."""
-    http_client.transport.close()
+    http_exchange.transport.close()
     yield
-    http_client.transport.close()
+    http_exchange.transport.close()
 
 
 @pytest.fixture
@@ -212,7 +212,7 @@ def server(authority: trustme.CA, net: Internet, tmp_path: Path, monkeypatch: py
     net.names[HOST] = [ADDRESS]
     net.routes[ADDRESS] = server.port
     yield server
-    http_client.transport.close()
+    http_exchange.transport.close()
     server.close()
 
 
@@ -714,7 +714,7 @@ def test_http_client_send_dials_the_address_that_was_checked(server: Server, net
         # The connection was kept, so the name is not looked up again; a new connection checks it again.
         get()
         assert net.looked_up == [HOST]
-        http_client.transport.close()
+        http_exchange.transport.close()
         with pytest.raises(Rejected, match="address_not_allowed"):
             get()
     assert net.dialled == [(ADDRESS, 443)]
@@ -740,7 +740,7 @@ def sibling(authority: trustme.CA, net: Internet, server: Server) -> Iterator[Se
     net.names[SIBLING] = ["1.0.0.1"]
     net.routes["1.0.0.1"] = sibling.port
     yield sibling
-    http_client.transport.close()
+    http_exchange.transport.close()
     sibling.close()
 
 

@@ -143,9 +143,9 @@ def services_of(module: Module) -> set[str]:
         if not isinstance(node, ast.Call):
             continue
         called = ast.unparse(node.func)
-        if (
-            called in ("boto3_clients.client", "client", "AwsClient", "light_client.AwsClient")
-            and module.name != "portaria.aws.boto3_clients"
+        if called in ("boto3_clients.client", "client", "AwsClient", "light_client.AwsClient") and module.name not in (
+            "portaria.aws.boto3_clients",
+            "portaria.aws.json_client",
         ):
             argument = node.args[0] if node.args else None
             assert isinstance(argument, ast.Constant), f"{module.name}:{node.lineno}: name the service"

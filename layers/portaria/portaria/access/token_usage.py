@@ -8,11 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextlib import suppress
 from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 
-from portaria.access.private_integrations import PrivateIntegration
 from portaria.aws import boto3_clients
 from portaria.aws.table import Table
 from portaria.core import clock
+
+if TYPE_CHECKING:
+    from portaria.access.private_integrations import PrivateIntegration
 
 # An item outlives every token that is still in use.
 KEPT_FOR = timedelta(days=400)

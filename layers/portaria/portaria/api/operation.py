@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Any, Protocol, TypedDict
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict
 
 from pydantic import BaseModel
 
@@ -14,13 +14,14 @@ from portaria.api.authentication import Caller
 from portaria.api.version import Deprecation
 from portaria.aws.stack_status import StackStatus
 from portaria.aws.table import Table
-from portaria.connections import webhook_endpoints
-from portaria.connections.tokens.provider import TokenProvider
 from portaria.connections.vault import SealedTable, Vault
 from portaria.core.callbacks import Secret
 from portaria.core.errors import ChangedMeanwhile, Rejected
 from portaria.core.http.request import HttpRequest
-from portaria.core.settings import ConsoleSettings, ManageSettings
+from portaria.core.settings import API_ENDPOINT, ConsoleSettings, ManageSettings
+
+if TYPE_CHECKING:
+    from portaria.connections.tokens.provider import TokenProvider
 
 Content = dict[str, Any]
 # What a listing may be filtered by: the values that a filter may have, or a pattern.
@@ -66,7 +67,7 @@ class ApiContext:
     webhook_deliveries_queue_url: str = ""
     managers: str = ADMINISTRATORS
     stack_status: StackStatus = field(default_factory=StackStatus)
-    event_endpoints: str = webhook_endpoints.API
+    event_endpoints: str = API_ENDPOINT
 
     @classmethod
     def from_settings(cls, settings: ManageSettings | ConsoleSettings) -> ApiContext:

@@ -11,8 +11,9 @@ import traceback
 from base64 import b64encode
 from collections.abc import Callable
 from dataclasses import replace as with_changes
+from functools import cached_property
 from http import HTTPStatus
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from aws_lambda_powertools import Logger
 
@@ -35,24 +36,22 @@ from portaria.core.errors import (
 )
 from portaria.core.http.request import HttpRequest
 
+if TYPE_CHECKING:
+    from portaria.api.idempotency_store import IdempotencyStore
+
 MAX_PATH_LENGTH = 300
 # Every name and id in a path. Other characters could be misread as part of a key or of a secret's name.
 _NAMED = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 class Service:
-    """The operations of one function. Every exception becomes an answer."""
+    """The operations of one function, found by method and path. Every exception becomes an answer."""
 
-    def __init__(self, operations: list[Operation], context: ApiContext, logger: Logger) -> None:
+    def __init__(self, find: Callable[[str, str], Operation | None], context: ApiContext, logger: Logger) -> None:
+        self._find = find
         self.context = context
         self.logger = logger
         self.auth_throttle = AuthThrottle(context.table)
-        self.created = idempotency.IdempotencyStore(context.table)
-        self._routes = {
-            (operation.method, prefix + operation.path): (prefix, operation)
-            for operation in operations
-            for prefix in (TOKEN_PREFIX, ADMIN_PREFIX)
-        }
 
     def answer(self, request: HttpRequest, lambda_context: Any, caller: Caller | None = None) -> Answer:
         """Answer a request of API Gateway's proxy integration. The console gives the `caller` of its session."""
@@ -78,13 +77,21 @@ class Service:
             call_metrics.count(call_metrics.FAILED)
             answer = answers.failed(request_id, passes=boto3_clients.passes(error))
         self.logger.info("call_answered", status=answer["statusCode"], resource=request.resource)
-        found = self._routes.get((request.method, request.resource))
+        found = self._operation(request)
         if found and (deprecation := found[1].deprecation):
             answer["multiValueHeaders"] |= {name: [value] for name, value in deprecation.headers.items()}
         return answer
 
+    def _operation(self, request: HttpRequest) -> tuple[str, Operation] | None:
+        """The operation of a request, and the prefix of its path."""
+        for prefix in (TOKEN_PREFIX, ADMIN_PREFIX):
+            if request.resource.startswith(f"{prefix}/"):
+                operation = self._find(request.method, request.resource.removeprefix(prefix))
+                return (prefix, operation) if operation else None
+        return None
+
     def _carry_out(self, request: HttpRequest, lambda_context: Any, request_id: str, known: Caller | None) -> Answer:
-        found = self._routes.get((request.method, request.resource))
+        found = self._operation(request)
         # No name is that long, nor would DynamoDB take it for a key.
         if not found or (len(request.path) > MAX_PATH_LENGTH and not found[1].read):
             raise Rejected("unknown_path", "this path does not exist in the API", status=404)
@@ -148,11 +155,18 @@ class Service:
 
         sent = json.dumps([asked.path, body])
         time = idempotency.WholeDay() if operation.at_most_once else lambda_context
-        first = self.created.once(asked.caller.id, operation.id, asked.key, sent, create, time)
+        first = self._created.once(asked.caller.id, operation.id, asked.key, sent, create, time)
         if made:
             return made[0]
         content = kept.read(first)
         return Reply(content, str(first["etag"]), target=str(first["target"]))
+
+    @cached_property
+    def _created(self) -> IdempotencyStore:
+        # Imported here: Powertools' utility imports boto3, and few requests have a key.
+        from portaria.api.idempotency_store import IdempotencyStore  # noqa: PLC0415
+
+        return IdempotencyStore(self.context.table)
 
     def require_scope(self, operation: Operation, caller: Caller, path: dict[str, str]) -> None:
         """Raises `Rejected` (403 `missing_scope`, `administrators_only`) unless the caller may do this."""

@@ -7,7 +7,6 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from difflib import get_close_matches
 from typing import Annotated, Any, NamedTuple, TypeVar
 
 from pydantic import (
@@ -116,6 +115,10 @@ class Matching:
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         return handler(schema) | {"pattern": f"^(?:{self.pattern})$", RULE: self.rule}
+
+
+# What an OAuth client asks for, separated as the platform expects it.
+Scopes = Annotated[str, Matching(r"[\x20-\x7e]{0,1000}", "at most 1,000 printable ASCII characters")]
 
 
 MASKED_SECRET = "masked_secret"  # noqa: S105 - a reason
@@ -263,6 +266,8 @@ def check(model: type[_Model], body: dict[str, Any]) -> tuple[_Model | None, lis
 
 def nearest(name: str, names: Iterable[str]) -> str:
     """The one of `names` that `name` is probably a misspelling of, or an empty text."""
+    from difflib import get_close_matches  # noqa: PLC0415 - for a wrong name only
+
     return next(iter(get_close_matches(name, names, n=1, cutoff=0.65)), "")
 
 

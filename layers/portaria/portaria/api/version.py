@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
-from email.utils import format_datetime
 
 VERSION = "1.0.0"
 
@@ -19,5 +18,7 @@ class Deprecation:
     @property
     def headers(self) -> dict[str, str]:
         """`Deprecation` (RFC 9745, a structured date) and `Sunset` (RFC 8594, an HTTP date) of each response."""
+        from email.utils import format_datetime  # noqa: PLC0415 - few operations are deprecated
+
         since, sunset = (datetime.combine(day, time(), UTC) for day in (self.since, self.sunset))
         return {"Deprecation": f"@{int(since.timestamp())}", "Sunset": format_datetime(sunset, usegmt=True)}

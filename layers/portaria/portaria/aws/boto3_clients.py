@@ -1,18 +1,20 @@
-"""boto3 clients with explicit timeouts and retries, one for each service in a process."""
+"""Clients of AWS services with explicit timeouts and retries, one for each service in a process.
+
+The services that most functions call have a client that does not import boto3 (see `json_client`).
+"""
 
 from __future__ import annotations
 
 import threading
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import boto3
-from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-# Three attempts, each with one second to connect and three to answer. A worker that has just received a grant has 20 s left.
-# That is enough for Secrets Manager to time out three times, and for the table to store the grant then.
-CONFIG = Config(connect_timeout=1, read_timeout=3, retries={"mode": "standard", "total_max_attempts": 3})
+from portaria.aws import json_client
+
+if TYPE_CHECKING:
+    from botocore.config import Config
 
 # Raised by a call that AWS refused or did not answer.
 FAILURES = (ClientError, BotoCoreError)
@@ -31,8 +33,24 @@ _making = threading.Lock()
 
 @cache
 def client(service: str) -> Any:
+    if service in json_client.SERVICES:
+        return json_client.JsonClient(service)
+    return boto3_client(service)
+
+
+@cache
+def boto3_client(service: str, config: Config | None = None) -> Any:
+    """boto3's client, by default with three attempts, each with one second to connect and three to answer.
+
+    For services that `json_client` does not have, and for libraries that need boto3.
+    """
+    # Imported here, because it takes about half of a function's cold start.
+    import boto3  # noqa: PLC0415
+    from botocore.config import Config  # noqa: PLC0415
+
+    retries = {"mode": "standard", "total_max_attempts": 3}
     with _making:
-        return boto3.client(service, config=CONFIG)
+        return boto3.client(service, config=config or Config(connect_timeout=1, read_timeout=3, retries=retries))
 
 
 def error_code(error: Exception) -> str:

@@ -1,7 +1,8 @@
-"""Signed calls to SQS and DynamoDB without boto3, for the one path that has three seconds from a cold start.
+"""Signed calls to AWS's JSON protocols without boto3: for the webhooks, which have three seconds from a cold start.
 
-Importing botocore alone costs more than the whole of this path; docs/decisions.md has what was compared. Only the parts of
-Signature Version 4 that the two services' JSON protocols need are here: `POST /`, no query string, every header signed.
+Importing botocore alone costs more than the whole of that path; docs/decisions.md has what was compared. Only the parts of
+Signature Version 4 that JSON protocols need are here: `POST /`, no query string. `json_client` adds botocore's retries and
+errors for the other functions.
 https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html
 https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-making-api-requests-json.html
 https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Programming.LowLevelAPI.html
@@ -19,9 +20,12 @@ import socket
 import ssl
 import threading
 import time
-from typing import Any
 
 from portaria.core.error_roots import Retryable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 ALGORITHM = "AWS4-HMAC-SHA256"
 # AWS's endpoints need these five root certificates. Reading the system's 130 would take a third of a cold start. If the five do
@@ -67,7 +71,7 @@ class _Stale(Exception):
     """The server had closed the kept connection before it answered."""
 
 
-class _NotSent(Exception):
+class NotSent(Exception):
     """No connection was established, so nothing was sent."""
 
 
@@ -85,20 +89,34 @@ def authorization(
     moment = headers["x-amz-date"]
     parts = (moment[:8], region, service, "aws4_request")
     scope = "/".join(parts)
-    key = b"AWS4" + secret_access_key.encode()
-    for part in parts:
-        key = hmac.digest(key, part.encode(), "sha256")
+    key = _signing_key(secret_access_key, parts)
     to_sign = f"{ALGORITHM}\n{moment}\n{scope}\n{hashlib.sha256(request.encode()).hexdigest()}"
     signature = hmac.digest(key, to_sign.encode(), "sha256").hex()
     return f"{ALGORITHM} Credential={access_key_id}/{scope}, SignedHeaders={signed}, Signature={signature}"
 
 
-def endpoint(service: str, region: str) -> tuple[str, str, int]:
-    """Scheme, host and port: `AWS_ENDPOINT_URL_{SERVICE}`, `AWS_ENDPOINT_URL` or the service's public endpoint.
+def _signing_key(secret_access_key: str, parts: tuple[str, ...]) -> bytes:
+    """The key of a day, a region and a service. The latest of each service is kept while the process is warm."""
+    kept = _signing_keys.get(parts[2])
+    if kept and kept[:2] == (secret_access_key, parts):
+        return kept[2]
+    key = b"AWS4" + secret_access_key.encode()
+    for part in parts:
+        key = hmac.digest(key, part.encode(), "sha256")
+    _signing_keys[parts[2]] = secret_access_key, parts, key
+    return key
 
+
+_signing_keys: dict[str, tuple[str, tuple[str, ...], bytes]] = {}
+
+
+def endpoint(service: str, region: str, service_id: str = "") -> tuple[str, str, int]:
+    """Scheme, host and port: `AWS_ENDPOINT_URL_{SERVICE_ID}`, `AWS_ENDPOINT_URL` or the service's public endpoint.
+
+    `service_id` is `SECRETS_MANAGER` for the service `secretsmanager`; by default, it is the service's name.
     https://docs.aws.amazon.com/sdkref/latest/guide/feature-ss-endpoints.html
     """
-    url = os.environ.get(f"AWS_ENDPOINT_URL_{service.upper()}") or os.environ.get("AWS_ENDPOINT_URL")
+    url = os.environ.get(f"AWS_ENDPOINT_URL_{service_id or service.upper()}") or os.environ.get("AWS_ENDPOINT_URL")
     if not url:
         suffix = {"cn": "amazonaws.com.cn", "eusc": "amazonaws.eu"}.get(region.partition("-")[0], "amazonaws.com")
         return "https", f"{service}.{region}.{suffix}", 443
@@ -120,12 +138,16 @@ class AwsClient:
     environment that Lambda gives, at each call; `AWS_CA_BUNDLE` names the only certificate authorities to trust.
     """
 
-    def __init__(self, service: str, target_prefix: str, *, json_version: str = "1.0") -> None:
+    def __init__(
+        self, service: str, target_prefix: str, *, json_version: str = "1.0", service_id: str = "",
+        max_body_bytes: int = MAX_BODY_BYTES,
+    ) -> None:  # fmt: skip
         self.service = service
         self._target_prefix = target_prefix
         self._content_type = f"application/x-amz-json-{json_version}"
         self._region = os.environ["AWS_REGION"]
-        self._scheme, self._host, self._port = endpoint(service, self._region)
+        self._scheme, self._host, self._port = endpoint(service, self._region, service_id)
+        self._max_body_bytes = max_body_bytes
         # As bytes, which avoids importing the codec for international names.
         self._name = self._host.strip("[]").encode("ascii")
         # Created at the start of the process: Lambda gives that phase a full processor, whatever the memory size.
@@ -142,21 +164,33 @@ class AwsClient:
         been carried out) and `AwsError` where the service refuses. A kept connection that turns out to be closed is
         replaced once, so a call may be carried out twice: every operation called here must bear that.
         """
-        deadline = time.monotonic() + timeout_s
         body = json.dumps(payload, separators=(",", ":")).encode()
-        request = self._request(operation, body)
         try:
-            try:
-                status, answer = self._exchange(request, deadline)
-            except _Stale:
-                status, answer = self._exchange(request, deadline)
-        except _NotSent as error:
+            status, _, answer = self.exchange(operation, body, timeout_s=timeout_s)
+        except NotSent as error:
             raise self._failure(operation, str(error), answer_lost=False) from None
         except TimeoutError:
             raise self._failure(operation, f"no answer within {timeout_s:.1f} s", answer_lost=True) from None
         except (OSError, ValueError) as error:
             raise self._failure(operation, f"the answer broke off ({type(error).__name__})", answer_lost=True) from None
         return self._read(operation, status, answer)
+
+    def exchange(
+        self, operation: str, body: bytes, *, timeout_s: float, connect_timeout_s: float | None = None
+    ) -> tuple[int, dict[str, str], bytes]:
+        """Send one request within `timeout_s`, and return the answer's status, headers (names in lower case) and body.
+
+        `connect_timeout_s` limits name lookup, connecting and TLS together. Raises `NotSent`, and `TimeoutError`, `OSError` or
+        `ValueError` where the request may have been carried out. `call` says what happens to a kept connection.
+        """
+        now = time.monotonic()
+        deadline = now + timeout_s
+        connect_by = deadline if connect_timeout_s is None else now + min(connect_timeout_s, timeout_s)
+        request = self._request(operation, body)
+        try:
+            return self._exchange(request, deadline, connect_by)
+        except _Stale:
+            return self._exchange(request, deadline, connect_by)
 
     def close(self) -> None:
         if self._connection is not None:
@@ -182,23 +216,30 @@ class AwsClient:
             secret_access_key=os.environ["AWS_SECRET_ACCESS_KEY"],
         )
         headers["content-length"] = str(len(body))
+        # Not signed, as botocore does not sign it: Lambda detects recursive loops and X-Ray connects traces by it.
+        # https://docs.aws.amazon.com/lambda/latest/dg/invocation-recursion.html
+        if trace := os.environ.get("_X_AMZN_TRACE_ID"):
+            headers["x-amzn-trace-id"] = trace
         lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         return f"POST / HTTP/1.1\r\n{lines}\r\n".encode() + body
 
-    def _exchange(self, request: bytes, deadline: float) -> tuple[int, bytes]:
+    def _exchange(self, request: bytes, deadline: float, connect_by: float) -> tuple[int, dict[str, str], bytes]:
         """One request on the kept connection or a new one. After any failure the connection is gone."""
         connection, kept = self._connection, self._connection is not None
         if connection is not None and time.monotonic() - self._used_at > MAX_IDLE_S:
             self.close()
             connection, kept = None, False
         if connection is None:
-            connection = self._connect(deadline)
+            try:
+                connection = self._connect(connect_by)
+            except TimeoutError:
+                raise NotSent(f"no connection to {self._host} (time-out)") from None
         self._connection = None
-        answer = _Answer(connection, deadline)
+        answer = _Answer(connection, deadline, self._max_body_bytes)
         try:
             connection.settimeout(_left(deadline))
             connection.sendall(request)
-            status, body, reusable = answer.read()
+            status, headers, body, reusable = answer.read()
         except BaseException as error:
             connection.close()
             if kept and not answer.began and isinstance(error, OSError) and not isinstance(error, TimeoutError):
@@ -208,15 +249,15 @@ class AwsClient:
             self._connection, self._used_at = connection, time.monotonic()
         else:
             connection.close()
-        return status, body
+        return status, headers, body
 
     def _connect(self, deadline: float) -> socket.socket:
-        """A new connection to one of the host's first two addresses. Raises `_NotSent`: nothing has been sent yet."""
+        """A new connection to one of the host's first two addresses. Raises `NotSent`: nothing has been sent yet."""
         try:
             return self._dial(deadline)
         except ssl.SSLCertVerificationError as error:
             if not (self._tls and self._may_widen_trust):
-                raise _NotSent(f"{self._host} has no certificate to trust ({error.verify_message})") from None
+                raise NotSent(f"{self._host} has no certificate to trust ({error.verify_message})") from None
         self._may_widen_trust = False
         self._tls.load_default_certs()
         return self._connect(deadline)
@@ -237,7 +278,7 @@ class AwsClient:
             except OSError as error:
                 raw.close()
                 problem = "time-out" if isinstance(error, TimeoutError) else type(error).__name__
-        raise _NotSent(f"no connection to {self._host} ({problem})")
+        raise NotSent(f"no connection to {self._host} ({problem})")
 
     def _read(self, operation: str, status: int, answer: bytes) -> dict[str, Any]:
         try:
@@ -266,14 +307,15 @@ class _Answer:
     http.client would import the email package, a third of this path's start, and its time-outs hold for each read only.
     """
 
-    def __init__(self, connection: socket.socket, deadline: float) -> None:
+    def __init__(self, connection: socket.socket, deadline: float, max_body_bytes: int) -> None:
         self._connection = connection
         self._deadline = deadline
+        self._max_body_bytes = max_body_bytes
         self._buffer = b""
         self.began = False
 
-    def read(self) -> tuple[int, bytes, bool]:
-        """Status, body, and whether the connection may be used again. Raises OSError or ValueError."""
+    def read(self) -> tuple[int, dict[str, str], bytes, bool]:
+        """Status, headers, body, and whether the connection may be used again. Raises OSError or ValueError."""
         while (end := self._buffer.find(b"\r\n\r\n")) < 0:
             if len(self._buffer) > MAX_HEAD_BYTES:
                 raise ValueError("the answer's head is too long")
@@ -291,14 +333,14 @@ class _Answer:
         keep = (
             version == "HTTP/1.1" and headers.get("connection", "").lower() != "close" and "content-length" in headers
         )
-        return int(status[:3]), body, keep and not self._buffer
+        return int(status[:3]), headers, body, keep and not self._buffer
 
     def _chunks(self) -> bytes:
         body = b""
         while size := int(self._line().partition(b";")[0], 16):
             body += self._exactly(size)
             self._line()
-            if len(body) > MAX_BODY_BYTES:
+            if len(body) > self._max_body_bytes:
                 raise ValueError("the answer is too long")
         return body
 
@@ -311,11 +353,16 @@ class _Answer:
         return line
 
     def _exactly(self, size: int) -> bytes:
-        if not 0 <= size <= MAX_BODY_BYTES:
+        if not 0 <= size <= self._max_body_bytes:
             raise ValueError("the answer is too long")
-        while len(self._buffer) < size:
+        parts, missing = [self._buffer], size - len(self._buffer)
+        while missing > 0:
+            self._buffer = b""
             self._receive()
-        body, self._buffer = self._buffer[:size], self._buffer[size:]
+            parts.append(self._buffer)
+            missing -= len(self._buffer)
+        received = b"".join(parts)
+        body, self._buffer = received[:size], received[size:]
         return body
 
     def _receive(self) -> None:
@@ -351,7 +398,7 @@ def _resolve(host: bytes, port: int, deadline: float) -> list[Any]:
     thread.start()
     thread.join(_left(deadline))
     if not found:
-        raise _NotSent(f"{host.decode()} was not resolved ({problems[0] if problems else 'time-out'})")
+        raise NotSent(f"{host.decode()} was not resolved ({problems[0] if problems else 'time-out'})")
     return list(found)
 
 

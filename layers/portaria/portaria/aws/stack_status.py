@@ -7,6 +7,7 @@ asks every 15 seconds. A service that does not answer (in a VPC without its endp
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -73,7 +74,7 @@ class StackStatus:
 
     @property
     def region(self) -> str:
-        return str(boto3_clients.client("cloudwatch").meta.region_name)
+        return os.environ["AWS_REGION"]
 
     def console_url(self, service: str, fragment: str) -> str:
         """A page of the AWS console, such as `cloudwatch` and `alarmsV2:`."""

@@ -10,13 +10,11 @@ import json
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from decimal import Decimal
 from typing import Any, TypeVar
 
-from boto3.dynamodb.types import Binary, TypeDeserializer, TypeSerializer
 from botocore.exceptions import ClientError
 
-from portaria.aws import boto3_clients
+from portaria.aws import attribute_values, boto3_clients
 from portaria.core import clock
 from portaria.core.errors import Rejected, StackUnavailable
 
@@ -41,11 +39,8 @@ MAX_WRITES, MAX_VAIN_BATCHES = 25, 5
 # DynamoDB's limit for a sort key is 1,024 bytes.
 MAX_PLACE_LENGTH = 300
 
-# boto3's own pool has ten connections.
+# The client keeps ten connections.
 MAX_CONCURRENT = 10
-
-_serialize = TypeSerializer().serialize
-_deserialize = TypeDeserializer().deserialize
 
 
 class Conflict(Exception):
@@ -64,7 +59,7 @@ class Table:
 
     @property
     def client(self) -> Any:
-        """The boto3 table, for a library that stores its own items in it."""
+        """The client of DynamoDB."""
         return boto3_clients.client("dynamodb")
 
     def get(self, pk: str, sk: str) -> Item | None:
@@ -313,24 +308,11 @@ def _key(pk: str, sk: str) -> dict[str, Any]:
 
 
 def _typed(item: Item) -> dict[str, Any]:
-    return {name: _serialize(value) for name, value in item.items() if value is not None}
+    return {name: attribute_values.typed(value) for name, value in item.items() if value is not None}
 
 
 def _plain(item: dict[str, Any]) -> Item:
-    return {name: _simple(_deserialize(value)) for name, value in item.items()}
-
-
-def _simple(value: Any) -> Any:
-    """DynamoDB's Decimal as int or float, its Binary as bytes, at any depth."""
-    if isinstance(value, Decimal):
-        return int(value) if value == value.to_integral_value() else float(value)
-    if isinstance(value, Binary):
-        return bytes(value)
-    if isinstance(value, dict):
-        return {name: _simple(inner) for name, inner in value.items()}
-    if isinstance(value, list):
-        return [_simple(inner) for inner in value]
-    return value
+    return {name: attribute_values.plain(value) for name, value in item.items()}
 
 
 def cursor_after(item: Item) -> str:

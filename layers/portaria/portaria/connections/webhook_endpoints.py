@@ -17,6 +17,7 @@ from portaria.core import clock
 from portaria.core.callbacks import Secret
 from portaria.core.entities import Connection
 from portaria.core.errors import Retryable
+from portaria.core.settings import API_ENDPOINT
 from portaria.webhooks.event_receiver import SK, Key, digest, partition, read_key
 
 # 256 bits.
@@ -28,17 +29,13 @@ MAX_PREVIOUS = 5
 CLOSED_FOR = timedelta(days=1)
 
 
-# The API Gateway API itself, in the setting `event_endpoints`.
-API = "api"
-
-
 def base_urls(endpoints: str, api_url: str) -> list[str]:
     """The base URLs of event webhooks, that of new URLs first.
 
     `endpoints` is the setting `event_endpoints`: `api` or a function URL, or both with a comma between them. `api_url` may be
     empty, and the API's base URL is empty then.
     """
-    return [(api_url if endpoint == API else endpoint).rstrip("/") for endpoint in endpoints.split(",")]
+    return [(api_url if endpoint == API_ENDPOINT else endpoint).rstrip("/") for endpoint in endpoints.split(",")]
 
 
 def subscribed_endpoint(table: Table, connection: Connection) -> str:

@@ -7,12 +7,14 @@ and creating one class costs more than this whole module.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from portaria.core.error_roots import Rejected
+from portaria.core.named_tuples import NamedTuple
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any, NoReturn
 
 MAX_STATE_LENGTH = 200
 # What may stand in a path as the name of an OAuth client, before it becomes part of a key.

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import os
-from typing import Self
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Self
+
+# In `EVENT_ENDPOINTS`: the API Gateway API itself.
+API_ENDPOINT = "api"
 
 
 class Environment:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from typing import TYPE_CHECKING
 
 from portaria import platforms
 from portaria.aws.table import Table
@@ -16,7 +17,9 @@ from portaria.core.errors import Rejected
 from portaria.core.http.messages import Request, Response
 from portaria.outbound import http_client
 from portaria.outbound.request_slots import Priority
-from portaria.platforms.protocols import WebhookSubscriptions
+
+if TYPE_CHECKING:
+    from portaria.platforms.protocols import WebhookSubscriptions
 
 Send = Callable[[Request], Response]
 

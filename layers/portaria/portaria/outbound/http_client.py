@@ -1,7 +1,7 @@
 """The outbound HTTP client, the only way out for a credential: over https, to the allowed domain, with limits on size and time.
 
-`http_transport` connects, and checks the addresses of the host. A redirect is a response unless the caller wants it followed;
-then every hop passes the same checks.
+This module checks requests. `http_exchange` sends them, and `http_transport` connects and checks the addresses of the host.
+A redirect is a response unless the caller wants it followed; then every hop passes the same checks.
 """
 
 from __future__ import annotations
@@ -9,25 +9,10 @@ from __future__ import annotations
 import re
 import time
 from dataclasses import replace as with_changes
-from email.utils import format_datetime
 from urllib.parse import urljoin, urlsplit
 
-import requests
-from requests.structures import CaseInsensitiveDict
-from requests.utils import get_environ_proxies, select_proxy
-
-from portaria.core import clock
-from portaria.core.errors import AnswerLost, AnswerTooLarge, RedirectRefused, Rejected, TooManyRedirects, Unreachable
+from portaria.core.errors import RedirectRefused, Rejected, TooManyRedirects
 from portaria.core.http.messages import Request, Response
-from portaria.outbound import content_codings, public_addresses
-from portaria.outbound.http_transport import Limits, NoAnswer, NotSent, Transport
-
-USER_AGENT = "portaria/1 (+integration backend)"
-
-_DEFAULT_HEADERS = {"User-Agent": USER_AGENT, "Accept": "*/*", "Accept-Encoding": content_codings.ACCEPTED}
-
-# One for each process, because it keeps connections.
-transport = Transport()
 
 FORBIDDEN_HEADERS = frozenset(
     {
@@ -59,8 +44,6 @@ FORBIDDEN_HEADERS = frozenset(
     }
 )
 FORBIDDEN_PREFIXES = ("x-amz-", "x-amzn-", "x-forwarded-")
-
-LOOK_UP_S = 3.0
 
 _REDIRECTS = (301, 302, 303, 307, 308)
 _REPEATABLE = ("GET", "HEAD", "OPTIONS")
@@ -120,13 +103,9 @@ def check_public(url: str) -> None:
 
     Behind a proxy, which resolves names itself, nothing is looked up. Each connection checks the addresses again.
     """
-    host = urlsplit(url).hostname or ""
-    if select_proxy(url, get_environ_proxies(url)):
-        return
-    try:
-        public_addresses.resolve_public(host, 443, LOOK_UP_S)
-    except (OSError, TimeoutError):
-        raise Rejected("host_not_found", "the host's name could not be resolved", field="url") from None
+    from portaria.outbound import http_exchange  # noqa: PLC0415
+
+    http_exchange.check_public(url)
 
 
 def send(request: Request, *, allowed_domain: str, follow_redirects: int = 0, owner: str = "") -> Response:
@@ -198,49 +177,15 @@ def _host(request: Request) -> str:
     return urlsplit(request.url).hostname or ""
 
 
-def _prepared(request: Request) -> requests.PreparedRequest:
-    """Raises `Rejected` where `requests` cannot read the URL, or reads another host in it than the one that was checked."""
-    headers = CaseInsensitiveDict(_DEFAULT_HEADERS)
-    headers.update(request.headers)
-    try:
-        prepared = requests.Request(request.method, request.url, headers, data=request.body).prepare()
-        same_host = urlsplit(prepared.url or "").hostname == urlsplit(request.url).hostname
-    except (requests.exceptions.RequestException, ValueError):
-        same_host = False
-    if not same_host:
-        raise Rejected("bad_url", "the URL is not valid", field="url")
-    return prepared
-
-
 def _exchange(request: Request, ends_at: float, owner: str, *, redirected: bool = False) -> Response:
     """Send one request and read its response. If `redirected`, the other side has already processed the first request."""
+    # `requests` is imported with the first request that is sent, because most functions start without sending one.
+    from portaria.outbound import http_exchange  # noqa: PLC0415
+
     try:
-        prepared = _prepared(request)
+        prepared = http_exchange.prepare(request)
     except Rejected as refused:
         if not redirected:
             raise
         raise _redirect_refused(_host(request), refused.detail) from None
-    limits = Limits(request.connect_timeout_s, request.read_timeout_s, ends_at, owner)
-    try:
-        with transport.send(prepared, timeout=limits) as answer:
-            body = answer.raw.read(request.max_response_bytes + 1, decode_content=False)
-    except (NotSent, requests.exceptions.ConnectTimeout, requests.exceptions.ProxyError) as error:
-        cause = str(error) if isinstance(error, NotSent) else type(error).__name__
-        cause = "its name could not be resolved" if cause == "gaierror" else cause
-        raise Unreachable(f"{_host(request)} was not reached: {cause}", answer_lost=redirected) from None
-    except requests.exceptions.RequestException as error:
-        cause = str(error) if isinstance(error, NoAnswer) else type(error).__name__
-        raise AnswerLost(f"{_host(request)} gave no answer: {cause}") from None
-    found = {name.lower(): value for name, value in answer.headers.items()}
-    if request.truncates_response and len(body) > request.max_response_bytes:
-        found.setdefault("date", format_datetime(clock.now(), usegmt=True))
-        return Response(answer.status_code, found, body[: request.max_response_bytes])
-    if len(body) <= request.max_response_bytes and (codings := found.pop("content-encoding", "")):
-        body, left = content_codings.decode(body, codings, request.max_response_bytes)
-        if left:
-            found["content-encoding"] = left
-    if len(body) > request.max_response_bytes:
-        detail = f"{_host(request)} answered with more than {request.max_response_bytes:,} bytes"
-        raise AnswerTooLarge(detail)
-    found.setdefault("date", format_datetime(clock.now(), usegmt=True))
-    return Response(answer.status_code, found, body)
+    return http_exchange.exchange(request, prepared, ends_at, owner, redirected=redirected)

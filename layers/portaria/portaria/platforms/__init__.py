@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import importlib
 import re
-from typing import TYPE_CHECKING, TypeVar
 
 from portaria.core.error_roots import Rejected
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import TypeVar
+
     from portaria.platforms import protocols, record_protocols
 
-Capability = TypeVar("Capability")
+    Capability = TypeVar("Capability")
 
 
 class Platform:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from portaria import platforms
 from portaria.aws import filter_index
 from portaria.aws.table import Item, Table
 from portaria.core.entities import Connection, Route, Target
 from portaria.core.errors import Rejected
-from portaria.platforms.record_protocols import RouteRules
+
+if TYPE_CHECKING:
+    from portaria.platforms.record_protocols import RouteRules
 
 LIST = "ROUTES"
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import time
-from typing import NamedTuple
 from urllib.parse import parse_qsl, urlsplit
 
 from portaria.aws.light_client import AwsError
@@ -17,11 +16,16 @@ from portaria.core.callbacks import OAuthClient, Secret
 from portaria.core.error_roots import Rejected, Retryable
 from portaria.core.http.request import HttpRequest
 from portaria.core.item_keys import claim_key
+from portaria.core.named_tuples import NamedTuple
 from portaria.webhooks.install_receiver import ARRIVALS, KEPT_LIFE_S
 from portaria.webhooks.install_sessions import PAGE_READ_S, find_link, iso_now, read_link
-from portaria.webhooks.light_table import CANCELED, Item, LightTable, Value, text
+from portaria.webhooks.light_table import CANCELED, LightTable, Value, text
 from portaria.webhooks.oauth_client_cache import OAuthClientCache, unknown_client
 from portaria.webhooks.oauth_state import COOKIE, OAuthStates, sha256, used_link
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from portaria.webhooks.light_table import Item
 
 CLAIM_LINK_S = 1.2
 USED_BY = "claim"

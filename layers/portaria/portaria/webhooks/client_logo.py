@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
 from portaria.core.callbacks import CLIENT_IN_PATH
 from portaria.core.error_roots import Rejected
 from portaria.core.http.request import HttpRequest
 from portaria.core.item_keys import oauth_client_logo_key
 from portaria.webhooks.light_table import LightTable, text
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 READ_S = 2.0
 

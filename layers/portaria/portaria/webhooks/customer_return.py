@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
-
 from portaria.core import return_urls
 from portaria.core.callbacks import OAuthClient
+from portaria.core.named_tuples import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 POPUP = "popup"
 

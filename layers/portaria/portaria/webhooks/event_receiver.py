@@ -27,7 +27,6 @@ import hashlib
 import hmac
 import re
 import time
-from typing import NamedTuple
 
 from portaria import platforms
 from portaria.aws.light_client import AwsClient, AwsError
@@ -36,6 +35,7 @@ from portaria.core.callbacks import EventAddress, WebhookDelivery
 from portaria.core.error_roots import Rejected, Retryable
 from portaria.core.http.request import HttpRequest
 from portaria.core.item_keys import ItemKey
+from portaria.core.named_tuples import NamedTuple
 from portaria.core.settings import ReceiveEventsSettings
 from portaria.webhooks.light_table import LightTable
 from portaria.webhooks.request_log import Tally, count, log

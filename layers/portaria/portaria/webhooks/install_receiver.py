@@ -30,11 +30,15 @@ from portaria.core.http.request import HttpRequest
 from portaria.core.item_keys import install_key, install_lists, install_places
 from portaria.core.settings import AcceptInstallSettings
 from portaria.webhooks import arrival_sources
-from portaria.webhooks.light_table import CONDITION_FAILED, Item, LightTable, Value, text
+from portaria.webhooks.light_table import CONDITION_FAILED, LightTable, Value, text
 from portaria.webhooks.oauth_client_cache import OAuthClientCache, unknown_client
 from portaria.webhooks.oauth_state import COOKIE, REFUSED, OAuthStates, code_verifier
 from portaria.webhooks.request_log import count, log
 from portaria.webhooks.time_budget import TimeBudget
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from portaria.webhooks.light_table import Item
 
 CLIENT_READ_S = 0.4
 QUEUE_S = 0.9

@@ -6,18 +6,21 @@ from its item into the state of this browser. This module is not used by the ins
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from portaria.aws.light_client import AwsError
 from portaria.core.callbacks import OAuthClient, Secret
 from portaria.core.error_roots import Rejected
 from portaria.core.http.request import HttpRequest
 from portaria.core.item_keys import install_link_id, install_link_key
+from portaria.core.named_tuples import NamedTuple
 from portaria.webhooks.customer_return import POPUP
-from portaria.webhooks.light_table import CONDITION_FAILED, Item, LightTable, text
+from portaria.webhooks.light_table import CONDITION_FAILED, LightTable, text
 from portaria.webhooks.oauth_client_cache import OAuthClientCache, unknown_client
 from portaria.webhooks.oauth_state import TOKEN, OAuthStates, code_challenge, code_verifier, epoch, sha256, used_link
 from portaria.webhooks.time_budget import TimeBudget
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from portaria.webhooks.light_table import Item
 
 PAGE_READ_S = 2.0
 # For one call after the client has been read, and for all that a link takes: together inside the function's six seconds.

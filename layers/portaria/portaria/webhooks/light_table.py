@@ -6,14 +6,17 @@ This module is on the webhooks' cold path: no boto3, no Powertools.
 from __future__ import annotations
 
 import re
-from typing import Any
 
 from portaria.aws.light_client import AwsClient
 from portaria.core.error_roots import Retryable
 from portaria.core.item_keys import ItemKey
 
-# Attributes as DynamoDB writes them: {"state": {"S": "received"}}.
-Item = dict[str, Any]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    # Attributes as DynamoDB writes them: {"state": {"S": "received"}}.
+    Item = dict[str, Any]
 
 # What is written: text, a whole number, or a map of texts.
 Value = str | int | dict[str, str]

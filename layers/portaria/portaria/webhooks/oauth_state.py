@@ -16,7 +16,11 @@ import time
 from portaria.aws.light_client import AwsError
 from portaria.core.callbacks import Secret
 from portaria.core.error_roots import Rejected
-from portaria.webhooks.light_table import CONDITION_FAILED, Item, LightTable, Value, text
+from portaria.webhooks.light_table import CONDITION_FAILED, LightTable, Value, text
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from portaria.webhooks.light_table import Item
 
 # A browser's cookie, which ties a state to that browser.
 COOKIE = "__Host-portaria"

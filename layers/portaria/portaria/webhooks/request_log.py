@@ -7,7 +7,10 @@ import os
 import sys
 import time
 from datetime import UTC, datetime
-from typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 

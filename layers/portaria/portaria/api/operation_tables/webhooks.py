@@ -11,7 +11,7 @@ from portaria.api.rules import webhook_rules
 
 CREATED, NO_CONTENT = HTTPStatus.CREATED, HTTPStatus.NO_CONTENT
 
-WEBHOOKS = [
+OPERATIONS = [
     Operation(
         "list_webhooks", "GET", "/webhooks", "webhooks:list", "List webhooks",
         webhooks.list_page, webhooks.WebhookOutput, listing=True, description="Newest first, on one page.",

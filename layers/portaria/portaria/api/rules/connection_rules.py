@@ -13,7 +13,6 @@ from pydantic import BeforeValidator, Field, WithJsonSchema
 from portaria import platforms
 from portaria.api import validation
 from portaria.api.rules.known_resources import Known
-from portaria.api.rules.oauth_client_rules import Scopes
 from portaria.api.validation import (
     CLIENT_NAME,
     Fault,
@@ -24,6 +23,7 @@ from portaria.api.validation import (
     PlatformName,
     Refusals,
     ResourceName,
+    Scopes,
     hide,
     nearest,
     read_credential,

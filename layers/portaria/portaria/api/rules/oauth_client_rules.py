@@ -16,7 +16,7 @@ from pydantic_core import PydanticCustomError
 from portaria import platforms
 from portaria.api.rules import branding_rules
 from portaria.api.rules.known_resources import Known
-from portaria.api.validation import CLIENT_NAME, InvalidInput, Matching, PlatformName, Refusals, SecretText
+from portaria.api.validation import CLIENT_NAME, InvalidInput, Matching, PlatformName, Refusals, Scopes, SecretText
 from portaria.connections import oauth_clients
 from portaria.core.callbacks import OAuthClient, domain_inside
 from portaria.core.entities import Connection
@@ -77,7 +77,6 @@ def _api_domain(text: str) -> str:
 
 ClientName = Annotated[str, Matching(CLIENT_NAME, "2 to 32 of a-z 0-9 -, for it stands in URLs, no - first")]
 ClientId = Annotated[str, Matching(r"[\x21-\x7e]{1,255}", "1 to 255 printable ASCII characters")]
-Scopes = Annotated[str, Matching(r"[\x20-\x7e]{0,1000}", "at most 1,000 printable ASCII characters")]
 RedirectUri = Annotated[str, AfterValidator(_https_url)]
 EndpointUrl = Annotated[str, AfterValidator(_endpoint_url)]
 ApiDomains = Annotated[

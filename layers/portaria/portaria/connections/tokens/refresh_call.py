@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace as with_changes
+from typing import TYPE_CHECKING
 
 from portaria.connections import refused_grants, request_budget
 from portaria.connections.refused_grants import Verdict
@@ -17,7 +18,9 @@ from portaria.core.errors import Rejected, Retryable, Unreachable
 from portaria.core.http.messages import Request
 from portaria.outbound import http_client
 from portaria.outbound.request_slots import Priority
-from portaria.platforms.protocols import TokenEndpoint
+
+if TYPE_CHECKING:
+    from portaria.platforms.protocols import TokenEndpoint
 
 
 class RefreshCall:

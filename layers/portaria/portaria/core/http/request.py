@@ -14,9 +14,13 @@ from __future__ import annotations
 
 import base64
 import time
-from typing import Any, NamedTuple
 
 from portaria.core.error_roots import Rejected
+from portaria.core.named_tuples import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 # A longer time between API Gateway and this process means that their clocks disagree.
 MAX_ELAPSED_S = 10.0

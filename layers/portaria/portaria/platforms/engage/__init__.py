@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from portaria.platforms import Platform
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from portaria.platforms import protocols, record_protocols
 

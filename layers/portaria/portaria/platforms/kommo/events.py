@@ -11,11 +11,16 @@ A delivery must be answered within two seconds, so this module imports as little
 from __future__ import annotations
 
 import re
-from typing import Any
 from urllib.parse import parse_qsl
 
 from portaria.core.callbacks import EventAddress, Events, Record, WebhookDelivery, time_of_change
 from portaria.core.error_roots import Rejected
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    Node = dict[str, Any]
 
 # Kommo retries after any error status. It disables the webhook after more than 100 errors in two hours.
 RETRY_STATUS = 503
@@ -52,8 +57,6 @@ _NUMBER = re.compile(r"-?[0-9]{1,18}")
 # Without the field's type, these values are ambiguous: the API has true and false for a checkbox, epoch seconds for a birthday,
 # and the same text for a text field.
 _AMBIGUOUS = re.compile(r"[01]?|[0-9]{2}\.[0-9]{2}\.[0-9]{4}")
-
-Node = dict[str, Any]
 
 
 def account_of(account_id: str, fields: dict[str, str]) -> str:

@@ -18,7 +18,6 @@ import hmac
 import json
 import re
 from datetime import UTC, datetime
-from typing import Any, NoReturn
 
 from portaria.core.callbacks import (
     MAX_AHEAD_S,
@@ -30,6 +29,12 @@ from portaria.core.callbacks import (
     time_of_change,
 )
 from portaria.core.error_roots import Rejected
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
+
+    Node = dict[str, Any]
 
 # The only status after which LeadConnector retries: six times, ten minutes apart.
 # https://help.gohighlevel.com/support/solutions/articles/155000007071-automated-webhook-retries
@@ -69,8 +74,6 @@ NESTED = ("contact", "data")
 # Holds the user's fields that have the name of one of LeadConnector's fields.
 USER_FIELDS = "userFields"
 _ID = re.compile(r"[A-Za-z0-9]{1,64}")
-
-Node = dict[str, Any]
 
 
 def account_of(account_id: str, fields: dict[str, str]) -> str:

@@ -19,32 +19,31 @@ from __future__ import annotations
 import re
 import traceback
 from http import HTTPStatus
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlencode
 
 from aws_lambda_powertools import Logger
 
 from portaria.access import console_sessions
-from portaria.access.console_sessions import ConsoleSession
 from portaria.api import call_metrics
 from portaria.api.api_url import api_url
-from portaria.api.authentication import CONSOLE, Caller
-from portaria.api.router import Service
 from portaria.core.callbacks import Secret
 from portaria.core.errors import Rejected, Retryable
 from portaria.core.http.request import HttpRequest
 from portaria.web import render
-from portaria.web.console import forms, guard, overview, pages, resource_pages, special_pages
-from portaria.web.console.api_calls import ApiCalls, Invoke, Problem
+from portaria.web.console import guard, pages
 from portaria.web.console.pages import Frame
-from portaria.web.console.sections import BY_NAME, SECTIONS
-from portaria.web.console.visit import Outcome, Visit
+
+if TYPE_CHECKING:
+    from portaria.access.console_sessions import ConsoleSession
+    from portaria.api.router import Service
+    from portaria.web.console.api_calls import Invoke
+    from portaria.web.console.forms import Sent
 
 Answer = dict[str, Any]
 ROOT = "/console"
 LANGUAGE_COOKIE = "portaria-console-language"
 ASSET_LIFE = "public, max-age=31536000, immutable"
-OVERVIEW, SEARCH, SETTINGS = "overview", "search", "settings"
 # A page below the console, for redirects.
 _PLACE = re.compile(r"(?:/[A-Za-z0-9_-]+)*")
 POLICY = (
@@ -88,8 +87,10 @@ class Console:
         session = console_sessions.find(self.service.context.table, cookie)
         if session is None:
             return self._signed_out(frame)
-        sent: forms.Sent = {}
+        sent: Sent = {}
         if request.method == "POST":
+            from portaria.web.console import forms  # noqa: PLC0415
+
             sent = forms.parse(request.body, request.headers.get("content-type"))
             guard.check_form(request, cookie, sent, _origin(request))
         elif request.method not in ("GET", "HEAD"):
@@ -99,57 +100,26 @@ class Console:
             return _redirect(f"{frame.base}/sign-in", {"Set-Cookie": [guard.clear_cookie()]})
         if steps == ["language"] and sent:
             return self._set_language(frame, sent)
-        visit = self._visit(request, context, frame, session, cookie, sent)
-        return self._page(visit, steps)
+        return self._show(request, context, frame, steps, session, cookie, sent)
 
-    def _visit(
-        self,
-        request: HttpRequest,
-        context: Any,
-        frame: Frame,
-        session: ConsoleSession,
-        cookie: Secret,
-        sent: forms.Sent,
-    ) -> Visit:
-        caller = Caller(
-            session.principal, f"console session {session.id[:8]}", request.source_address, session.scopes, CONSOLE
-        )
-        stage = frame.base.removesuffix(ROOT)
-        api = ApiCalls(self.service, caller, request, context, self.invoke, stage)
-        names = [each.name for each in SECTIONS if not each.parent and api.allows(each.list_operation)]
-        if any(api.allows(each) for each in ("list_receipts", "list_dead_letters")):
-            names.insert(0, SEARCH)
-        if api.allows("show_settings"):
-            names.append(SETTINGS)
-        whole = Frame(
-            frame.language,
-            frame.base,
-            principal=session.principal.rpartition(":")[2],
-            csrf=guard.csrf_token(cookie),
-            sections=tuple(names),
-            is_read_only=session.scopes is not None,
-        )
-        query = {name: values[0] for name, values in request.query.items() if values and values[0]}
-        return Visit(whole, api, query, sent, request.method == "POST", self.service.context)
+    def _show(
+        self, request: HttpRequest, context: Any, frame: Frame, steps: list[str], session: ConsoleSession, cookie: Secret,
+        sent: Sent,
+    ) -> Answer:  # fmt: skip
+        # Imported here: only a browser that is signed in needs the pages, and with them all operations.
+        from portaria.web.console.session_pages import SessionPages  # noqa: PLC0415
 
-    def _page(self, visit: Visit, steps: list[str]) -> Answer:
-        name = steps[0] if steps else OVERVIEW
-        visit = visit.at(BY_NAME[name].parent or name if name in BY_NAME else name)
+        of_session = SessionPages(self.service, self.invoke, ROOT)
+        visit = of_session.visit(request, context, frame, session, cookie, sent)
         try:
-            if name == OVERVIEW and len(steps) <= 1:
-                return _outcome(visit, overview.show(visit))
-            special = special_pages.find(steps)
-            if special:
-                return _outcome(visit, special(visit))
-            if name not in BY_NAME:
-                raise Rejected("unknown_path", "this page does not exist", status=404)
-            return _outcome(visit, resource_pages.show(visit, BY_NAME[name], steps[1:]))
+            outcome = of_session.show(visit, steps)
         except Retryable as later:
             self.logger.error("console_action_postponed", reason=later.reason)
             return self._message(visit.frame, HTTPStatus.SERVICE_UNAVAILABLE, later.reason, later.detail)
-        except Problem as problem:
-            body = pages.render("problem.html", visit.frame, problem=problem)
-            return _html(problem.status, body)
+        if outcome.redirect:
+            query = f"?{urlencode(outcome.query)}" if outcome.query else ""
+            return _redirect(f"{frame.base}/{outcome.redirect}{query}")
+        return _html(outcome.status, outcome.body, {name: [value] for name, value in outcome.headers.items()})
 
     def _sign_in(self, request: HttpRequest, frame: Frame) -> Answer:
         """Open a link. The next page is loaded by this one: a redirect from elsewhere carries no `SameSite=Strict` cookie."""
@@ -170,7 +140,7 @@ class Console:
     def _message(self, frame: Frame, status: int, reason: str, detail: str) -> Answer:
         return _html(status, pages.render("message.html", frame, status=int(status), reason=reason, detail=detail))
 
-    def _set_language(self, frame: Frame, sent: forms.Sent) -> Answer:
+    def _set_language(self, frame: Frame, sent: Sent) -> Answer:
         wanted = sent.get("language", [""])[0]
         if wanted not in render.LANGUAGES:
             raise Rejected("bad_language", "choose pt, es or en", field="language")
@@ -179,13 +149,6 @@ class Console:
         place = back if back != below and _PLACE.fullmatch(below) else frame.base
         cookie = f"{LANGUAGE_COOKIE}={wanted}; Path=/; Max-Age=31536000; HttpOnly; Secure; SameSite=Strict"
         return _redirect(place, {"Set-Cookie": [cookie]})
-
-
-def _outcome(visit: Visit, outcome: Outcome) -> Answer:
-    if outcome.redirect:
-        query = f"?{urlencode(outcome.query)}" if outcome.query else ""
-        return _redirect(f"{visit.frame.base}/{outcome.redirect}{query}")
-    return _html(outcome.status, outcome.body, {name: [value] for name, value in outcome.headers.items()})
 
 
 def _html(status: int, body: str, headers: dict[str, list[str]] | None = None) -> Answer:

@@ -14,7 +14,6 @@ from typing import Any
 from markupsafe import Markup, escape
 
 from portaria.access.scopes import SCOPES
-from portaria.api.operations import OPERATIONS
 from portaria.core import clock
 from portaria.core.entities import ROTATION_WARNINGS_AT
 from portaria.web.render import LANGUAGES, Texts, environment, read_texts
@@ -111,6 +110,9 @@ def _with_code(text: str) -> Markup:
 
 def scope(language: str, name: str) -> Markup:
     """What a scope allows: in English as `SCOPES` has it, otherwise as the API reference calls its operation."""
+    # Imported here: the first pages of a browser do not need the operations.
+    from portaria.api.operations import OPERATIONS  # noqa: PLC0415
+
     found = _summaries().get(next((each.id for each in OPERATIONS if each.scope == name), ""), {})
     return escape(found.get(language) or SCOPES.get(name, name))
 

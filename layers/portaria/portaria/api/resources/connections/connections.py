@@ -28,7 +28,6 @@ from portaria.core import clock
 from portaria.core.entities import Connection
 from portaria.core.errors import Rejected
 from portaria.delivery import destination_states
-from portaria.installs import uninstall
 from portaria.records import routes
 
 FILTERS: Filters = {
@@ -216,6 +215,8 @@ def delete(asked: ApiRequest) -> Reply:
         raise Rejected(
             "connection_in_use", f"the route {route.name} uses this connection: delete the route first", status=409
         )
+    from portaria.installs import uninstall  # noqa: PLC0415 - what only this operation needs
+
     # First, so that a repeated deletion finishes what a first one began.
     private_integrations.drop_scopes_of(table, name)
     try:

@@ -7,7 +7,6 @@ from pydantic import Field
 from portaria.api.operation import ApiRequest, Reply
 from portaria.api.schemas import Output
 from portaria.connections import connection_store
-from portaria.sources import reconciliation_start
 
 
 class StartedReconciliations(Output):
@@ -18,6 +17,8 @@ class StartedReconciliations(Output):
 
 def start(asked: ApiRequest) -> Reply:
     """Raises `Rejected` (404 `unknown_connection`, 409 `not_connected`, `nothing_to_read`) and `Retryable`."""
+    from portaria.sources import reconciliation_start  # noqa: PLC0415 - what only this operation needs
+
     context = asked.context
     connection = connection_store.get(context.table, asked.path["name"])
     return Reply({"objects": reconciliation_start.start(context.table, context.backfills_queue_url, connection)})

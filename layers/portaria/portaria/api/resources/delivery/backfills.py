@@ -11,7 +11,6 @@ from portaria.api.schemas import Output, Time
 from portaria.api.validation import Input, ResourceName
 from portaria.connections import connection_store
 from portaria.core import clock
-from portaria.sources import backfill, reconciliation
 
 State = Literal["running", "done", "failed"]
 
@@ -73,6 +72,8 @@ def start(asked: ApiRequest) -> Reply:
     """Raises `Rejected` (404 `unknown_connection`, `unknown_route`, 409 `not_connected`, `nothing_to_read`) and `Retryable`."""
     context = asked.context
     connection = connection_store.get(context.table, asked.path["name"])
+    from portaria.sources import backfill  # noqa: PLC0415 - what only backfills need
+
     states = backfill.start(context.table, context.backfills_queue_url, connection, asked.sent.route)
     return Reply({"runs": [{"route": route, "state": state} for route, state in states.items()]})
 
@@ -81,6 +82,8 @@ def show(asked: ApiRequest) -> Reply:
     """Raises `Rejected` (404 `unknown_connection`)."""
     table, name = asked.context.table, asked.path["name"]
     connection_store.get(table, name)
+    from portaria.sources import backfill, reconciliation  # noqa: PLC0415 - what only backfills need
+
     found = [item for _, item in sorted(backfill.latest(table, name).items())]
     return Reply(
         {
