@@ -502,7 +502,11 @@ def test_attribute_value_of_any_value_equals_boto3(value: Any) -> None:
     assert attribute_values.plain(typed) == _simple(TypeDeserializer().deserialize(typed))
 
 
-@pytest.mark.parametrize("value", [0.5, object(), set(), {1, "a"}, Decimal("NaN"), Decimal("Infinity")], ids=repr)
+@pytest.mark.parametrize(
+    "value",
+    [0.5, object(), set(), {1, "a"}, Decimal("NaN"), Decimal("Infinity")],
+    ids=["float", "object", "empty set", "mixed set", "not a number", "infinity"],
+)
 def test_attribute_value_of_unsupported_value_is_refused(value: Any) -> None:
     with pytest.raises((TypeError, ArithmeticError)):
         attribute_values.typed(value)
