@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -99,6 +100,19 @@ class Fleet:
             return sum(person["attributes"].get("lastName") == last_name for person in persons)
 
         wait_for(arrived, lambda count: count == ACCOUNTS)
+
+
+def test_secret_first_version_has_the_id_that_the_request_names(stack: LocalCloud) -> None:
+    """As on AWS. A migration to Secrets Manager reads its copies back by that id."""
+    name, version = f"first-version-{uuid.uuid4()}", str(uuid.uuid4())
+    created = stack.secrets.create_secret(Name=name, SecretString="canary-first", ClientRequestToken=version)
+    read = stack.secrets.get_secret_value(SecretId=name, VersionId=version)
+    stack.secrets.delete_secret(SecretId=name, ForceDeleteWithoutRecovery=True)
+    assert (created["VersionId"], read["SecretString"], read["VersionStages"]) == (
+        version,
+        "canary-first",
+        ["AWSCURRENT"],
+    )
 
 
 @pytest.mark.long  # Deploys three times: make faults
