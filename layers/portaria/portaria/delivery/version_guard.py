@@ -51,7 +51,8 @@ def superseded(table: Table, sources: Sequence[Source], keeping: dict[str, Versi
     heeded = {source.message.id for source in by_message if _heeds(source, keeping)}
     heeded |= {source.message.id for source in by_message if source.message.route and source.message.id in marked}
     older: set[int] = set()
-    if marking := [number for number, source in enumerate(sources) if source.message.id in marked]:
+    if marked:
+        marking = [number for number, source in enumerate(sources) if source.message.id in marked]
         passed = run_concurrently(lambda number: _mark(table, sources[number]), marking)
         older |= {number for number, passes in zip(marking, passed, strict=True) if not passes}
     if heeded:

@@ -5,9 +5,9 @@ With 64 bits and a billion records, one search in eighteen billion finds a wrong
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterable
+from hashlib import sha256
 from itertools import islice
 from typing import Any
 
@@ -19,7 +19,7 @@ _EMAIL = re.compile(r"[^\s@<>\"',;:()]{1,64}@[^\s@<>\"',;:()]{1,190}")
 
 def of(record: str) -> bytes:
     """`record` is its source connection and its key there: `kommo-acme-1/37054081`."""
-    return hashlib.sha256(record.encode("utf-8", "replace")).digest()[:LENGTH]
+    return sha256(record.encode("utf-8", "replace")).digest()[:LENGTH]
 
 
 def of_email(address: str) -> str:
@@ -31,19 +31,19 @@ def emails(data: Any) -> list[str]:
     """The e-mail addresses among the values of a record, each once, as `of_email` writes them."""
     found: dict[str, None] = {}
     waiting, left = [data], MAX_VALUES
-    while waiting and left > 0:
-        value = waiting.pop()
+    for value in waiting:
         inner = value.values() if type(value) is dict else value if type(value) is list else (value,)
-        for each in islice(inner, left):
-            kind = type(each)
-            if kind is str:
-                if "@" in each and _EMAIL.fullmatch(each.strip()):
-                    found[of_email(each)] = None
+        if len(inner) > left:
+            inner = list(islice(inner, left))
+        left -= len(inner)
+        for each in inner:
+            if type(each) is str:
+                if "@" in each and _EMAIL.fullmatch(text := each.strip()):
+                    found[f"email:{text.casefold()}"] = None
                     if len(found) == MAX_EMAILS:
                         return list(found)
-            elif kind is dict or kind is list:
+            elif type(each) is dict or type(each) is list:
                 waiting.append(each)
-        left -= len(inner)
     return list(found)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
+from itertools import chain
 
 from portaria.aws.table import Table
 from portaria.core import clock
@@ -53,7 +54,7 @@ class Deduplicator:
 
     def _newest_of(self, group: list[ResolvedMessage]) -> Iterator[tuple[ResolvedRoute, MappedRecords, list[Source]]]:
         """Of messages with the same object and the same route, or with all routes of their sources."""
-        newest, older = record_mapping.newest(source for each in group for source in each.sources)
+        newest, older = record_mapping.newest(chain.from_iterable(each.sources for each in group))
         self._outcome.counts["RecordsCoalesced"] += older
         scopes = {each.message.id: _strictest(each.routes) for each in group}
         try:

@@ -17,6 +17,7 @@ import logging
 import sys
 from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -152,7 +153,7 @@ class MessageResolver:
             reread_requests.request(self._table, *name, changed_at=source.version[0])
             self._reread.add(name)
         self._outcome.counts["RecordsIncomplete"] += 1
-        return source._replace(is_incomplete=True)
+        return replace(source, is_incomplete=True)
 
     def _routes_of(self, message: Message) -> list[ResolvedRoute] | Rejected:
         """Every route of a message's records, or why there is none: the route or the source is deleted or wrong."""

@@ -16,7 +16,7 @@ Order for each request:
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 
 from portaria import platforms
@@ -62,25 +62,26 @@ class QuotaReserver:
         quota = platforms.load(destination.connection.platform).daily_quota
         if quota is None:
             return piece, []
-        by_tenant: dict[str, list[OutgoingRecord]] = defaultdict(list)
-        for one in piece:
-            by_tenant[one.sources[-1].message.connection].append(one)
+        shares = Counter([one.sources[-1].message.connection for one in piece])
         subscription = quota.subscription(destination.connection)
         try:
             reservation = self._ledger.reserve(
                 subscription,
                 quota.DAILY_QUOTA,
-                {tenant: len(ones) for tenant, ones in by_tenant.items()},
+                shares,
                 bulk=self._bulk,
-                weights={tenant: self._weights.get(tenant, 1) for tenant in by_tenant},
+                weights={tenant: self._weights.get(tenant, 1) for tenant in shares},
             )
         except Exception as error:  # noqa: BLE001 - records that cannot be counted are not sent
             log_unexpected("quota_not_reserved", error, connection=destination.connection.name)
             destination.stop("quota_unknown", None)
             return piece, []
         self._outcome.quota_left[subscription] = reservation.left * 100 // quota.DAILY_QUOTA
-        if all(reservation.granted.get(tenant) == len(ones) for tenant, ones in by_tenant.items()):
+        if all(reservation.granted.get(tenant) == count for tenant, count in shares.items()):
             return piece, []
+        by_tenant: dict[str, list[OutgoingRecord]] = defaultdict(list)
+        for one in piece:
+            by_tenant[one.sources[-1].message.connection].append(one)
         granted: list[OutgoingRecord] = []
         waits: list[Waits] = []
         for tenant, ones in by_tenant.items():

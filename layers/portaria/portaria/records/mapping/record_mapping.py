@@ -68,7 +68,8 @@ class Message:
         return self.content.all()
 
 
-class Source(NamedTuple):
+@dataclass(slots=True, eq=False)
+class Source:
     """One record as it arrived: its `number` among those of its message.
 
     A record `is_partial` if its data lacks keys for which the source may have a value. It `is_incomplete` if a mapping needs
@@ -92,7 +93,8 @@ class Source(NamedTuple):
         return self.updated_at, self.message.read_at
 
 
-class OutgoingRecord(NamedTuple):
+@dataclass(slots=True, eq=False)
+class OutgoingRecord:
     """An object of a request: its attributes, and every record that they were made of, the newest last."""
 
     identity: str
@@ -280,13 +282,21 @@ def newest(sources: Iterable[Source]) -> tuple[list[Source], int]:
     return list(kept.values()), count - len(kept)
 
 
+def _version(one: OutgoingRecord) -> tuple[int, int]:
+    source = one.sources[-1]
+    return source.updated_at, source.message.read_at
+
+
 def merged(outgoing: Iterable[OutgoingRecord]) -> list[OutgoingRecord]:
     """One object for each identity at the destination, as consecutive upserts would leave it: the newest attribute wins.
 
     Destinations guarantee no order within a request, or between two requests at the same time.
     """
+    ordered = sorted(outgoing, key=_version)
+    if len({one.identity for one in ordered}) == len(ordered):
+        return ordered
     known: dict[str, OutgoingRecord] = {}
-    for one in sorted(outgoing, key=lambda one: one.sources[-1].version):
+    for one in ordered:
         # Removed and inserted again, so that the objects are in the order of their newest record.
         older = known.pop(one.identity, None)
         if older is not None:
