@@ -5,8 +5,8 @@ from typing import Any
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from portaria.api import operation_index
 from portaria.api.operation import ApiContext
+from portaria.api.operation_tables import index
 from portaria.api.router import Service
 from portaria.aws.table import Table
 from portaria.connections import request_budget
@@ -33,7 +33,7 @@ def time_left_s() -> float:
 
 token_provider = provider.TokenProvider(table, vault, settings.sealing_key_id, time_left_s, patience_s=PATIENCE_S)
 api_context = ApiContext(table, vault, token_provider=token_provider, sealing_key_id=settings.sealing_key_id)
-service = Service(partial(operation_index.find, operation_index.CALL), api_context, logger)
+service = Service(partial(index.find, index.CALL), api_context, logger)
 
 
 @logger.inject_lambda_context(clear_state=True)

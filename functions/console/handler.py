@@ -5,8 +5,8 @@ from typing import Any
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from portaria.api import operation_index
 from portaria.api.operation import ApiContext
+from portaria.api.operation_tables import index
 from portaria.api.router import Service
 from portaria.aws import lambda_functions
 from portaria.core.http.request import HttpRequest
@@ -23,7 +23,7 @@ def invoke(event: dict[str, Any]) -> dict[str, Any]:
     return lambda_functions.invoke(settings.call_connection_function, event)
 
 
-service = Service(partial(operation_index.find, operation_index.MANAGE), ApiContext.from_settings(settings), logger)
+service = Service(partial(index.find, index.MANAGE), ApiContext.from_settings(settings), logger)
 console = Console(service, invoke, logger)
 
 

@@ -5,8 +5,9 @@ from typing import Any
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from portaria.api import health, operation_index
+from portaria.api import health
 from portaria.api.operation import ApiContext
+from portaria.api.operation_tables import index
 from portaria.api.router import Service
 from portaria.core.http.request import HttpRequest
 from portaria.core.logs import application_logger
@@ -17,7 +18,7 @@ settings = ManageSettings.from_env()
 # Where the API describes itself. Their module takes as long to import as it takes to answer most other requests.
 DESCRIPTIONS = ("/v1/openapi.json", "/v1/reference")
 
-service = Service(partial(operation_index.find, operation_index.MANAGE), ApiContext.from_settings(settings), logger)
+service = Service(partial(index.find, index.MANAGE), ApiContext.from_settings(settings), logger)
 
 
 @logger.inject_lambda_context(clear_state=True)

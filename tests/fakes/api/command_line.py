@@ -14,7 +14,7 @@ from botocore.awsrequest import AWSPreparedRequest, HeadersDict
 from botocore.exceptions import ConnectionClosedError, HTTPClientError
 from click.testing import CliRunner, Result
 
-from portaria.api.operation_index import CALL
+from portaria.api.operation_tables.index import CALL
 from portaria_cli import api as cli_api
 from portaria_cli.commands import portaria
 from tests.fakes.api.calling import Calling

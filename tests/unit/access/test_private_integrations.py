@@ -99,7 +99,7 @@ def lose_answer(manage: Manage, event: dict[str, Any]) -> str:
 
     with (
         patch.object(api_tokens, "make", noted),
-        patch("portaria.api.idempotency.KeptAnswers.store", side_effect=SystemExit),
+        patch("portaria.api.idempotency.keys.KeptAnswers.store", side_effect=SystemExit),
         pytest.raises(SystemExit),
     ):
         manage.answer(event)

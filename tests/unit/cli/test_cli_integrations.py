@@ -30,7 +30,7 @@ from botocore.exceptions import (
 from click.testing import CliRunner
 
 from portaria.access import api_tokens, private_integrations, scopes
-from portaria.api import idempotency_store
+from portaria.api.idempotency import store as idempotency_store
 from portaria.aws.table import Table
 from portaria.core import clock
 from portaria_cli import api as cli_api

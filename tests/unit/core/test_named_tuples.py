@@ -8,7 +8,7 @@ import typing
 
 import pytest
 
-from portaria.core import named_tuples
+from portaria.core.cold_path import named_tuples
 
 
 class Pair(named_tuples.NamedTuple):

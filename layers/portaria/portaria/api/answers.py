@@ -7,7 +7,8 @@ from base64 import b64decode
 from http import HTTPStatus
 from typing import Any
 
-from portaria.api import idempotency, problems, validation
+from portaria.api import problems, validation
+from portaria.api.idempotency import keys as idempotency
 from portaria.api.operation import PassedResponse
 from portaria.core.errors import AuthThrottled, MissingScope, Rejected, Retryable, TokenMissing
 

@@ -52,7 +52,7 @@ class PassedResponse(TypedDict):
     withheld: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ApiContext:
     """What the operations of one function work with. `managers` says who may manage private integrations."""
 
@@ -96,7 +96,7 @@ class ApiContext:
         return self.token_provider
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ApiRequest:
     """One call, read and allowed. `sent` is the body as the operation's `input` model, `key` its Idempotency-Key if any,
     `if_match` the ETag that an edit insists on, without its quotes (`*` for any), `api_url` where the API was reached."""
@@ -123,7 +123,7 @@ class Reply:
     target: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Operation:
     """One row of the API. `path` is below `/v1` and `/admin/v1`; a connection's `{name}` at its beginning narrows the scope.
     An empty `scope` lets every caller in. With `checks_scope`, `run` compares a narrowed scope with the connection that the

@@ -19,10 +19,11 @@ from aws_lambda_powertools import Logger
 
 from portaria.access import audit
 from portaria.access.auth_throttle import AuthThrottle
-from portaria.api import answers, authentication, call_metrics, idempotency, listing_parameters, schemas, validation
+from portaria.api import answers, authentication, call_metrics, listing_parameters, schemas, validation
 from portaria.api.answers import Answer
 from portaria.api.api_url import api_url
 from portaria.api.authentication import ADMIN_PREFIX, TOKEN_PREFIX, Caller
+from portaria.api.idempotency import keys as idempotency
 from portaria.api.operation import TOKENS, ApiContext, ApiRequest, Content, Operation, PassedResponse, Reply
 from portaria.aws import boto3_clients
 from portaria.core.errors import (
@@ -37,7 +38,7 @@ from portaria.core.errors import (
 from portaria.core.http.request import HttpRequest
 
 if TYPE_CHECKING:
-    from portaria.api.idempotency_store import IdempotencyStore
+    from portaria.api.idempotency.store import IdempotencyStore
 
 MAX_PATH_LENGTH = 300
 # Every name and id in a path. Other characters could be misread as part of a key or of a secret's name.
@@ -164,7 +165,7 @@ class Service:
     @cached_property
     def _created(self) -> IdempotencyStore:
         # Imported here: Powertools' utility imports boto3, and few requests have a key.
-        from portaria.api.idempotency_store import IdempotencyStore  # noqa: PLC0415
+        from portaria.api.idempotency.store import IdempotencyStore  # noqa: PLC0415
 
         return IdempotencyStore(self.context.table)
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 
+from portaria.core.cold_path.named_tuples import NamedTuple
 from portaria.core.error_roots import Rejected
-from portaria.core.named_tuples import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -13,10 +13,10 @@ from urllib.parse import parse_qsl, urlsplit
 
 from portaria.aws.light_client import AwsError
 from portaria.core.callbacks import OAuthClient, Secret
+from portaria.core.cold_path.named_tuples import NamedTuple
 from portaria.core.error_roots import Rejected, Retryable
 from portaria.core.http.request import HttpRequest
 from portaria.core.item_keys import claim_key
-from portaria.core.named_tuples import NamedTuple
 from portaria.webhooks.install_receiver import ARRIVALS, KEPT_LIFE_S
 from portaria.webhooks.install_sessions import PAGE_READ_S, find_link, iso_now, read_link
 from portaria.webhooks.light_table import CANCELED, LightTable, Value, text

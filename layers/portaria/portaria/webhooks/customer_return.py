@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from portaria.core import return_urls
 from portaria.core.callbacks import OAuthClient
-from portaria.core.named_tuples import NamedTuple
+from portaria.core.cold_path.named_tuples import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -32,10 +32,10 @@ from portaria import platforms
 from portaria.aws.light_client import AwsClient, AwsError
 from portaria.core import record_messages
 from portaria.core.callbacks import EventAddress, WebhookDelivery
+from portaria.core.cold_path.named_tuples import NamedTuple
 from portaria.core.error_roots import Rejected, Retryable
 from portaria.core.http.request import HttpRequest
 from portaria.core.item_keys import ItemKey
-from portaria.core.named_tuples import NamedTuple
 from portaria.core.settings import ReceiveEventsSettings
 from portaria.webhooks.light_table import LightTable
 from portaria.webhooks.request_log import Tally, count, log

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from portaria.aws.light_client import AwsError
 from portaria.core.callbacks import OAuthClient, Secret
+from portaria.core.cold_path.named_tuples import NamedTuple
 from portaria.core.error_roots import Rejected
 from portaria.core.http.request import HttpRequest
 from portaria.core.item_keys import install_link_id, install_link_key
-from portaria.core.named_tuples import NamedTuple
 from portaria.webhooks.customer_return import POPUP
 from portaria.webhooks.light_table import CONDITION_FAILED, LightTable, text
 from portaria.webhooks.oauth_client_cache import OAuthClientCache, unknown_client

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
+from portaria.core.cold_path.named_tuples import NamedTuple
 from portaria.core.error_roots import Rejected
 from portaria.core.item_keys import install_key
-from portaria.core.named_tuples import NamedTuple
 from portaria.webhooks.light_table import LightTable, text
 
 READ_S = 2.0

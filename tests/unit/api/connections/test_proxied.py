@@ -13,7 +13,7 @@ import requests
 import responses
 
 from portaria.access import audit
-from portaria.api import idempotency
+from portaria.api.idempotency import keys as idempotency
 from portaria.api.resources.connections import proxied
 from tests.fakes.api.calling import HOST, KEY, Calling
 from tests.fakes.api.manage import REQUEST_ID, Manage, proxy_event, with_headers, with_token

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from portaria.api import idempotency, listing_parameters, validation
+from portaria.api import listing_parameters, validation
+from portaria.api.idempotency import keys as idempotency
 from portaria.api.openapi import example_values, schemas
 from portaria.api.operation import Operation
 

@@ -11,7 +11,8 @@ from urllib.parse import quote
 from pydantic import Field
 
 from portaria.access import audit, console_sessions
-from portaria.api import idempotency, listing_parameters, validation
+from portaria.api import listing_parameters, validation
+from portaria.api.idempotency import keys as idempotency
 from portaria.api.operation import ApiRequest, Reply
 from portaria.api.resources.delivery import sent_records
 from portaria.api.schemas import Output, Time

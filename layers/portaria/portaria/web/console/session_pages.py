@@ -31,6 +31,7 @@ class SessionPages:
     def visit(
         self, request: HttpRequest, context: Any, frame: Frame, session: ConsoleSession, cookie: Secret, sent: Sent
     ) -> Visit:
+        """What the pages need of a request and of the session that it belongs to."""
         caller = Caller(
             session.principal, f"console session {session.id[:8]}", request.source_address, session.scopes, CONSOLE
         )

@@ -14,7 +14,6 @@ from typing import Any, Literal
 from pydantic import Field
 
 from portaria import platforms
-from portaria.access import private_integrations
 from portaria.api.operation import ApiRequest, Filters, Reply, page, require_match
 from portaria.api.rules import connection_rules, tag_filters
 from portaria.api.rules.stored_resources import Stored, is_deleted
@@ -27,7 +26,6 @@ from portaria.connections.vault import version_id
 from portaria.core import clock
 from portaria.core.entities import Connection
 from portaria.core.errors import Rejected
-from portaria.delivery import destination_states
 from portaria.records import routes
 
 FILTERS: Filters = {
@@ -215,7 +213,9 @@ def delete(asked: ApiRequest) -> Reply:
         raise Rejected(
             "connection_in_use", f"the route {route.name} uses this connection: delete the route first", status=409
         )
-    from portaria.installs import uninstall  # noqa: PLC0415 - what only this operation needs
+    # Imported here: what only this operation needs.
+    from portaria.access import private_integrations  # noqa: PLC0415
+    from portaria.installs import uninstall  # noqa: PLC0415
 
     # First, so that a repeated deletion finishes what a first one began.
     private_integrations.drop_scopes_of(table, name)
@@ -250,6 +250,8 @@ def show(connection: Connection) -> dict[str, Any]:
 
 def _send_waiting(asked: ApiRequest, name: str) -> int | None:
     """Have records that wait for a connection tried at once: it has other credentials, or is gone, which they end for."""
+    from portaria.delivery import destination_states  # noqa: PLC0415 - a new connection has no waiting records
+
     return destination_states.resume_after_change(asked.context.table, asked.context.waiting_records_queue_url, name)
 
 

@@ -18,7 +18,7 @@ from aws_lambda_powertools.utilities.idempotency.exceptions import (
     IdempotencyValidationError,
 )
 
-from portaria.api.idempotency import HEADER, KEPT_FOR_S, Content, RequestInProgress
+from portaria.api.idempotency.keys import HEADER, KEPT_FOR_S, Content, RequestInProgress
 from portaria.aws import boto3_clients
 from portaria.aws.table import Table
 from portaria.core.errors import Rejected, StackUnavailable

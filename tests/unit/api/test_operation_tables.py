@@ -8,16 +8,16 @@ import sys
 
 import pytest
 
-from portaria.api import operation_index
 from portaria.api.operation import Operation
-from portaria.api.operation_index import TABLES
+from portaria.api.operation_tables import index
+from portaria.api.operation_tables.index import TABLES
 from portaria.api.operations import OPERATIONS
 from tests.fakes.paths import ROOT
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.id)
 def test_find_each_operation_by_its_function_and_route(operation: Operation) -> None:
-    assert operation_index.find(operation.function, operation.method, operation.path) is operation
+    assert index.find(operation.function, operation.method, operation.path) is operation
 
 
 @pytest.mark.parametrize(
@@ -33,16 +33,16 @@ def test_find_each_operation_by_its_function_and_route(operation: Operation) -> 
     ],
 )
 def test_find_without_such_operation_is_none(function: str, method: str, path: str) -> None:
-    assert operation_index.find(function, method, path) is None
+    assert index.find(function, method, path) is None
 
 
 def test_tables_are_the_modules_of_the_folder_and_serve_one_function_each() -> None:
     folder = ROOT / "layers" / "portaria" / "portaria" / "api" / "operation_tables"
     assert sorted(table.name for table in TABLES) == sorted(
-        file.stem for file in folder.glob("*.py") if file.stem != "__init__"
+        file.stem for file in folder.glob("*.py") if file.stem not in ("__init__", "index")
     )
     for table in TABLES:
-        operations = operation_index.load(table.name)
+        operations = index.load(table.name)
         assert {operation.function for operation in operations} == {table.function}
         assert {operation.path.split("/")[1] for operation in operations} == set(table.steps)
 
@@ -57,7 +57,9 @@ def loaded_after(code: str) -> set[str]:
 
 def test_find_imports_the_table_of_the_path_only() -> None:
     loaded = loaded_after(
-        "import portaria.api.router; from portaria.api import operation_index; operation_index.find('manage', 'GET', '/audit')"
+        "import portaria.api.router\n"
+        "from portaria.api.operation_tables import index\n"
+        "index.find('manage', 'GET', '/audit')"
     )
     tables = {name.rpartition(".")[2] for name in loaded if name.startswith("portaria.api.operation_tables.")}
-    assert tables == {"audit"}
+    assert tables == {"audit", "index"}

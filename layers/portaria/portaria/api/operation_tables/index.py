@@ -1,4 +1,4 @@
-"""Which table has the operations of a path. A function imports only the tables that its requests need.
+"""The operations by resource, and an index of them: a function imports only the tables that its requests need.
 
 A first step of the path (`connections`) has one table, or several where two functions serve its operations.
 """
@@ -25,8 +25,7 @@ class Table(NamedTuple):
 
 # In the order of the reference.
 TABLES = (
-    Table("discovery", MANAGE, ("platforms", "scopes", "me")),
-    Table("stack", MANAGE, ("overview", "settings")),
+    Table("stack", MANAGE, ("platforms", "scopes", "me", "overview", "settings")),
     Table("oauth_clients", MANAGE, ("oauth-clients",)),
     Table("connections", MANAGE, ("connections",)),
     Table("connection_calls", CALL, ("connections",)),
