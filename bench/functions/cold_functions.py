@@ -2,9 +2,11 @@
 
 Both run under AWS's runtime client (`make invoke`) with the libraries' layer, on the local cloud. The plain function is what
 Powertools' documentation shows for the same trigger: a resolver for an API, a batch processor for a queue, and one read from
-the table. `cold_answer` and `cold_events` measure the webhook functions against a function without Powertools.
+the table. The sample event of `manage` tests a credential at a platform, so the plain function beside it sends that request,
+too; `manage_beside_one_read` shows it beside the one that does not. `cold_answer` and `cold_events` measure the webhook
+functions against a function without Powertools.
 
-Time is the goal. Processor time is shown beside it, because other work on the machine changes it less.
+The goal is for processor time, which other work on the machine changes by a few percent, and time by a half.
 """
 
 from __future__ import annotations
@@ -26,9 +28,11 @@ from local.functions.execution_environment import ExecutionEnvironment, Function
 from local.stack import Stack
 
 PAIRS = 5
-LIMITS = {"worst_ratio": 0.8}
+LIMITS = {"worst_cpu_ratio": 0.8}
 PLAIN = Path(__file__).parent / "plain_functions"
 LIBRARIES = "LibrariesLayer"
+# Functions whose sample event makes them send a request to a platform, and the plain function that sends it, too.
+SENDS_REQUEST, SENDING = ("manage",), "api_call"
 
 
 def trigger(event: bytes) -> str:
@@ -72,45 +76,68 @@ def _children_cpu_s() -> float:
     return used.ru_utime + used.ru_stime
 
 
+class Comparison(NamedTuple):
+    """One of our functions beside a plain one. Without `is_goal`, the plain function does less, and the ratio is only shown."""
+
+    label: str
+    function: Function
+    event: bytes
+    plain: Function
+    is_goal: bool = True
+
+
+def comparisons(deployed: dict[str, Function]) -> list[Comparison]:
+    folder, libraries = plain_functions(), libraries_of(deployed)
+    found = []
+    for name, function in deployed.items():
+        label, event = invoke.folder_of(name), invoke.events_of(name)[0].read_bytes()
+        plain = replace(function, handler="handler.handler", layers=(libraries,), memory_mb=1_024, timeout_s=60.0)
+        same_work = replace(plain, code=folder / (SENDING if label in SENDS_REQUEST else trigger(event)))
+        found.append(Comparison(label, function, event, same_work))
+        if label in SENDS_REQUEST:
+            without = replace(plain, code=folder / trigger(event))
+            found.append(Comparison(f"{label}_beside_one_read", function, event, without, is_goal=False))
+    return found
+
+
+def libraries_of(deployed: dict[str, Function]) -> Path:
+    return next(layer for function in deployed.values() for layer in function.layers if layer.name == LIBRARIES)
+
+
 def measure() -> bool:
-    folder = plain_functions()
-    ratios: dict[str, list[float]] = {}
-    cpu_ratios: dict[str, list[float]] = {}
-    medians: dict[str, float] = {}
+    figures: dict[str, float] = {}
+    goals: dict[str, list[float]] = {"ratio": [], "cpu_ratio": []}
     shown = table("Cold start to the first answer: ours", "ms")
     compared = table("Ratio of a pair: ours to plain", "")
     with running_stack() as stack:
         deployed = invoke.functions(stack)
-        libraries = next(
-            layer for function in deployed.values() for layer in function.layers if layer.name == LIBRARIES
-        )
-        for name, function in deployed.items():
-            event = invoke.events_of(name)[0].read_bytes()
-            plain = replace(
-                function, code=folder / trigger(event), handler="handler.handler", layers=(libraries,), memory_mb=1_024,
-                timeout_s=60.0,
-            )  # fmt: skip
-            sides, pairs = (function, plain), []
-            with console.status(f"{name}: {PAIRS} pairs of fresh processes ..."):
-                for number in range(PAIRS + 1):
-                    order = sides if number % 2 else sides[::-1]
-                    took = {side.code: cold_start(stack, side, event) for side in order}
-                    pairs.append((took[function.code], took[plain.code]))
-            # The first pair warms the disk cache.
-            measured = pairs[1:]
-            label = invoke.folder_of(name)
-            ratios[label] = [ours.ms / other.ms for ours, other in measured]
-            cpu_ratios[label] = [ours.cpu_ms / other.cpu_ms for ours, other in measured]
-            medians[label] = statistics.median(ours.ms for ours, _ in measured)
-            row(shown, label, [ours.ms for ours, _ in measured])
-            row(compared, label, ratios[label], 2)
-            row(compared, f"{label}, processor time", cpu_ratios[label], 2)
+        for one in comparisons(deployed):
+            with console.status(f"{one.label}: {PAIRS} pairs of fresh processes ..."):
+                pairs = measure_pairs(stack, one)
+            ratios = {
+                "ratio": [ours.ms / plain.ms for ours, plain in pairs],
+                "cpu_ratio": [ours.cpu_ms / plain.cpu_ms for ours, plain in pairs],
+            }
+            row(shown, one.label, [ours.ms for ours, _ in pairs])
+            row(compared, one.label, ratios["ratio"], 2)
+            row(compared, f"{one.label}, processor time", ratios["cpu_ratio"], 2)
+            figures[f"{one.label}_ms"] = statistics.median(ours.ms for ours, _ in pairs)
+            for kind, values in ratios.items():
+                figures[f"{one.label}_{kind}"] = statistics.median(values)
+                if one.is_goal:
+                    goals[kind].append(statistics.median(values))
+        layer = sum(file.stat().st_size for file in libraries_of(deployed).rglob("*") if file.is_file())
     console.print(shown)
     console.print(compared)
-    figures = {f"{label}_ratio": statistics.median(values) for label, values in ratios.items()}
-    worst = max(figures.values())
-    cpu_figures = {f"{label}_cpu_ratio": statistics.median(values) for label, values in cpu_ratios.items()}
-    figures |= {"worst_cpu_ratio": max(cpu_figures.values()), **cpu_figures}
-    figures |= {f"{label}_ms": value for label, value in medians.items()}
-    layer = sum(file.stat().st_size for file in libraries.rglob("*") if file.is_file())
-    return conclude("cold_functions", {"worst_ratio": worst, "layer_mb": layer / 1e6, **figures}, LIMITS)
+    worst = {f"worst_{kind}": max(values) for kind, values in goals.items()}
+    return conclude("cold_functions", {**worst, "layer_mb": layer / 1e6, **figures}, LIMITS)
+
+
+def measure_pairs(stack: Stack, one: Comparison) -> list[tuple[Start, Start]]:
+    """Our starts and the plain function's, the first of a pair changing. A pair before them warms the disk cache."""
+    sides, pairs = (one.function, one.plain), []
+    for number in range(PAIRS + 1):
+        order = sides if number % 2 else sides[::-1]
+        took = {side.code: cold_start(stack, side, one.event) for side in order}
+        pairs.append((took[one.function.code], took[one.plain.code]))
+    return pairs[1:]
