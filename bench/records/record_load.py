@@ -45,7 +45,7 @@ TENANTS = 20
 EVENTS = int(os.environ.get("EVENTS", "1000"))
 CONTACTS = int(os.environ.get("CONTACTS", "5000"))
 PAIRS = int(os.environ.get("PAIRS", "2"))
-PER_SECOND = float(os.environ.get("PER_SECOND", "15"))
+PER_SECOND = float(os.environ.get("PER_SECOND", "10"))
 # Long enough for every function of a schedule to have started.
 WARMING_S = 65.0
 # How long after the event of a newer change a late one comes.
