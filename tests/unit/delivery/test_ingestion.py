@@ -235,6 +235,27 @@ def test_pipeline_record_superseded_during_slow_batch_is_not_sent(
     assert [one["firstName"] for one in harness.persons if one["email"] == f"person{last}@example.com"] == names
 
 
+def test_pipeline_record_superseded_while_the_quota_is_reserved_is_not_sent(
+    harness: Harness, time: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given two batches with a change of one contact each, when the newer one is sent first, then the older one is not."""
+    harness.route("people")
+    reserve = quotas.Ledger.reserve
+
+    def reserve_late(ledger: quotas.Ledger, *given: Any, **named: Any) -> Any:
+        monkeypatch.setattr(quotas.Ledger, "reserve", reserve)
+        newer = {**contact(1, updated_at=200), "first_name": "New"}
+        assert harness.ingest(QueuedMessage("new", body([newer]))).waiting == {}
+        time["now"] += timedelta(seconds=deduplicate.MARKS_HOLD_S)
+        return reserve(ledger, *given, **named)
+
+    monkeypatch.setattr(quotas.Ledger, "reserve", reserve_late)
+    outcome = harness.ingest(QueuedMessage("old", body([contact(1, updated_at=100)])))
+    assert outcome.waiting == {}
+    assert outcome.counts["RecordsSuperseded"] == 1
+    assert [one["firstName"] for one in harness.persons] == ["New"]
+
+
 def test_pipeline_version_recheck_failure_sends_nothing(
     harness: Harness, time: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

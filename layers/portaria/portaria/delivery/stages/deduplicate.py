@@ -21,8 +21,8 @@ from portaria.records.mapping import record_mapping
 from portaria.records.mapping.record_mapping import OutgoingRecord, Source
 
 # Marks are read again before a request that is sent later than this after they were written, because a newer version may
-# have been sent in the meantime.
-MARKS_HOLD_S = 2.0
+# have been sent in the meantime. Another batch needs about as long from its marks to its request.
+MARKS_HOLD_S = 0.1
 
 
 class Deduplicator:

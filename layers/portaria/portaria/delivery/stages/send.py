@@ -185,10 +185,11 @@ class Sender:
             if not destination.is_stopped:
                 self._requests.wait_for_rate(destination)
             if not destination.is_stopped:
-                piece = self._not_overtaken(destination, piece)
-            if piece and not destination.is_stopped:
                 piece, waits = self._quota.reserve(destination, piece)
                 yield from waits
+            # Last, so that little time is left in which a newer version can be sent.
+            if piece and not destination.is_stopped:
+                piece = self._not_overtaken(destination, piece)
             if destination.is_stopped:
                 yield Unsent(piece)
                 continue
