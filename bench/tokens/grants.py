@@ -17,7 +17,7 @@ from local import lifecycle
 from local.__main__ import step
 from local.control import Control
 from local.stack import Stack
-from portaria.aws import boto3_clients
+from portaria.aws import boto3_clients, json_client
 from portaria.aws.table import Table
 from portaria.connections import connection_store, oauth_clients
 from portaria.connections.vault import Vault
@@ -116,6 +116,8 @@ def as_a_worker(stack: Stack) -> Iterator[str]:
     with patch.dict(os.environ, environment(stack)):
         boto3_clients.client.cache_clear()
         yield sealing_key(stack)
+        for service in json_client.SERVICES:
+            boto3_clients.client(service).close()
     boto3_clients.client.cache_clear()
 
 

@@ -130,7 +130,9 @@ def simulated() -> Iterator[None]:
     HERE.schedule = before
 
 
-@pytest.mark.parametrize("life_s", [60, 300, 900, 3_600, 86_400])
+@pytest.mark.parametrize(
+    "life_s", [60, 300, *(pytest.param(life_s, marks=pytest.mark.long) for life_s in (900, 3_600)), 86_400]
+)
 def test_connection_thousands_of_renewals_stay_within_secret_quotas(life_s: int, long: bool) -> None:
     """Given tokens of some lifetime, when they are renewed thousands of times under faults, then a new process always gets a
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.simulation.records import silent_runs, waiting_runs
-from tests.simulation.records.bugs import QUICK, RECORD_BUGS, seek
+from tests.simulation.records.bugs import RECORD_BUGS, seek
 from tests.simulation.records.silent_runs import SILENCES
 from tests.simulation.records.waiting_runs import LONG, SCENARIOS, Result, Scenario
 
@@ -69,7 +69,7 @@ def test_records_beside_silent_platform_or_locations_are_not_delayed(name: str) 
     assert result.most_receives <= 3
 
 
-def test_waiting_records_planted_bug_is_caught(long: bool) -> None:
-    bugs = [bug for bug in RECORD_BUGS if long or bug.name in QUICK]
-    caught = {bug.name: seek(bug, LIMIT) for bug in bugs}
+@pytest.mark.long
+def test_waiting_records_planted_bug_is_caught() -> None:
+    caught = {bug.name: seek(bug, LIMIT) for bug in RECORD_BUGS}
     assert [name for name, what in caught.items() if not what] == []

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.simulation.webhooks import bugs, runs
-from tests.simulation.webhooks.bugs import QUICK, WEBHOOK_BUGS
+from tests.simulation.webhooks.bugs import WEBHOOK_BUGS
 from tests.simulation.webhooks.runs import SHORT, Scenario
 
 RESULT = Path("build/faults/webhook_deliveries.json")
@@ -46,7 +46,8 @@ def test_webhook_deliveries_of_silent_endpoints_delay_no_other_in_a_burst() -> N
     assert beside.delivered == beside.events, "they work again after ten minutes"
 
 
-def test_webhook_deliveries_planted_bug_is_caught(long: bool) -> None:
-    caught = {bug.name: bugs.seek(bug) for bug in WEBHOOK_BUGS if long or bug.name in QUICK}
+@pytest.mark.long
+def test_webhook_deliveries_planted_bug_is_caught() -> None:
+    caught = {bug.name: bugs.seek(bug) for bug in WEBHOOK_BUGS}
     print(f"\n{caught}")
     assert [name for name, what in caught.items() if not what] == []

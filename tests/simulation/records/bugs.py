@@ -98,14 +98,6 @@ RECORD_BUGS = (
         ("silent", "rate"),
     ),
 )
-# Bugs that are found quickly, one of each kind.
-QUICK = (
-    "an entry deleted before its records are dealt with",
-    "new records overtake those that wait",
-    "records for a busy destination wait in SQS, however long",
-    "a host that does not answer is not paused",
-    "workers do not share the rate limit of a location",
-)
 
 
 def seek(bug: Bug, limit: int) -> str:

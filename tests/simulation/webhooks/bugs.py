@@ -47,12 +47,6 @@ WEBHOOK_BUGS = (
         ("isolation",),
     ),
 )
-# Quick to be found, and one of each sort.
-QUICK = (
-    "a pending delivery is not in the index of due deliveries",
-    "a delivery is marked as delivered before it is sent",
-    "a failed attempt leaves the delivery out of the index",
-)
 MOST_RATIO = 1.5
 
 

@@ -223,7 +223,7 @@ def source_of(name: str) -> Path | None:
 def test_function_with_package_missing_from_layer_fails(
     stack: LocalCloud, functions: dict[str, Function], tmp_path: Path
 ) -> None:
-    """The check of this module, on a copy of the layer without `requests`."""
+    """The check of this module, on a copy of the layer without Powertools."""
     function = functions["ExchangeCodeFunction"]
     (layer,) = (layer for layer in function.layers if layer.name == "LibrariesLayer")
     merge_layers((layer,), tmp_path / "layer")
@@ -232,7 +232,7 @@ def test_function_with_package_missing_from_layer_fails(
     packages.unlink()
     packages.mkdir()
     for package in (layer / "python").iterdir():
-        if package.name != "requests":
+        if package.name != "aws_lambda_powertools":
             (packages / package.name).symlink_to(package)
     layers = tuple(tmp_path / "layer" if each == layer else each for each in function.layers)
     broken = replace(function, layers=layers)
@@ -240,8 +240,9 @@ def test_function_with_package_missing_from_layer_fails(
     with ExecutionEnvironment(broken, invoke.aws_environment(stack.stack, broken)) as environment:
         report = environment.invoke(event)
     problem = problem_of(report, json.loads(event))
-    assert problem == "Runtime.ImportModuleError: Unable to import module 'handler': No module named 'requests'"
-    assert (layer / "python" / "requests").exists()
+    missing = "No module named 'aws_lambda_powertools'"
+    assert problem == f"Runtime.ImportModuleError: Unable to import module 'handler': {missing}"
+    assert (layer / "python" / "aws_lambda_powertools").exists()
 
 
 def test_function_code_and_layers_are_within_lambda_size_limit(functions: dict[str, Function]) -> None:
