@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from typing import Any
 
@@ -11,9 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jmespath.exceptions import JMESPathError
 
+from portaria.core.errors import Rejected
 from portaria.platforms.kommo import contacts
 from portaria.records.mapping import expression_compiler, expressions
 from portaria.records.mapping.expression_budget import Budget
+from portaria.records.mapping.record_mapping import Mapping
 from tests.fakes.records.contacts import contact
 
 # Every kind of node, alone and inside others.
@@ -122,3 +125,34 @@ def test_compiled_default_mapping_does_not_use_jmespath_interpreter(monkeypatch:
 def test_compiled_invalid_expression_is_refused(expression: str) -> None:
     with pytest.raises(JMESPathError):
         expressions.compiled(expression)
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        '"MARKER"',
+        '"MARKER\\n import os"',
+        "'MARKER'",
+        '`"MARKER"`',
+        '`{"MARKER": ["MARKER"]}`',
+        '{"MARKER": name}',
+        "a[?MARKER == 'MARKER'].MARKER | [0]",
+        "join('MARKER', MARKER[*].values[0])",
+        "sort_by(MARKER, &MARKER)",
+        "MARKER || 'MARKER' && !MARKER",
+    ],
+)
+def test_compiler_source_contains_no_text_of_the_expression(expression: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    sources = []
+
+    def recorded(source: str, *given: Any) -> Any:
+        sources.append(source)
+        return compile(source, *given)
+
+    monkeypatch.setattr(expression_compiler, "compile", recorded, raising=False)
+    mapping = Mapping([("MARKER", expression)])
+    for apply in (mapping.apply, mapping.apply_partial):
+        with contextlib.suppress(Rejected):
+            apply({"MARKER": "text"})
+    assert sources
+    assert not any("MARKER" in source for source in sources)
