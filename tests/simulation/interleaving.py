@@ -25,12 +25,11 @@ from portaria.connections.tokens import cache, provider
 from portaria.core import clock
 from portaria.core.http.messages import Request, Response
 from portaria.outbound import http_client, rate_limiter
-from portaria.records import reconciliation_wakeups
+from portaria.records import dead_letter_redrive, reconciliation_wakeups
 from tests.fakes.crashes import Died
 from tests.simulation.aws.cloud import Cloud, InTurn, installed
 
 BEGIN = datetime(2026, 1, 5, 15, tzinfo=UTC).timestamp()
-LONGER_THAN_A_RUN_S = 1e9
 
 
 class Broken(BaseException):
@@ -123,11 +122,6 @@ class Current(Generic[P]):
 
     def __init__(self, aside: P) -> None:
         self.aside = aside
-        self.runs = 0
-
-    def begin(self, run: Run[P, Any]) -> None:
-        self.run = run
-        self.runs += 1
 
     @property
     def process(self) -> P:
@@ -137,8 +131,7 @@ class Current(Generic[P]):
         return self.run.now()
 
     def monotonic(self) -> float:
-        """Grows from run to run, because the product's rate limiters outlive a run."""
-        return self.runs * LONGER_THAN_A_RUN_S + self.run.time
+        return self.run.time
 
     def wait(self, seconds: float) -> None:
         self.run.wait(seconds)
@@ -182,15 +175,22 @@ def running(current: Current[P], *replaced: AbstractContextManager[Any]) -> Iter
                 stack.enter_context(each)
             yield
     finally:
+        _forget()
         logging.disable(disabled)
+
+
+def _forget() -> None:
+    """Forget what the product remembers until its process ends, with times of the run."""
+    reconciliation_wakeups.forget()
+    dead_letter_redrive._rate_limiter.cache_clear()
 
 
 def play_all(current: Current[P], runs: Iterable[Run[P, R]], total: R) -> tuple[R, list[str]]:
     """The sum of the runs, and what broke. Only inside `running`, and repeatable only with PYTHONHASHSEED=0."""
     broken = []
     for run in runs:
-        reconciliation_wakeups.forget()
-        current.begin(run)
+        _forget()
+        current.run = run
         try:
             run.play()
         except Broken as what:
