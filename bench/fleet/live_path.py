@@ -36,7 +36,7 @@ INGEST_TIMEOUT_S, LEAST_LEFT_S = 120.0, 33.0
 SWEEP_S = 60.0
 # Quota items: about so many bytes for each tenant, at most so many tenants in an item, so many items.
 TENANT_BYTES, TENANTS_AN_ITEM, QUOTA_ITEMS = 25, 300, 10
-# Claimed slots of one destination that are remembered.
+# How many claimed slots the model remembers for each destination.
 MOST_SLOTS = 2_000
 # The deletions of delivered entries run ten at a time.
 DELETED_TOGETHER = 10

@@ -1,10 +1,10 @@
 """The cold start of every function, from the start of its process to its first answer, against a plain function.
 
-Both run under AWS's runtime client (`make invoke`) with the libraries' layer, on the local cloud. The plain function is what
-Powertools' documentation shows for the same trigger: a resolver for an API, a batch processor for a queue, and one read from
-the table. The sample event of `manage` tests a credential at a platform, so the plain function beside it sends that request,
-too; `manage_beside_one_read` shows it beside the one that does not. `cold_answer` and `cold_events` measure the webhook
-functions against a function without Powertools.
+Both run under AWS's runtime client (`make invoke`) with the libraries' layer, on the local cloud. The plain function
+follows Powertools' documentation for the same trigger: it has a resolver for an API or a batch processor for a queue, and reads
+one item of the table. The sample event of `manage` tests a credential at a platform, so its plain function sends that request
+too. `manage_beside_one_read` compares `manage` with the plain function that does not. `cold_answer` and `cold_events` measure
+the webhook functions against a function without Powertools.
 
 The goal is for processor time, which other work on the machine changes by a few percent, and time by a half.
 """

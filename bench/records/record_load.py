@@ -74,7 +74,7 @@ def measure() -> bool:
         load = Load(stack)
         with step(f"Connecting {TENANTS + PAIRS + 1} accounts"):
             load.connect()
-        # Starts the processes of all functions that the phases need, those of the backfill, too.
+        # This starts the processes of every function that the phases need, including the backfill.
         warming = int(WARMING_S * PER_SECOND)
         with step(f"{warming} events beside a backfill to warm up"):
             load.phase(TENANTS + PAIRS, warming)
@@ -89,7 +89,7 @@ def measure() -> bool:
             load.wait_until_read_again()
             _, left = load.look()
     show_processors("without a backfill", alone, without)
-    show_processors("beside it", together, beside)
+    show_processors("beside a backfill", together, beside)
     return show(load, without, beside, alone, together, left)
 
 
@@ -338,5 +338,5 @@ class Load:
         }
 
     def look(self) -> tuple[set[str], set[str]]:
-        """The contacts that are missing in Marketo, and those that stand there in an older version."""
+        """The contacts that Marketo does not have, and those that it has in an older version."""
         return self.changes.compare([each["attributes"] for each in self.control.marketo_persons(self.munchkin)])

@@ -31,16 +31,3 @@ class Dying:
         if self.calls == self.at:
             raise Died
         return answer
-
-
-class InTurn:
-    """Replaces a pool of threads: one task after the other."""
-
-    def __init__(self, _: int) -> None:
-        self.map = map
-
-    def __enter__(self) -> InTurn:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        return None

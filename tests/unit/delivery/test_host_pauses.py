@@ -36,9 +36,9 @@ from portaria.platforms.marketo import persons
 from tests.fakes.crashes import Died
 from tests.fakes.records import ingesting, waiting_records
 from tests.fakes.records.contacts import contact
-from tests.fakes.records.dying import Dying, InTurn
+from tests.fakes.records.dying import Dying
 from tests.fakes.records.ingesting import Harness, body
-from tests.simulation.aws.cloud import PREFIX
+from tests.simulation.aws.cloud import PREFIX, InTurn
 
 HOST = "mkto-ingestion-api.adobe.io"
 # A request of Marketo times out after this.

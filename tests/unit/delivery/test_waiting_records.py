@@ -37,8 +37,9 @@ from portaria.records.mapping import record_mapping
 from tests.fakes.crashes import Died
 from tests.fakes.records import ingesting, waiting_records
 from tests.fakes.records.contacts import DESTINATION, SOURCE, contact
-from tests.fakes.records.dying import Dying, InTurn
+from tests.fakes.records.dying import Dying
 from tests.fakes.records.ingesting import Harness, body, refusal
+from tests.simulation.aws.cloud import InTurn
 from tests.simulation.faults import throttled
 
 NOON = datetime(2026, 3, 4, 18, 0, tzinfo=UTC)

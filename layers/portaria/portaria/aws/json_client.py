@@ -133,7 +133,7 @@ class JsonClient:
 
     def _call(self, operation: str, **parameters: Any) -> dict[str, Any]:
         if operation in self._service.tokens:
-            # One token for all attempts, so that a repetition of a write that was carried out is no second write.
+            # All attempts send the same token, so that AWS carries out the write only once.
             parameters.setdefault("ClientRequestToken", str(uuid.uuid4()))
         body = json.dumps(parameters, separators=(",", ":"), default=_encode).encode()
         answer: dict[str, Any] | Exception
@@ -237,7 +237,7 @@ class JsonClient:
 
 
 class RetryQuota:
-    """Limits a process's retries of a service that fails, so that they do not add to its load. Thread-safe."""
+    """Limits the retries of a process, so that they do not overload a service that fails. Thread-safe."""
 
     def __init__(self) -> None:
         self._left = RETRY_QUOTA

@@ -199,7 +199,7 @@ def _destination(table_name: str, platform: str, account: str, per_s: float) -> 
 
 
 def wait_for_destination(table: Table, connection: Connection, per_s: float, priority: Priority) -> None:
-    """Wait for a slot of a destination that takes `per_s` requests a second from all workers together.
+    """Wait until a destination may get another request. All workers together may send it `per_s` requests a second.
 
     Waits at most the priority's `ahead_s`, or a cycle of slots. Raises `BudgetExhausted`; then nothing may be sent.
     """

@@ -31,8 +31,8 @@ class PauseReason(StrEnum):
     NO_ANSWER = "no_answer"
 
 
-# How reasons are stored that the versions before them do not know: as one that those read, with the reason itself beside it. An
-# operator, or a failed deployment, may go back to such a version while a destination is paused.
+# A version before a reason was introduced cannot read it, so such a reason is stored as an older one. `exact_reason` has the
+# reason itself. An operator or a failed deployment may return to that version while a destination is paused.
 STORED_AS = {PauseReason.NO_ANSWER: PauseReason.BUSY}
 
 

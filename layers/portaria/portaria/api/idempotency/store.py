@@ -25,7 +25,7 @@ from portaria.core.errors import Rejected, StackUnavailable
 
 
 class IdempotencyStore:
-    """What has been created, by key, in the table."""
+    """Stores the answer of each creation in the table, by its idempotency key."""
 
     def __init__(self, table: Table) -> None:
         self._store = DynamoDBPersistenceLayer(

@@ -29,7 +29,7 @@ OPERATIONS = [
     Operation(
         "list_install_links", "GET", "/install-links", "install-links:list", "List install links",
         install_links.list_page, install_links.InstallLinkOutput, listing=True,
-        description="Newest first, including those that ended in the last seven days. The URLs are not returned again.",
+        description="The newest comes first. Links that ended in the last seven days are included. The URLs are not returned.",
     ),
     Operation(
         "show_install_link", "GET", "/install-links/{id}", "install-links:show", "Get an install link",
@@ -39,6 +39,6 @@ OPERATIONS = [
     Operation(
         "delete_install_link", "DELETE", "/install-links/{id}", "install-links:delete", "Delete an install link",
         install_links.delete, None, status=NO_CONTENT, changes=True,
-        description="The link cannot be opened any more. A browser that has opened it can finish for up to 30 minutes.",
+        description="The link stops working. A browser that has opened it can finish the install for up to 30 minutes.",
     ),
 ]  # fmt: skip

@@ -1,7 +1,7 @@
-"""Stage 3, map: convert each record to the attributes that its destination accepts. Reads destinations, writes nothing.
+"""A part of stage 1: convert each record to the attributes that its destination accepts. Reads destinations, writes nothing.
 
-`map_records` runs while a message is read, so that its data need not stay in memory. `outgoing_records` uses the result after
-deduplication: a record that is left out as older becomes no dead letter, and does not hold its message.
+`map_records` runs while a message is read, so that its data need not stay in memory. `outgoing_records` takes the result after
+stage 2: a record that is left out as older becomes no dead letter, and does not hold its message.
 """
 
 from __future__ import annotations

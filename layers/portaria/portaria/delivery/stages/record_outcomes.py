@@ -1,4 +1,4 @@
-"""Stage 5, record: what each result of sending means for its records and for its destination.
+"""Stage 4, record: what each result of sending means for its records and for its destination.
 
 Immediately, before the next request is sent: a destination's pauses end after a success, and begin after a response that
 requires one; a failure of a message is counted (`retry_schedule`). After a death behind these writes, the redelivered records

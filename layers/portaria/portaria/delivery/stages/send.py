@@ -1,4 +1,4 @@
-"""Stage 4, send: cut a target's records into full requests, send them, and report each result to the next stage.
+"""Stage 3, send: cut a target's records into full requests, send them, and report each result to the next stage.
 
 `Sender.send` is a generator. `record_outcomes` handles each result before the next request is sent, so a pause that an answer
 causes is in the table, and its destination is stopped, before anything else is sent there.
