@@ -9,11 +9,12 @@ export PYTHONPATH := layers/portaria:cli
 unexport PYTHONDONTWRITEBYTECODE
 RUN := .venv/bin/python
 # `make test` runs pytest once for each group of suites. The groups run at the same time and leave their reports here.
-GROUPS := offline cloud isolated
+GROUPS := unit offline cloud isolated
 REPORTS := build/tests
-# Without the network and without a local cloud. Long modules come first, so that the workers end together.
+# Without the network and without a local cloud, in two groups of about the same length. A process for each imports only its own.
 OFFLINE := tests/faults/crashes tests/faults/hostile tests/faults/simulated tests/aws tests/peers tests/template tests/platforms \
-	tests/unit
+	tests/unit/repository tests/unit/cli
+UNIT := tests/unit $(addprefix --ignore ,$(filter tests/unit/%,$(OFFLINE)))
 # On the local cloud of this checkout.
 CLOUD := tests/stack tests/browser tests/faults/kills
 # With what the tests start themselves: another local cloud, a build, a browser.
@@ -22,7 +23,7 @@ ISOLATED := $(addprefix tests/stack/local_cloud/,test_local_cloud.py test_execut
 STARTED := $(shell date +%s)
 CODE := layers cli functions local bench tests examples
 
-.PHONY: help setup up down status logs invoke sandbox clean-sandbox console console-screenshots demo demo-app check style types imports template workflows document secrets test test-offline test-cloud test-isolated openapi audit bench faults configure portaria build deploy smoke doctor lock clean
+.PHONY: help setup up down status logs invoke sandbox clean-sandbox console console-screenshots demo demo-app check style types imports template workflows document secrets test test-unit test-offline test-cloud test-isolated openapi audit bench faults configure portaria build deploy smoke doctor lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z -]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -139,9 +140,12 @@ test: check ## Everything: checks, unit, platforms, template, the local cloud, b
 	$(RUN) -m tests.summary --started $(STARTED) $(GROUPS:%=$(REPORTS)/%.xml) || failed=1; \
 	exit $$failed
 
-# It only needs the processor. The other groups also wait for what they started, so they go first.
+# These two only need the processor. The others also wait for what they started, so they go first.
+test-unit:
+	@nice $(RUN) -m pytest --junit-xml $(REPORTS)/unit.xml $(UNIT)
+
 test-offline:
-	@nice $(RUN) -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --junit-xml $(REPORTS)/offline.xml $(OFFLINE)
+	@nice $(RUN) -m pytest --junit-xml $(REPORTS)/offline.xml $(OFFLINE)
 
 test-cloud:
 	@$(RUN) -m pytest --junit-xml $(REPORTS)/cloud.xml $(CLOUD) $(ISOLATED:%=--ignore %)

@@ -15,6 +15,7 @@ There are no traces to look at: X-Ray's SDK is not in the layers, and Lambda's o
 from __future__ import annotations
 
 import base64
+import fcntl
 import json
 import logging
 import os
@@ -273,13 +274,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 class LeakCheck:
-    """Fails the test that leaked. With xdist each worker checks its own tests and sends its figures to the controller."""
+    """Fails the test that leaked."""
 
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
         # Leaks outside of tests.
         self.left: list[str] = []
-        self.figures: dict[str, Counter[str]] = {}
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
@@ -316,39 +316,33 @@ class LeakCheck:
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         self.left += map(str, WATCH.take())
-        self.add(WATCH.figures)
-        if hasattr(self.config, "workeroutput"):
-            figures = {file: dict(counts) for file, counts in self.figures.items()}
-            self.config.workeroutput["leaks"] = {"figures": figures, "left": self.left}
-            return
         if self.left and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
-        if any(figures["tests"] for figures in self.figures.values()):
-            write_figures(self.config.getoption("--leak-figures"), self.figures)
-
-    @pytest.hookimpl(optionalhook=True)
-    def pytest_testnodedown(self, node: Any, error: object) -> None:
-        """An xdist worker has ended; a crashed one has no output."""
-        told = getattr(node, "workeroutput", {}).get("leaks", {"figures": {}, "left": []})
-        self.add(told["figures"])
-        self.left += told["left"]
-
-    def add(self, figures: dict[str, Any]) -> None:
-        for file, counts in figures.items():
-            self.figures.setdefault(file, Counter()).update(counts)
+        if any(figures["tests"] for figures in WATCH.figures.values()):
+            write_figures(self.config.getoption("--leak-figures"), WATCH.figures)
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         if self.left:
             terminalreporter.section("leaks outside of tests", red=True)
             terminalreporter.write_line("\n".join(self.left))
-        total = sum(self.figures.values(), Counter())
+        total = sum(WATCH.figures.values(), Counter())
         if total["tests"]:
             looked_at = sum(count for kind, count in total.items() if kind not in ("tests", "leaks"))
             terminalreporter.write_line(f"leak check: {looked_at:,} texts looked at, {total['leaks']} leaks")
 
 
 def write_figures(file: Path, figures: dict[str, Counter[str]]) -> None:
-    """Replace the figures of the test modules that ran, and the total of all existing modules."""
+    """Replace the figures of the test modules that ran, and the total of all existing modules.
+
+    Several groups of tests may end at the same time, and each keeps the figures of the others.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        _write_figures(file, figures)
+
+
+def _write_figures(file: Path, figures: dict[str, Counter[str]]) -> None:
     try:
         files = json.loads(file.read_text())["files"]
     except (FileNotFoundError, ValueError, KeyError):
@@ -358,7 +352,6 @@ def write_figures(file: Path, figures: dict[str, Counter[str]]) -> None:
     total: Counter[str] = sum(map(Counter, files.values()), Counter())
     kinds = sorted({kind for counts in files.values() for kind in counts})
     document = {"total": {kind: total[kind] for kind in kinds}, "files": files}
-    file.parent.mkdir(parents=True, exist_ok=True)
     fresh = file.with_suffix(f".{os.getpid()}")
     fresh.write_text(json.dumps(document, indent=2) + "\n")
     fresh.replace(file)

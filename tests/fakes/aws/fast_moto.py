@@ -1,7 +1,9 @@
 """moto without work that it repeats on every call. Its responses stay the same: only the time that they take changes.
 
-- Its serializer looks for each member of an attribute value under up to ten names, for each of ten members; a plain
-  dictionary has the one member under its own name.
+- Its serializer looks for each member of an attribute value under up to ten names, for each of ten members, and for the method
+  of each type by name; a plain dictionary has the one member under its own name.
+- It reads the words of each condition and update again for each call, with patterns that it compiles for each word.
+- It draws each of the 52 characters of a response's id.
 - It builds a parser, with its tables, for each JSONPath of each event.
 - It lists the methods of a response class, by inspection, for each call.
 - It compares the URL of each call with the patterns of all services.
@@ -15,7 +17,8 @@ from __future__ import annotations
 
 import copy
 import re
-from collections import defaultdict
+import uuid
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -36,11 +39,14 @@ from moto.core.models import DEFAULT_ACCOUNT_ID
 from moto.core.request import PRESERVED_HEADER_NAMES_ENVIRON_KEY, Request, environ_key_for_header
 from moto.core.serialize import JSONSerializer
 from moto.core.utils import camelcase_to_underscores, method_names_from_class
+from moto.dynamodb.comparisons import ConditionExpressionParser
 from moto.dynamodb.models import DynamoDBBackend
 from moto.dynamodb.models.dynamo_type import DynamoType
 from moto.dynamodb.models.table import Table
 from moto.dynamodb.parsing.ast_nodes import DepthFirstTraverser  # type: ignore[attr-defined]
+from moto.dynamodb.parsing.tokens import ExpressionTokenizer
 from moto.sqs import models as sqs
+from moto.utilities import aws_headers
 from werkzeug.exceptions import HTTPException
 
 # Services whose calls are JSON and have a region in their URL.
@@ -52,6 +58,7 @@ _transact_write_items = DynamoDBBackend.transact_write_items
 _nodes_to_be_processed = DepthFirstTraverser.nodes_to_be_processed
 _parse = cache(parse)
 _method_names = cache(method_names_from_class)
+_lex_condition = ConditionExpressionParser._lex_condition_expression
 _kinds: dict[type, tuple[type, ...]] = {}
 _underscored = cache(camelcase_to_underscores)
 
@@ -59,11 +66,38 @@ _underscored = cache(camelcase_to_underscores)
 def _serialize_type_structure(serializer: Any, serialized: Any, value: Any, shape: Any, key: str) -> None:
     if shape.name != "AttributeValue" or type(value) is not dict or not key:
         return _serialize_structure(serializer, serialized, value, shape, key)
+    serializer._default_serialize(serialized, _attribute_value(serializer, value, shape), shape, key)
+
+
+def _attribute_value(serializer: Any, value: dict[str, Any], shape: Any) -> dict[str, Any]:
+    """The JSON of an attribute value. Binary values and sets are left to the serializer."""
+    ((kind, content),) = value.items()
+    if kind == "L":
+        return {kind: [_attribute_value(serializer, each, shape) for each in content]}
+    if kind == "M":
+        return {kind: {name: _attribute_value(serializer, each, shape) for name, each in content.items()}}
+    if kind in ("S", "N", "BOOL", "NULL"):
+        return value
     wrapper: dict[str, Any] = {}
-    for name, member in shape.members.items():
-        if value.get(name) is not None:
-            serializer._serialize(wrapper, value[name], member, name)
-    serializer._default_serialize(serialized, wrapper, shape, key)
+    serializer._serialize(wrapper, content, shape.members[kind], kind)
+    return wrapper
+
+
+@cache
+def _words(condition: str) -> tuple[Any, ...]:
+    return tuple(_lex_condition(ConditionExpressionParser(condition, None, None)))
+
+
+@cache
+def _tokens(update: str) -> tuple[Any, ...]:
+    return tuple(ExpressionTokenizer(update)._make_list())
+
+
+def _id_of_response(headers: dict[str, Any] | None = None) -> str:
+    made = f"{uuid.uuid4().hex}{uuid.uuid4().hex}"[:52].upper()
+    if headers is not None:
+        headers["x-amzn-requestid"] = made
+    return made
 
 
 @cache
@@ -158,6 +192,13 @@ def fast_moto() -> Iterator[None]:
         patch.object(BotocoreStubber, "process_request", _answer),
         patch.object(DynamoDBBackend, "transact_write_items", _transact),
         patch.object(Table, "__deepcopy__", _backup, create=True),
+        patch.object(
+            ConditionExpressionParser,
+            "_lex_condition_expression",
+            lambda parser: deque(_words(parser.condition_expression)),
+        ),
+        patch.object(ExpressionTokenizer, "make_list", lambda update: list(_tokens(update))),
+        patch.object(aws_headers, "gen_amzn_requestid_long", _id_of_response),
         patch.object(DepthFirstTraverser, "nodes_to_be_processed", _nodes),
     ):
         yield

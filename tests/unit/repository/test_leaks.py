@@ -171,10 +171,10 @@ def blamed(folder: Path) -> dict[str, str]:
     }
 
 
-@pytest.fixture(scope="module", params=[(), ("-n", "2")], ids=["alone", "with workers"])
-def planted(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
     folder = tmp_path_factory.mktemp("planted")
-    return folder, run(folder, PLANTED, *request.param)
+    return folder, run(folder, PLANTED)
 
 
 def test_leak_check_planted_leaks_fail_their_tests(planted: tuple[Path, Any]) -> None:
