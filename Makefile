@@ -29,7 +29,9 @@ help: ## Show this list
 	@grep -hE '^[a-z -]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 # AWS builds its runtime client for Linux only.
-setup: .venv/.ready .venv/bin/portaria .venv-sam/.ready .venv-ministack/.ready $(if $(filter Linux,$(shell uname)),.venv-runtime/.ready) ## Install what development needs, into .venv*
+ENVIRONMENTS := .venv/.ready .venv/bin/portaria .venv-sam/.ready .venv-ministack/.ready $(if $(filter Linux,$(shell uname)),.venv-runtime/.ready)
+setup: ## Install what development needs, into .venv*
+	@$(MAKE) --no-print-directory --jobs 3 $(ENVIRONMENTS)
 
 .venv/.ready: requirements/dev.txt
 .venv-sam/.ready: requirements/sam.txt
@@ -100,7 +102,8 @@ demo-app: setup ## Run examples/web_app on the local cloud: an application whose
 configure: setup ## Register what FILE=... describes (STACK=build/stack.json for the local cloud, ARGS=--dry-run to look first)
 	@$(RUN) -m portaria_cli $(if $(STACK),--stack-file $(STACK)) configure $(FILE) $(ARGS)
 
-check: setup .node/.ready ## Style, types, imports, the API's document, the templates, the workflows, and no secret in any file
+check: ## Style, types, imports, the API's document, the templates, the workflows, and no secret in any file
+	@$(MAKE) --no-print-directory --jobs 3 $(ENVIRONMENTS) .node/.ready
 	@$(MAKE) --no-print-directory --jobs 2 style secrets template workflows document imports types
 
 style:

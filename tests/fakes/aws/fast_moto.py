@@ -2,7 +2,7 @@
 
 - Its serializer looks for each member of an attribute value under up to ten names, for each of ten members, and for the method
   of each type by name; a plain dictionary has the one member under its own name.
-- It reads the words of each condition and update again for each call, with patterns that it compiles for each word.
+- It reads each condition and each update expression again for each call, with patterns that it compiles for each word.
 - It draws each of the 52 characters of a response's id.
 - It builds a parser, with its tables, for each JSONPath of each event.
 - It lists the methods of a response class, by inspection, for each call.
@@ -44,7 +44,7 @@ from moto.dynamodb.models import DynamoDBBackend
 from moto.dynamodb.models.dynamo_type import DynamoType
 from moto.dynamodb.models.table import Table
 from moto.dynamodb.parsing.ast_nodes import DepthFirstTraverser  # type: ignore[attr-defined]
-from moto.dynamodb.parsing.tokens import ExpressionTokenizer
+from moto.dynamodb.parsing.expressions import UpdateExpressionParser  # type: ignore[attr-defined]
 from moto.sqs import models as sqs
 from moto.utilities import aws_headers
 from werkzeug.exceptions import HTTPException
@@ -59,6 +59,7 @@ _nodes_to_be_processed = DepthFirstTraverser.nodes_to_be_processed
 _parse = cache(parse)
 _method_names = cache(method_names_from_class)
 _lex_condition = ConditionExpressionParser._lex_condition_expression
+_update_tree = cache(UpdateExpressionParser.make)
 _kinds: dict[type, tuple[type, ...]] = {}
 _underscored = cache(camelcase_to_underscores)
 
@@ -86,11 +87,6 @@ def _attribute_value(serializer: Any, value: dict[str, Any], shape: Any) -> dict
 @cache
 def _words(condition: str) -> tuple[Any, ...]:
     return tuple(_lex_condition(ConditionExpressionParser(condition, None, None)))
-
-
-@cache
-def _tokens(update: str) -> tuple[Any, ...]:
-    return tuple(ExpressionTokenizer(update)._make_list())
 
 
 def _id_of_response(headers: dict[str, Any] | None = None) -> str:
@@ -197,7 +193,8 @@ def fast_moto() -> Iterator[None]:
             "_lex_condition_expression",
             lambda parser: deque(_words(parser.condition_expression)),
         ),
-        patch.object(ExpressionTokenizer, "make_list", lambda update: list(_tokens(update))),
+        # moto changes a copy of the tree only.
+        patch.object(UpdateExpressionParser, "make", _update_tree),
         patch.object(aws_headers, "gen_amzn_requestid_long", _id_of_response),
         patch.object(DepthFirstTraverser, "nodes_to_be_processed", _nodes),
     ):

@@ -21,7 +21,7 @@ from tests.faults.hostile import expressions
 RESULT = Path("build/faults/hostile_expressions.json")
 MAX_MS, MAX_MB = 100.0, 50.0
 # The short version measures memory every so many evaluations, because that takes ten times as long as an evaluation.
-EVERY = 25
+EVERY = 50
 
 
 def evaluate(mapping: Mapping, data: dict[str, Any], *, is_partial: bool) -> str:

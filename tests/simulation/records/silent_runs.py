@@ -52,11 +52,11 @@ SILENCES = {
     # The whole platform, and then only two locations of many.
     "platform": Silence(
         locations=60,
-        count=3_000,
+        count=1_800,
         a_second=4.0,
         silent=60,
         begins_s=60.0,
-        ends_s=660.0,
+        ends_s=360.0,
         most_silent=20,
         most_delay_s=60.0,
     ),
