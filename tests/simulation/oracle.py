@@ -19,6 +19,7 @@ from portaria.core.tags import INDEXED
 from tests import leaks
 from tests.simulation import scenarios
 from tests.simulation.aws.cloud import KEY_ID, TABLE
+from tests.simulation.platform import WINDOW_S
 from tests.simulation.schedule import Schedule, Violation
 
 HOUR_S = 3_600.0
@@ -227,6 +228,17 @@ def newest_install(schedule: Schedule, item: dict[str, Any]) -> None:
         raise Violation(f"{item['name']} has the grant of {item['granted_at']}, not the newest one of {max(received)}")
 
 
+def had_a_turn(schedule: Schedule, item: dict[str, Any]) -> bool:
+    """Whether anything ran while the platform would still have answered the last refresh again.
+
+    A caller that has too little time for a second attempt leaves it to the next caller, or to the next sweep.
+    """
+    grant = schedule.grants_of.get(item["secret_id"])
+    held = schedule.platform.refreshes.values()
+    used_at = max(each.used_at for each in held if each.pair.grant == grant and each.used_at is not None)
+    return any(used_at < began_at < used_at + WINDOW_S for began_at in schedule.began_at)
+
+
 def check_flagged(schedule: Schedule, item: dict[str, Any]) -> None:
     """Only if nothing that was ever stored could have kept it, and a notification was sent."""
     name = item["name"]
@@ -235,7 +247,7 @@ def check_flagged(schedule: Schedule, item: dict[str, Any]) -> None:
     if not revoked(schedule, item):
         if schedule.excuses == 0:
             raise Violation(f"{name} was given up ({item['reason']}) without any fault")
-        if schedule.excuses == 1 and schedule.platform.mode != "strict":
+        if schedule.excuses == 1 and schedule.platform.mode != "strict" and had_a_turn(schedule, item):
             raise Violation(f"{name} was given up ({item['reason']}) for one fault, which this platform forgives")
         grant = schedule.grants_of.get(item["secret_id"])
         for pair in schedule.platform.given:

@@ -129,6 +129,8 @@ class Schedule:
         # When a refresh token was first stored, and the authorisations whose tokens a secret contains.
         self.stored: dict[str, float] = {}
         self.grants_of: dict[str, int] = {}
+        # When each turn began.
+        self.began_at: list[float] = []
         # The responses that a turn got, and the turns that a fault ended before they could store them.
         self.delivered: dict[str, int] = {}
         self.cut_short: set[int] = set()
@@ -248,6 +250,7 @@ class Schedule:
         if self.deliveries > MAX_DELIVERIES:
             raise Violation(f"never comes to rest: {queue} {message.body[:80]}")
         self.turns += 1
+        self.began_at.append(self.time)
         message.deliveries += 1
         message.visible_at = self.time + HIDDEN_S[queue]
         worker.turn, worker.queue, worker.message, worker.paused = self.turns, queue, message, False
