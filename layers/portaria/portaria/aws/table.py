@@ -71,8 +71,8 @@ class Table:
     def get_many(self, keys: Iterable[tuple[str, str]]) -> dict[tuple[str, str], Item]:
         """Those of these items that exist, by their keys. Strongly consistent reads, a hundred in each call.
 
-        More than a hundred are read with concurrent calls. Each thread makes an equal share of them: a task for each call would cost
-        more than reading the answers.
+        More than a hundred are read with concurrent calls. Each thread makes an equal share of the calls: a task for each call
+        would cost more than reading the answers.
         """
         wanted = list(keys)
         share = MAX_READS * max(1, math.ceil(len(wanted) / (MAX_READS * MAX_CONCURRENT)))
