@@ -32,8 +32,9 @@ INDEXES = {
     "by_filter": ("filter_pk", "filter_sk"),
 }
 
-# The most items that one batch read may have.
-MAX_READS = 100
+# The most items that one batch read may have, and how many batch reads are made at once. Ten would be faster by a few
+# milliseconds, and cost more processor time and a burst of calls.
+MAX_READS, CONCURRENT_READS = 100, 5
 # The most items that one batch write may have, and how often in a row one may fail completely.
 MAX_WRITES, MAX_VAIN_BATCHES = 25, 5
 
@@ -75,7 +76,7 @@ class Table:
         would cost more than reading the answers.
         """
         wanted = list(keys)
-        share = MAX_READS * max(1, math.ceil(len(wanted) / (MAX_READS * MAX_CONCURRENT)))
+        share = MAX_READS * max(1, math.ceil(len(wanted) / (MAX_READS * CONCURRENT_READS)))
         parts = [wanted[start : start + share] for start in range(0, len(wanted), share)]
         found: dict[tuple[str, str], Item] = {}
         for items in run_concurrently(self._get_part, parts):
