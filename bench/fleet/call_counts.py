@@ -216,8 +216,9 @@ def _harness(counts: _Counts) -> Iterator[Harness]:
     def counted(work: Any, items: Any) -> Any:
         before = counts.calls
         found = concurrently(work, items)
+        made = counts.calls - before
         # Calls in parallel take the time of as many rounds.
-        counts.concurrent += counts.calls - before - math.ceil(len(items) / table.MAX_CONCURRENT)
+        counts.concurrent += made - math.ceil(made / max(1, min(table.MAX_CONCURRENT, len(items))))
         return found
 
     patches = [

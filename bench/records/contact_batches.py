@@ -19,8 +19,8 @@ MAX_PAYLOAD_BYTES = 5_500_000
 Batch = list[QueuedMessage]
 
 
-def batches(count: int, start: int = 0, route: str = PEOPLE) -> Iterator[Batch]:
-    """Messages as backfill_records makes them of Kommo's pages, and as Lambda gets them: 40, and at most 6 MB.
+def batches(count: int, start: int = 0, route: str = PEOPLE, messages: int = BATCH) -> Iterator[Batch]:
+    """Messages as backfill_records makes them of Kommo's pages, and as Lambda gets them: `messages`, and at most 6 MB.
 
     All are of 250 made-up people, told apart by their ids and addresses, which count from `start`.
     """
@@ -42,7 +42,7 @@ def batches(count: int, start: int = 0, route: str = PEOPLE) -> Iterator[Batch]:
         records = [texts[number % PAGE].replace('"@I@"', str(number)).replace("@N@", str(number)) for number in numbers]
         body = f'{head[:-1]},"records":[{",".join(records)}]}}'
         length = len(body.encode())
-        if batch and (len(batch) == BATCH or size + length > MAX_PAYLOAD_BYTES):
+        if batch and (len(batch) == messages or size + length > MAX_PAYLOAD_BYTES):
             yield batch
             batch, size = [], 0
         batch.append(QueuedMessage(f"m{first}", body))

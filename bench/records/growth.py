@@ -15,14 +15,16 @@ from typing import NamedTuple
 from unittest.mock import patch
 
 from bench.records import marketo_stub
-from bench.records.contact_batches import PEOPLE, batches, ours
+from bench.records.contact_batches import BATCH, PAGE, PEOPLE, batches, ours
 from portaria.delivery.pipeline import QueuedMessage
 from portaria.outbound import http_client
 from tests.fakes.records import ingesting
 
-SMALL, LARGE = 1_000, 1_000_000
-# The large process delivers 25,000 records, the small one ten times 1,000, and so on.
-ROUNDS_OF_GROWTH, SMALL_EACH = 40, 10
+LARGE = 1_000_000
+# The records of a turn: two batches that are nearly as large as Lambda's, or ten batches of 1,000. A turn takes a fifth of a
+# second, so that other work of the machine disturbs both processes.
+TURN = 10_000
+MESSAGES_OF_1000 = 1_000 // PAGE
 
 
 class Growth(NamedTuple):
@@ -34,25 +36,28 @@ class Growth(NamedTuple):
 
 
 def grow(port: int) -> Growth:
-    """Compare a process that delivers 1,000,000 records with one that gets 1,000 at a time; also the peak of its memory.
+    """Compare a process that delivers 1,000,000 records in full batches with one that has batches of 1,000.
 
-    The cost is processor time, so that other work of the machine does not count. The two processes alternate. Making the
-    messages is not counted.
+    The cost is processor time, so that other work of the machine does not count. The processes alternate with equal numbers of
+    records, and each begins half of the turns. The second one gets the same contacts in each turn. Making the messages is not
+    counted. `peak_mib` is the memory of the first.
     """
     stub = marketo_stub.Stub(port)
-    each = LARGE // ROUNDS_OF_GROWTH
 
-    def delivered(child: Child, count: int, start: int = 0) -> float:
-        taken_s = child.deliver(count, start)
-        stub.check(count)
-        return taken_s / count
+    def cost_s(child: Child, messages: int, start: int) -> float:
+        taken_s = child.deliver(TURN, start, messages)
+        stub.check(TURN)
+        return taken_s
 
     with _child(port) as large, _child(port) as small:
-        delivered(small, SMALL)
+        cost_s(small, MESSAGES_OF_1000, 0)
         ratios = []
-        for number in range(ROUNDS_OF_GROWTH):
-            large_s = delivered(large, each, number * each)
-            ratios.append(large_s / statistics.fmean(delivered(small, SMALL) for _ in range(SMALL_EACH)))
+        for number in range(LARGE // TURN):
+            turns = [(large, BATCH, number * TURN), (small, MESSAGES_OF_1000, 0)]
+            taken_s = {}
+            for child, messages, start in turns if number % 2 else reversed(turns):
+                taken_s[child] = cost_s(child, messages, start)
+            ratios.append(taken_s[large] / taken_s[small])
         peak_mib = large.peak_mib()
     early, late = (statistics.median(half) for half in (ratios[: len(ratios) // 2], ratios[len(ratios) // 2 :]))
     return Growth(ratios, late / early, peak_mib)
@@ -74,9 +79,9 @@ class Child:
             raise RuntimeError(f"the process that delivers ended with {self.process.wait()}")
         return float(answer)
 
-    def deliver(self, count: int, start: int) -> float:
-        """Deliver `count` records with ids from `start` on; the seconds of the processor that it took."""
-        return self._ask(f"{count} {start}")
+    def deliver(self, count: int, start: int, messages: int) -> float:
+        """Deliver `count` records with ids from `start` on, in batches of so many messages; the processor's seconds."""
+        return self._ask(f"{count} {start} {messages}")
 
     def peak_mib(self) -> float:
         return self._ask("peak")
@@ -104,8 +109,8 @@ def _serve(port: int) -> None:
                 print(int(re.search(r"VmHWM:\s+([0-9]+) kB", status)[1]) / 1024, flush=True)  # type: ignore[index]
                 continue
             taken_s = 0.0
-            count, start = map(int, line.split())
-            for batch in batches(count, start):
+            count, start, messages = map(int, line.split())
+            for batch in batches(count, start, messages=messages):
                 again = [QueuedMessage(f"{number}-{each.id}", each.body) for each in batch]
                 began_s = time.process_time()
                 ours(harness, again)

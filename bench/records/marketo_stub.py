@@ -1,7 +1,12 @@
 """A loopback stand-in for Marketo that checks every limit and counts every id, in a process of its own.
 
-It is reached as a proxy (CONNECT, then TLS), so whoever measures dials `https://mkto-ingestion-api.adobe.io`. `GET /counts`
-without CONNECT answers `{"ids": …, "objects": …, "requests": …, "refused": …}`, `DELETE /counts` forgets them.
+It is reached as a proxy (CONNECT, then TLS), so that clients can request `https://mkto-ingestion-api.adobe.io`. `GET /counts`
+without CONNECT answers `{"ids": …, "objects": …, "requests": …, "connections": …, "refused": …}`, and `DELETE /counts` forgets
+them.
+
+`PUT /round_trip/0.02` makes the stub as slow as a network with that round-trip time in seconds: one round trip for the TCP
+connection, one for the handshake of TLS 1.3, and one for each request. The time that a body takes on the wire and TCP's slow
+start, which needs more round trips for the first bodies on a new connection, are not modelled.
 """
 
 from __future__ import annotations
@@ -13,6 +18,7 @@ import ssl
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,30 +51,40 @@ class Stub:
     def __init__(self, port: int) -> None:
         self.port = port
 
-    def _call(self, method: str) -> dict[str, int]:
+    def _call(self, method: str, path: str) -> dict[str, int]:
         connection = http.client.HTTPConnection("127.0.0.1", self.port)
-        connection.request(method, "/counts")
+        connection.request(method, path)
         told: dict[str, int] = orjson.loads(connection.getresponse().read())
         connection.close()
         return told
 
-    def check(self, ids: int) -> int:
-        """That all ids arrived, once, within the limits; the requests that it took. Forgets them."""
-        told = self._call("GET")
-        self._call("DELETE")
+    def take_round_trip(self, seconds: float) -> None:
+        """How long a round trip to the stub takes from now on, also on connections that exist."""
+        self._call("PUT", f"/round_trip/{seconds}")
+
+    def check(self, ids: int) -> dict[str, int]:
+        """Check that all ids arrived, once, within the limits. Returns the counts, which the stub forgets."""
+        told = self._call("GET", "/counts")
+        self._call("DELETE", "/counts")
         if told["ids"] != ids or told["objects"] != ids or told["refused"]:
             raise RuntimeError(f"the stub counted {told}, {ids} were sent")
-        return told["requests"]
+        return told
 
 
 class Counts:
     def __init__(self) -> None:
         self.lock = threading.Lock()
+        self.round_trip_s = 0.0
         self.forget()
 
     def forget(self) -> None:
         self.ids: set[str] = set()
-        self.objects = self.requests = self.refused = 0
+        self.objects = self.requests = self.connections = self.refused = 0
+
+    def travel(self) -> None:
+        """Wait for one round trip."""
+        if self.round_trip_s:
+            time.sleep(self.round_trip_s)
 
     def take(self, objects: list[dict[str, str]]) -> None:
         with self.lock:
@@ -77,8 +93,8 @@ class Counts:
             self.ids.update([each["email"] for each in objects])
 
     def tell(self) -> bytes:
-        told = {"ids": len(self.ids), "objects": self.objects, "requests": self.requests, "refused": self.refused}
-        return orjson.dumps(told)
+        names = ("objects", "requests", "connections", "refused")
+        return orjson.dumps({"ids": len(self.ids), **{name: getattr(self, name) for name in names}})
 
 
 def serve(connection: socket.socket, tls: ssl.SSLContext, counts: Counts) -> None:
@@ -88,15 +104,22 @@ def serve(connection: socket.socket, tls: ssl.SSLContext, counts: Counts) -> Non
     if not line.startswith(b"CONNECT "):
         if line.startswith(b"DELETE "):
             counts.forget()
+        elif line.startswith(b"PUT /round_trip/"):
+            counts.round_trip_s = float(line.split(b" ")[1].rpartition(b"/")[2])
         _answer(connection, 200, counts.tell())
         connection.close()
         return
+    counts.connections += 1
+    # A client connects to a proxy in no time. Over a network, its TCP connection would take the time that CONNECT takes here.
+    counts.travel()
     connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+    counts.travel()
     with tls.wrap_socket(connection, server_side=True) as secure:
         reader = secure.makefile("rb")
         while (request := _head(reader))[0]:
             line, length = request
             body = reader.read(length)
+            counts.travel()
             path = line.split(b" ")[1].partition(b"?")[0]
             if path == b"/identity/oauth/token":
                 _answer(secure, 200, orjson.dumps(TOKEN))

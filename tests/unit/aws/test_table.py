@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import threading
 from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
@@ -259,3 +260,37 @@ def test_table_query_arbitrary_cursor_is_accepted_or_refused(cursor: str) -> Non
             reasons.append(refused.reason)
     # The cursor is refused, or the query is made: nothing else happens.
     assert (reasons, client.query.call_count) in ((["bad_cursor"], 0), ([], 1))
+
+
+class _BatchReads:
+    """DynamoDB, which has every item and answers half of a call's keys. Its first two calls must be in progress together."""
+
+    def __init__(self) -> None:
+        self.sizes: list[int] = []
+        self.meeting = threading.Barrier(2, timeout=5)
+
+    def batch_get_item(self, RequestItems: dict[str, Any]) -> dict[str, Any]:  # noqa: N803
+        keys = RequestItems["t"]["Keys"]
+        self.sizes.append(len(keys))
+        if len(self.sizes) <= 2:
+            self.meeting.wait()
+        half = (len(keys) + 1) // 2
+        left = {"t": {**RequestItems["t"], "Keys": keys[half:]}} if keys[half:] else {}
+        return {"Responses": {"t": keys[:half]}, "UnprocessedKeys": left}
+
+
+@pytest.mark.parametrize("count", [101, 1_000, 2_345])
+def test_table_get_many_more_than_a_call_takes_reads_all_with_concurrent_calls(count: int) -> None:
+    keys = [(f"MARK#{number}", "MARK") for number in range(count)]
+    reads = _BatchReads()
+    with patch.object(boto3_clients, "client", return_value=reads):
+        found = Table("t").get_many(keys)
+    assert found == {(pk, sk): {"pk": pk, "sk": sk} for pk, sk in keys}
+    assert max(reads.sizes) == 100
+
+
+def test_table_get_many_a_call_fails_raises_its_error() -> None:
+    error = ClientError({"Error": {"Code": "ProvisionedThroughputExceededException"}}, "BatchGetItem")
+    client = MagicMock(**{"batch_get_item.side_effect": [{"Responses": {}}, error, {"Responses": {}}]})
+    with patch.object(boto3_clients, "client", return_value=client), pytest.raises(ClientError):
+        Table("t").get_many([(f"MARK#{number}", "MARK") for number in range(300)])

@@ -156,3 +156,24 @@ def test_compiler_source_contains_no_text_of_the_expression(expression: str, mon
             apply({"MARKER": "text"})
     assert sources
     assert not any("MARKER" in source for source in sources)
+
+
+def test_mapping_first_values_of_several_texts_equal_jmespath() -> None:
+    """All of them come from one reading of the list, which must consider the text of each."""
+    codes = ["EMAIL", "PHONE", "NONE", "EMPTY"]
+    expressions_of = {code: f"fields[?code=='{code}'].values[].value | [0]" for code in codes}
+    expressions_of["NESTED"] = "a.b || fields[?code=='WEB'].values[].value | [0]"
+    values = {
+        "EMAIL": [{"value": None}, {"value": "a@b.c"}],
+        "OTHER": [{"value": "x"}],
+        "EMPTY": [],
+        "WEB": [{"value": 1}],
+    }
+    fields: list[Any] = [{"code": code, "values": found} for code, found in values.items()]
+    fields += [{"code": "PHONE", "values": {"value": "no list"}}, {"code": ["EMAIL"]}, "text"]
+    fields += [{"code": "PHONE", "values": [{"value": "1"}]}, {"code": "EMAIL", "values": [{"value": "second"}]}]
+    data = {"fields": fields}
+    expected = {name: jmespath.search(each, data) for name, each in expressions_of.items()}
+    assert Mapping(expressions_of.items()).apply(data) == {
+        name: value for name, value in expected.items() if value is not None
+    }

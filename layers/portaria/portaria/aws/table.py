@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -31,8 +32,9 @@ INDEXES = {
     "by_filter": ("filter_pk", "filter_sk"),
 }
 
-# The most items that one batch read may have.
-MAX_READS = 100
+# The most items that one batch read may have, and how many batch reads are made at once. Ten would be faster by a few
+# milliseconds, and cost more processor time and a burst of calls.
+MAX_READS, CONCURRENT_READS = 100, 5
 # The most items that one batch write may have, and how often in a row one may fail completely.
 MAX_WRITES, MAX_VAIN_BATCHES = 25, 5
 
@@ -68,9 +70,21 @@ class Table:
         return _plain(answer["Item"]) if "Item" in answer else None
 
     def get_many(self, keys: Iterable[tuple[str, str]]) -> dict[tuple[str, str], Item]:
-        """Those of these items that exist, by their keys. Strongly consistent reads, a hundred in each call."""
+        """Those of these items that exist, by their keys. Strongly consistent reads, a hundred in each call.
+
+        More than a hundred are read with concurrent calls. Each thread makes an equal share of the calls: a task for each call
+        would cost more than reading the answers.
+        """
+        wanted = list(keys)
+        share = MAX_READS * max(1, math.ceil(len(wanted) / (MAX_READS * CONCURRENT_READS)))
+        parts = [wanted[start : start + share] for start in range(0, len(wanted), share)]
         found: dict[tuple[str, str], Item] = {}
-        waiting = list(keys)
+        for items in run_concurrently(self._get_part, parts):
+            found |= items
+        return found
+
+    def _get_part(self, waiting: list[tuple[str, str]]) -> dict[tuple[str, str], Item]:
+        found: dict[tuple[str, str], Item] = {}
         while waiting:
             asked, waiting = waiting[:MAX_READS], waiting[MAX_READS:]
             wanted = {"Keys": [_key(pk, sk) for pk, sk in asked], "ConsistentRead": True}

@@ -49,7 +49,8 @@ def emails(data: Any) -> list[str]:
 
 def packed(records: Iterable[str]) -> bytes:
     """The fingerprints of several records, each once."""
-    return b"".join([of(record) for record in dict.fromkeys(records)])
+    # As `of`, without a call for each: a request has two thousand.
+    return b"".join([sha256(record.encode("utf-8", "replace")).digest()[:LENGTH] for record in dict.fromkeys(records)])
 
 
 def holds(packed: bytes, record: bytes) -> bool:

@@ -233,8 +233,8 @@ def _receipt(destination: str, target: Target, piece: list[OutgoingRecord], size
         "count": len(piece),
         "size": size,
         "keys": [
-            *(f"{source.message.connection}/{source.key}" for source in sources),
-            *(email for one in piece for email in record_index.emails(one.attributes)),
+            *[f"{source.message.connection}/{source.key}" for source in sources],
+            *[email for one in piece for email in record_index.emails(one.attributes)],
         ],
         "requests": sorted(calls - {""}),
         # A request with records of several calls has no caller's trace; its receipt lists the calls.

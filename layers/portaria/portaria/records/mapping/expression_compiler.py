@@ -18,7 +18,7 @@ from jmespath.visitor import TreeInterpreter
 
 from portaria.records.mapping import expression_functions
 from portaria.records.mapping.expression_budget import SHORT_TEXT, Budget, Lacking, Node, TooCostly, cost_of
-from portaria.records.mapping.first_values import first_values, match_first_value
+from portaria.records.mapping.first_values import FirstValue, first_values, match_first_value
 
 Search = Callable[[Any], Any]
 Check = Callable[[str, Any], Any]
@@ -67,10 +67,15 @@ class _Writer:
             "TooCostly": TooCostly,
             "Lacking": Lacking,
             "NUMBERS": (int, float),
+            "EXACT": (int, bool),
         }
         self._functions: list[_Function] = []
         self._current_function = _Function("")
         self._names = 0
+        # Names whose values are true in Python exactly if JMESPath treats them as true.
+        self._conditions: set[str] = set()
+        # The texts of the expressions that `first_values` serves.
+        self._texts: dict[FirstValue, set[str]] = {}
 
     def compile(self, node: Node) -> Search:
         return self._compiled(self.function(node))
@@ -84,8 +89,8 @@ class _Writer:
     ) -> Search:
         """One function for the expressions of all attributes; what several of them contain is searched once.
 
-        It returns the attributes whose values are neither null nor an empty text. `check` checks those that are not texts. An
-        exception becomes the `failure` of its attribute.
+        It returns the attributes whose values are neither null nor an empty text. `check` checks those that are not texts,
+        integers or booleans. An exception becomes the `failure` of its attribute.
         """
         made = self._current_function = _Function(self.name("f"))
         self._functions.append(made)
@@ -102,7 +107,8 @@ class _Writer:
                 with made.block(f"if type({found}) is str:"), made.block(f"if {found}:"):
                     made.write(f"attributes[{name}] = {found}")
                 with made.block(f"elif {found} is not None:"):
-                    made.write(f"attributes[{name}] = {self.constant(check)}({name}, {found})")
+                    checked = f"{self.constant(check)}({name}, {found})"
+                    made.write(f"attributes[{name}] = {found} if type({found}) in EXACT else {checked}")
         with made.block("except Exception as error:"):
             made.write(f"raise {self.constant(failure)}(attribute, error) from None")
         made.write("return attributes")
@@ -158,9 +164,19 @@ class _Writer:
         self.write(f"{name} = {expression}")
         return name
 
+    def condition(self, expression: str) -> str:
+        """As `result`, for an expression that gives a boolean or null."""
+        name = self.result(expression)
+        self._conditions.add(name)
+        return name
+
+    def is_true(self, name: str) -> str:
+        """Python's expression for what JMESPath treats as true: 0 is, an empty text, list or object is not."""
+        return name if name in self._conditions else f"{name} or type({name}) in NUMBERS"
+
     def spend(self, steps: str) -> None:
-        self.write(f"budget.left -= {steps}")
-        with self.block("if budget.left < 0:"):
+        self.write(f"left = budget.left = budget.left - {steps}")
+        with self.block("if left < 0:"):
             self.write("raise TooCostly")
 
 
@@ -186,7 +202,9 @@ class _Selections(_Writer):
         if not usual:
             return self._chain(node, value)
         wanted, text = usual
-        call = f"{self.constant(first_values)}({value}, {self.constant(wanted)}, budget)"
+        texts = self._texts.setdefault(wanted, set())
+        texts.add(text)
+        call = f"{self.constant(first_values)}({value}, {self.constant(wanted)}, {self.constant(texts)}, budget)"
         return self.result(f"{self.once(repr(wanted), value, lambda: self.result(call))}.get({self.constant(text)})")
 
     def _index(self, node: Node, value: str) -> str:
@@ -199,7 +217,7 @@ class _Selections(_Writer):
         part = self.constant(slice(*node["children"]))
         found = self.result("None")
         with self.block(f"if type({value}) is list:"):
-            self.spend(f"len(range(*{part}.indices(len({value}))))")
+            self.spend(f"len({value})")
             self.write(f"{found} = {value}[{part}]")
         return found
 
@@ -229,7 +247,7 @@ class _Selections(_Writer):
             self.write(f"{found} = []")
             with self.block(f"for {element} in {base}{elements}:"):
                 if condition:
-                    with self.block(f"if {_is_true(self.search(condition, element))}:"):
+                    with self.block(f"if {self.is_true(self.search(condition, element))}:"):
                         self._append(found, self.search(each, element))
                 else:
                     self._append(found, self.search(each, element))
@@ -293,10 +311,10 @@ class Compiler(_Selections):
         if name in _ORDERINGS:
             compare = self.constant(_ordered(_ORDERINGS[name], self._look_at))
         elif any(child["type"] == "literal" and _is_short_text(child["value"]) for child in sides):
-            return self.result(f"{left} {'==' if name == 'eq' else '!='} {right}")
+            return self.condition(f"{left} {'==' if name == 'eq' else '!='} {right}")
         else:
             compare = self.constant(_equal(self._look_at, wanted=name == "eq"))
-        return self.result(f"{compare}({left}, {right})")
+        return self.condition(f"{compare}({left}, {right})")
 
     def _or_expression(self, node: Node, value: str) -> str:
         return self._second_if("not ", node, value)
@@ -307,12 +325,12 @@ class Compiler(_Selections):
     def _second_if(self, negation: str, node: Node, value: str) -> str:
         first, second = node["children"]
         found = self.result(self.search(first, value))
-        with self.block(f"if {negation}({_is_true(found)}):"):
+        with self.block(f"if {negation}({self.is_true(found)}):"):
             self.write(f"{found} = {self.search(second, value)}")
         return found
 
     def _not_expression(self, node: Node, value: str) -> str:
-        return self.result(f"not ({_is_true(self.search(node['children'][0], value))})")
+        return self.condition(f"not ({self.is_true(self.search(node['children'][0], value))})")
 
     def _expref(self, node: Node, value: str) -> str:
         return self.result(f"{self.constant(_Expression)}({self.function(node['children'][0])}, budget)")
@@ -322,7 +340,23 @@ class Compiler(_Selections):
         # A function evaluates an expression argument for each element of its list argument.
         cost = 1 + sum(cost_of(child) for child in node["children"] if child["type"] == "expref")
         call = expression_functions.call_of(node["value"], len(given), self.budget, cost, is_partial=self.is_partial)
-        return self.result(f"{self.constant(call)}([{', '.join(given)}])")
+        called = f"{self.constant(call)}([{', '.join(given)}])"
+        if node["value"] == "to_string" and len(given) == 1:
+            # The library makes an encoder for each number.
+            return self.result(f"str({given[0]}) if type({given[0]}) is int else {called}")
+        if node["value"] == "length" and len(given) == 1:
+            return self._length(given[0], called)
+        return self.result(called)
+
+    def _length(self, value: str, called: str) -> str:
+        """A list's length is found without a call of the library's function, which checks the argument's type."""
+        found = self.name("v")
+        with self.block(f"if type({value}) is list:"):
+            self.write(f"{found} = len({value})")
+            self.spend(found)
+        with self.block("else:"):
+            self.write(f"{found} = {called}")
+        return found
 
     def _look_at(self, value: Any) -> None:
         self.budget.spend_value(value, is_partial=self.is_partial)
@@ -342,19 +376,13 @@ class _Expression:
         return found
 
 
-def _is_true(name: str) -> str:
-    """Python's expression for what JMESPath treats as true: 0 is, an empty text, list or object is not."""
-    return f"{name} or type({name}) in NUMBERS"
-
-
 def _is_short_text(value: Any) -> bool:
     """A text that is compared at no charge."""
     return type(value) is str and len(value) < SHORT_TEXT
 
 
-def _is_comparable(value: Any) -> bool:
-    """Whether the library compares a value: a number or a text. A number with a text raises `TypeError`."""
-    return type(value) in (str, int, float)
+# The types that the library compares. A number with a text raises `TypeError`.
+_COMPARABLE = (int, float, str)
 
 
 def _present(value: Any, field: str) -> Any:
@@ -379,7 +407,7 @@ def _equal(look_at: Callable[[Any], None], *, wanted: bool) -> Callable[[Any, An
 
 def _ordered(compare: Callable[[Any, Any], Any], look_at: Callable[[Any], None]) -> Callable[[Any, Any], Any]:
     def ordered(one: Any, other: Any) -> Any:
-        if not _is_comparable(one) or not _is_comparable(other):
+        if type(one) not in _COMPARABLE or type(other) not in _COMPARABLE:
             return None
         if type(one) is str:
             look_at(one)

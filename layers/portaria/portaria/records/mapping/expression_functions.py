@@ -25,8 +25,6 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "number": (int, float),
 }
 
-_TEXTS = frozenset([str])
-
 
 def call_of(name: str, count: int, budget: Budget, cost: int, *, is_partial: bool) -> Callable[[Arguments], Any]:
     """A call of a function with `count` arguments, which charges the budget before. `cost` is as in `charge_of`.
@@ -39,28 +37,21 @@ def call_of(name: str, count: int, budget: Budget, cost: int, *, is_partial: boo
         charge(budget, given)
         return _functions.call_function(name, given)
 
-    def call_to_string(given: Arguments) -> Any:
-        # The library makes an encoder for each number.
-        return str(given[0]) if type(given[0]) is int else call(given)
-
-    def call_length(given: Arguments) -> Any:
-        if type(given[0]) is not list:
-            return call(given)
-        budget.spend(len(given[0]))
-        return len(given[0])
-
     def call_join(given: Arguments) -> Any:
         separator, texts = given
-        if type(separator) is not str or type(texts) is not list or not _TEXTS.issuperset(map(type, texts)):
+        if type(separator) is not str or type(texts) is not list:
             return call(given)
-        length = sum(map(len, texts)) + len(separator) * (len(texts) + 1)
-        budget.spend(len(texts) + length // CHARACTERS_A_STEP)
-        return separator.join(texts)
+        try:
+            length = sum(map(len, texts)) + len(separator) * (len(texts) + 1)
+            budget.spend(len(texts) + length // CHARACTERS_A_STEP)
+            return separator.join(texts)
+        except TypeError:
+            # The library says which element is not a text.
+            return call(given)
 
-    # The functions of most mappings, without the checks that their usual arguments do not need.
-    usual = {("to_string", 1): call_to_string, ("length", 1): call_length, ("join", 2): call_join}
-    if (name, count) in usual:
-        return usual[name, count]
+    if name == "join" and count == 2:
+        # The library checks the type of each text before.
+        return call_join
     known = _functions.FUNCTION_TABLE.get(name)
     if not known or len(known["signature"]) != count or any(each.get("variadic") for each in known["signature"]):
         return call

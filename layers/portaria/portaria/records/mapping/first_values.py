@@ -1,6 +1,6 @@
 """`base[?tested=='text'].name[].field | [0]`: the expression in nearly every mapping, the first value of a custom field.
 
-All such expressions of a mapping over the same list read it once.
+All such expressions of a mapping over the same list read it once, and look only at the elements that one of them asks for.
 """
 
 from __future__ import annotations
@@ -53,25 +53,28 @@ def match_first_value(node: Node) -> tuple[FirstValue, str] | None:
     return None
 
 
-def first_values(data: Any, wanted: FirstValue, budget: Budget) -> dict[str, Any]:
-    """The first value for each text. Raises `TooCostly`."""
+def first_values(data: Any, wanted: FirstValue, texts: set[str], budget: Budget) -> dict[str, Any]:
+    """The first value for each of these texts that has one. Raises `TooCostly`."""
     found: dict[str, Any] = {}
     base, tested, name, field = wanted
     elements = data.get(base) if type(data) is dict else None
     if type(elements) is not list:
         return found
-    budget.spend(len(elements))
+    left = budget.left - len(elements)
+    if left < 0:
+        raise TooCostly
     for element in elements:
-        if type(element) is not dict or type(text := element.get(tested)) is not str or text in found:
+        if type(element) is not dict or type(text := element.get(tested)) is not str:
+            continue
+        if text not in texts or text in found:
             continue
         values = element.get(name)
-        if type(values) is not list:
-            values = (values,)
-        budget.left -= len(values)
-        for value in values:
+        for value in values if type(values) is list else (values,):
+            left -= 1
             if type(value) is dict and (first := value.get(field)) is not None:
                 found[text] = first
                 break
-    if budget.left < 0:
+    budget.left = left
+    if left < 0:
         raise TooCostly
     return found
