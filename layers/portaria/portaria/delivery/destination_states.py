@@ -7,6 +7,7 @@ connection may have been deleted while records still wait.
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 
@@ -71,6 +72,22 @@ def find(table: Table, name: str) -> DestinationState:
             DestinationPause(name, "", reason, reason.value, paused.until, paused.since, paused.for_s, paused.host)
         )
     return DestinationState(name, tuple(pauses), backlog)
+
+
+def no_answer_since(table: Table, waiting: Iterable[Backlog]) -> str | None:
+    """Since when (ISO 8601) the first destination that records wait for, or its host, does not answer; None if all answer.
+
+    A pause that has passed counts, because no request was answered since. `waiting` are all backlogs. Two eventually
+    consistent queries. Raises what AWS raises.
+    """
+    names, hosts = set(), set()
+    for backlog in waiting:
+        names.add(backlog.destination)
+        hosts.add(backlog.host)
+    since = [pause.since for pause in host_pauses.list_all(table) if pause.host in hosts]
+    pauses = map(destination_pause.read, table.query_all(destination_pause.LIST, index="listing"))
+    since += [pause.since for pause in pauses if pause.reason is PauseReason.NO_ANSWER and pause.destination in names]
+    return min(since, default=None)
 
 
 def resume(table: Table, queue_url: str, before: DestinationState) -> None:

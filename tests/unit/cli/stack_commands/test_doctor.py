@@ -658,14 +658,54 @@ def test_doctor_destination_quota_exhausted_is_a_warning(world: World) -> None:
     assert "is paused until" in only("warn")["found"]
 
 
-def keep_waiting(world: World, *, hours: float) -> None:
+def keep_waiting(world: World, *, hours: float, host: str = "") -> None:
     since = int((NOW - timedelta(hours=hours)).timestamp())
     world.stack.table.put(
         {
             "pk": "PARKED#crm", "sk": "WAITING", "list_pk": "WAITING", "list_sk": "crm", "destination": "crm", "arrivals": 9,
-            "waiting": 12_345, "since": since, "next_at": since,
+            "waiting": 12_345, "since": since, "next_at": since, "host": host,
         }
     )  # fmt: skip
+
+
+def keep_host_paused(world: World, *, minutes: float) -> None:
+    world.stack.table.put(
+        {
+            "pk": "PARKED#host:api.example.com", "sk": "PAUSE", "list_pk": "PARKED_HOSTS", "list_sk": "api.example.com",
+            "host": "api.example.com", "until": int((NOW + timedelta(minutes=minutes)).timestamp()), "for_s": 120,
+            "since": "2026-11-01T08:00:00.000Z",
+        }
+    )  # fmt: skip
+
+
+def test_doctor_host_paused_is_a_warning_with_its_times_and_waiting_destinations(world: World) -> None:
+    keep_host_paused(world, minutes=1)
+    keep_waiting(world, hours=2, host="api.example.com")
+    found = only("warn")
+    until = clock.to_iso(NOW.replace(microsecond=0) + timedelta(minutes=1))
+    assert found["check"] == "hosts"
+    assert found["found"] == (
+        f"api.example.com has not answered since 2026-11-01T08:00:00.000Z; it is paused until {until}; records wait for 1 of "
+        "its destinations"
+    )
+    assert found["advice"].endswith("#destinations-that-do-not-answer")
+
+
+def test_doctor_host_paused_without_waiting_records_is_a_warning(world: World) -> None:
+    keep_host_paused(world, minutes=1)
+    assert only("warn")["found"].endswith("; no records wait for it")
+
+
+def test_doctor_host_pause_expired_while_records_wait_is_a_warning(world: World) -> None:
+    keep_host_paused(world, minutes=-1)
+    keep_waiting(world, hours=2, host="api.example.com")
+    assert "; it is being tried again; " in only("warn")["found"]
+
+
+def test_doctor_host_pause_expired_without_waiting_records_is_ok(world: World) -> None:
+    keep_host_paused(world, minutes=-1)
+    keep_waiting(world, hours=0.5, host="other.example.com")
+    assert {finding["state"] for finding in examine()} == {"ok"}
 
 
 def test_doctor_stopped_destination_shows_count_of_waiting_records(world: World) -> None:
