@@ -30,7 +30,7 @@ from portaria.access import api_tokens
 from portaria.access.private_integrations import PrivateIntegration
 from portaria.api import authentication
 from portaria.api.authentication import Caller
-from portaria.aws import boto3_clients
+from portaria.aws import service_clients
 from portaria.core import clock
 
 PAIRS = 500
@@ -116,13 +116,13 @@ def quiet_handler() -> Iterator[Any]:
     assert spec
     assert spec.loader
     module = importlib.util.module_from_spec(spec)
-    boto3_clients.client.cache_clear()
+    service_clients.client.cache_clear()
     with open(os.devnull, "w") as nowhere:
         # A logger keeps the stream that stood there when it was made.
         with contextlib.redirect_stdout(nowhere):
             spec.loader.exec_module(module)
         yield module.handler
-    boto3_clients.client.cache_clear()
+    service_clients.client.cache_clear()
 
 
 def call(token: str) -> dict[str, Any]:

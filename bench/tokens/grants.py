@@ -17,7 +17,7 @@ from local import lifecycle
 from local.__main__ import step
 from local.control import Control
 from local.stack import Stack
-from portaria.aws import boto3_clients, json_client
+from portaria.aws import json_client, service_clients
 from portaria.aws.table import Table
 from portaria.connections import connection_store, oauth_clients
 from portaria.connections.vault import Vault
@@ -114,11 +114,11 @@ class Grants:
 def as_a_worker(stack: Stack) -> Iterator[str]:
     """Let this process be a worker of the stack; the sealing key."""
     with patch.dict(os.environ, environment(stack)):
-        boto3_clients.client.cache_clear()
+        service_clients.client.cache_clear()
         yield sealing_key(stack)
         for service in json_client.SERVICES:
-            boto3_clients.client(service).close()
-    boto3_clients.client.cache_clear()
+            service_clients.client(service).close()
+    service_clients.client.cache_clear()
 
 
 def sealing_key(stack: Stack) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 
-from portaria.aws import boto3_clients, queues
+from portaria.aws import queues, service_clients
 from portaria.aws.table import Table, run_concurrently
 from portaria.core import clock
 from portaria.core.errors import Retryable
@@ -117,6 +117,6 @@ def resume_after_change(table: Table, queue_url: str, name: str) -> int | None:
         before = find(table, name)
         resume(table, queue_url, before)
         return before.records
-    except boto3_clients.FAILURES as error:
+    except service_clients.FAILURES as error:
         logger.warning("waiting_records_not_tried", extra={"connection": name, "error": type(error).__name__})
         return None
