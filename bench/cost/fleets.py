@@ -21,7 +21,7 @@ IDLE_METRICS = (
     "ReconciliationsStarted", "PagesRead", "RecordsQueued", "WaitingRecordsAgeSeconds", "RecordsWaiting",
     "OldestWaitingSeconds", "WebhookDeliveriesAgeSeconds",
 )  # fmt: skip
-BUSY_METRICS = len(IDLE_METRICS) + 36
+BUSY_METRICS = len(IDLE_METRICS) + 37
 # Of the install hook's method, whose hours are few: Count, 4XXError, 5XXError, Latency and IntegrationLatency.
 HOOK_METRICS, HOOK_HOURS_A_DAY = 5, 2.0
 RENEWALS_A_DAY = 1.0

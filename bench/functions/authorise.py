@@ -23,6 +23,7 @@ from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
+from bench.aws_clients import new_clients
 from bench.functions import aws_stub
 from bench.report import BUILD, ROOT, conclude, console, row, table
 from local.__main__ import step
@@ -30,7 +31,6 @@ from portaria.access import api_tokens
 from portaria.access.private_integrations import PrivateIntegration
 from portaria.api import authentication
 from portaria.api.authentication import Caller
-from portaria.aws import boto3_clients
 from portaria.core import clock
 
 PAIRS = 500
@@ -116,13 +116,11 @@ def quiet_handler() -> Iterator[Any]:
     assert spec
     assert spec.loader
     module = importlib.util.module_from_spec(spec)
-    boto3_clients.client.cache_clear()
-    with open(os.devnull, "w") as nowhere:
+    with new_clients(), open(os.devnull, "w") as nowhere:
         # A logger keeps the stream that stood there when it was made.
         with contextlib.redirect_stdout(nowhere):
             spec.loader.exec_module(module)
         yield module.handler
-    boto3_clients.client.cache_clear()
 
 
 def call(token: str) -> dict[str, Any]:
@@ -213,6 +211,8 @@ def stub(stored: dict[str, Any]) -> Iterator[tuple[dict[str, str], Any]]:
                 "BACKFILLS_QUEUE_URL": f"https://localhost:{port}/123456789012/backfills",
                 "WAITING_RECORDS_QUEUE_URL": f"https://localhost:{port}/123456789012/waiting_records",
                 "RECORDS_QUEUE_URL": f"https://localhost:{port}/123456789012/records",
+                "WEBHOOK_DELIVERIES_QUEUE_URL": f"https://localhost:{port}/123456789012/webhook_deliveries",
+                "SEALING_KEY_ID": "arn:aws:kms:us-east-1:123456789012:key/sealing",
                 "PRIVATE_INTEGRATION_MANAGERS": "administrators",
                 "STACK_NAME": "portaria",
                 "QUEUE_NAMES": "records=records",

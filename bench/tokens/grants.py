@@ -12,12 +12,12 @@ from unittest.mock import patch
 
 import boto3
 
+from bench.aws_clients import new_clients
 from bench.report import console
 from local import lifecycle
 from local.__main__ import step
 from local.control import Control
 from local.stack import Stack
-from portaria.aws import boto3_clients, json_client
 from portaria.aws.table import Table
 from portaria.connections import connection_store, oauth_clients
 from portaria.connections.vault import Vault
@@ -113,12 +113,8 @@ class Grants:
 @contextlib.contextmanager
 def as_a_worker(stack: Stack) -> Iterator[str]:
     """Let this process be a worker of the stack; the sealing key."""
-    with patch.dict(os.environ, environment(stack)):
-        boto3_clients.client.cache_clear()
+    with patch.dict(os.environ, environment(stack)), new_clients():
         yield sealing_key(stack)
-        for service in json_client.SERVICES:
-            boto3_clients.client(service).close()
-    boto3_clients.client.cache_clear()
 
 
 def sealing_key(stack: Stack) -> str:

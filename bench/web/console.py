@@ -23,10 +23,10 @@ from unittest.mock import patch
 from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
 from playwright.sync_api import Route, sync_playwright
 
+from bench.aws_clients import new_clients
 from bench.report import BUILD, conclude, console, row, table
 from bench.web import console_table
 from local.__main__ import step
-from portaria.aws import boto3_clients
 from portaria.aws.stack_status import QueueAge, StackDescription, StackStatus
 from portaria.outbound import public_addresses
 from portaria.web.console.sections import SECTIONS
@@ -176,8 +176,8 @@ def stack() -> Iterator[tuple[Browser, Any]]:
             patch.object(StackStatus, "alarms", return_value=()),
             patch.object(StackStatus, "queue_ages", return_value=ages),
             patch.object(StackStatus, "describe", return_value=described),
+            new_clients(),
         ):
-            boto3_clients.client.cache_clear()
             browser = Browser(SimpleNamespace(environment=environment))  # type: ignore[arg-type]
             functions.log_to(io.StringIO())
             browser.sign_in()
@@ -186,7 +186,6 @@ def stack() -> Iterator[tuple[Browser, Any]]:
                 _create(browser)
             yield browser, units
     finally:
-        boto3_clients.client.cache_clear()
         process.terminate()
         process.join()
 

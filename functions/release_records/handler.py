@@ -38,6 +38,8 @@ def handle_message(body: str, time_left_s: Callable[[], float]) -> None:
         metrics.add_metric("RecordsWaiting", MetricUnit.Count, outcome.records)
     if outcome.oldest_s is not None:
         metrics.add_metric("OldestWaitingSeconds", MetricUnit.Seconds, outcome.oldest_s)
+    if outcome.no_answer_s is not None:
+        metrics.add_metric("NoAnswerSeconds", MetricUnit.Seconds, outcome.no_answer_s)
     for name, count in outcome.counts.items():
         metrics.add_metric(name, MetricUnit.Count, count)
     for percent in outcome.quota_left.values():

@@ -32,7 +32,7 @@ from botocore.exceptions import ClientError
 from greenlet import greenlet
 
 from local.template_file import read_template
-from portaria.aws import boto3_clients, light_client
+from portaria.aws import light_client, service_clients
 from portaria.aws.table import Table
 from portaria.connections import oauth_clients
 from portaria.connections.vault import Vault
@@ -492,7 +492,7 @@ def _call_aws(world: World) -> Callable[..., dict[str, Any]]:
         try:
             answer: dict[str, Any] = getattr(world.cloud.client(client.service), method)(**payload)
         except ClientError as refused:
-            raise light_client.AwsError(client.service, operation, boto3_clients.error_code(refused), 400) from None
+            raise light_client.AwsError(client.service, operation, service_clients.error_code(refused), 400) from None
         return answer
 
     return call

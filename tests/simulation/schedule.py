@@ -22,7 +22,7 @@ from unittest.mock import patch
 from botocore.exceptions import BotoCoreError, ClientError
 from greenlet import greenlet
 
-from portaria.aws import boto3_clients, table
+from portaria.aws import service_clients, table
 from portaria.aws.table import Table
 from portaria.connections import connection_store, renewal_sweep, rotation
 from portaria.connections.credential_stores import sealing
@@ -295,7 +295,7 @@ class Schedule:
             self.note(f"later: {later.reason}, after {again_s:.1f} s")
             self.give_back(queue, message, again_s)
         except (ClientError, BotoCoreError, table.Conflict) as error:
-            self.note(f"later: {boto3_clients.error_code(error) or type(error).__name__}")
+            self.note(f"later: {service_clients.error_code(error) or type(error).__name__}")
             self.give_back(queue, message, AGAIN_S)
         except Exception as error:
             raise Violation(f"{queue} raised {type(error).__name__}: {error}") from error
@@ -580,7 +580,7 @@ class Schedule:
         try:
             return call()
         except ClientError as error:
-            self.note(f"     {boto3_clients.error_code(error)}")
+            self.note(f"     {service_clients.error_code(error)}")
             raise
 
     def fault_at(self, name: str) -> str:

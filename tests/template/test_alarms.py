@@ -63,8 +63,8 @@ OWN = {
     "InstallsFailed": (1, 0), "ArrivalsLost": (1, 0), "ArrivalsKept": (1, 0), "DeadLetters": (1, 0), "DeadLettersKept": (1, 0),
     "DeadLettersNotStored": (1, 0), "DestinationsStopped": (1, 0), "MessagesFailed": (1, 0), "ApiAttemptsFailed": (100, 99),
     "CodesOld": (600, 599), "InstallsDeferred": (100, 99),
-    "QuotaLeft": (9, 10), "RecordsLeftWaiting": (93_600, 86_400), "DaysToDeath": (30, 31),
-    "WebhooksDisabled": (1, 0), "WebhookDeliveriesFailed": (1, 0),
+    "QuotaLeft": (9, 10), "RecordsLeftWaiting": (93_600, 86_400), "DestinationsNotAnswering": (900, 899),
+    "DaysToDeath": (30, 31), "WebhooksDisabled": (1, 0), "WebhookDeliveriesFailed": (1, 0),
 }  # fmt: skip
 # Metrics of AWS services that have a data point only when something happens.
 COUNTED = ("InstallsThrottled", "EventsThrottled", "AcceptInstallErrors", "AcceptUninstallErrors", "ReceiveEventsErrors",

@@ -39,7 +39,7 @@ from portaria.core.callbacks import Record, Secret
 from portaria.core.errors import Retryable
 from portaria.core.event_catalogue import CATALOGUE
 from portaria.core.event_catalogue import CONNECTION_READY as READY
-from portaria.delivery import backlogs, destination_pause
+from portaria.delivery import backlogs, destination_pause, host_pauses
 from portaria.delivery.destination_pause import PauseReason
 from portaria.installs.hook_sources import KNOWN_SUSPECT_AT, HookSources
 from portaria.notifications import endpoint_gate
@@ -412,6 +412,12 @@ class Teller:
         # Later messages of the list wait too.
         self.put("records", event)
         assert self.work("ingest_records", "records") == set()
+        # A sweep reports that their host does not answer.
+        host = host_pauses.begin(self.stack.table, "mkto-ingestion-api.adobe.io")
+        assert host
+        self.put("waiting_records", '{"sweep": ""}')
+        assert self.work("release_records", "waiting_records") == set()
+        host_pauses.end(self.stack.table, host)
         self._release(lambda document: marketo.error("4030801"))
         assert "person4@example.com" not in self.marketo.emails
         with refusing("Query"):

@@ -33,6 +33,7 @@ CHECKS: dict[str, Check] = {
     "private integrations": data.of_stored("private integrations"),
     "refused renewals": data.of_stored("refused renewals"),
     "destinations": data.of_stored("destinations"),
+    "hosts": data.of_stored("hosts"),
     "dead letters": data.of_stored("dead letters"),
     "Adobe's events": data.receipts,
     "platforms": network.platforms,

@@ -13,7 +13,7 @@ import botocore.session
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from portaria.aws.boto3_clients import error_code
+from portaria.aws.service_clients import error_code
 from portaria.aws.table import Table
 from portaria.core import clock
 from portaria.overview.stored_checks import StoredState

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from portaria.aws.boto3_clients import error_code
+from portaria.aws.service_clients import error_code
 from portaria.aws.table import Conflict
 from portaria.connections import connection_store
 from portaria.connections.credential_stores.protocol import TABLE, store_name

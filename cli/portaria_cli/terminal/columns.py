@@ -136,7 +136,7 @@ COLUMNS = {
         _of("code", 5),
     ),
     "destinations": (
-        _of("name", is_whole=True), _of("state", is_whole=True), _of("reason", 1), _time("since", 3),
+        _of("name", is_whole=True), _of("state", is_whole=True), _of("reason", 1), _of("host", 2), _time("since", 3),
         Column("next try", _next_try, is_whole=True),
         _of("waiting_record_count", title="waiting"), Column("oldest", _oldest, 2, is_whole=True),
         _of("connection", 4),

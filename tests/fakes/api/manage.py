@@ -20,7 +20,7 @@ from portaria.api.openapi import operation_errors
 from portaria.api.openapi.paths import operation_items
 from portaria.api.operation import Operation
 from portaria.api.operations import OPERATIONS
-from portaria.aws import boto3_clients
+from portaria.aws import service_clients
 from portaria.core.item_keys import install_key, install_lists, install_places
 from tests.fakes.aws import functions, gateway
 from tests.fakes.aws.moto_cloud import TABLE, Cloud
@@ -193,7 +193,7 @@ def _resource(path: str) -> tuple[str, dict[str, str]]:
 
 
 def secrets_stored() -> list[str]:
-    answer = boto3_clients.client("secretsmanager").list_secrets(IncludePlannedDeletion=True)
+    answer = service_clients.client("secretsmanager").list_secrets(IncludePlannedDeletion=True)
     return [entry["Name"] for entry in answer["SecretList"]]
 
 

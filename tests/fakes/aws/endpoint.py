@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from botocore.exceptions import ClientError
 
-from portaria.aws import boto3_clients
+from portaria.aws import service_clients
 
 SERVICES = {"AmazonSQS": "sqs", "DynamoDB_20120810": "dynamodb"}
 
@@ -43,7 +43,7 @@ class Endpoint:
 def answer(service: str, operation: str, payload: dict[str, Any]) -> tuple[int, dict[str, Any]]:
     """AWS's response to one JSON call: the HTTP status and the body."""
     try:
-        content = boto3_clients.boto3_client(service)._make_api_call(operation, payload)
+        content = service_clients.boto3_client(service)._make_api_call(operation, payload)
     except ClientError as error:
         return 400, {"__type": f"com.amazonaws#{error.response['Error']['Code']}", "message": "moto says no"}
     content.pop("ResponseMetadata", None)

@@ -20,7 +20,7 @@ from moto.events.models import EventsBackend
 from moto.kms.utils import generate_private_key
 
 from local.template_file import read_template
-from portaria.aws import boto3_clients
+from portaria.aws import service_clients
 from portaria.aws.table import Table
 from tests.fakes import published_events
 from tests.fakes.aws.fast_botocore import fast_botocore
@@ -55,7 +55,7 @@ class Cloud:
 
     def receive(self, queue: str) -> list[str]:
         """Take all messages off a queue (`exchanges`, `backfills`, `records`, `bulk_records`, `heard`)."""
-        sqs, url, bodies = boto3_clients.client("sqs"), self.url(queue), []
+        sqs, url, bodies = service_clients.client("sqs"), self.url(queue), []
         while messages := sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10).get("Messages"):
             for message in messages:
                 bodies.append(message["Body"])
@@ -63,7 +63,7 @@ class Cloud:
         return bodies
 
     def url(self, queue: str) -> str:
-        return str(boto3_clients.client("sqs").get_queue_url(QueueName=queue)["QueueUrl"])
+        return str(service_clients.client("sqs").get_queue_url(QueueName=queue)["QueueUrl"])
 
 
 @cache
@@ -103,21 +103,21 @@ def cloud() -> Iterator[Cloud]:
         patch("moto.kms.models.generate_private_key", _private_key),
         patch.object(BotocoreStubber, "__call__", _call_alone),
         # moto answers boto3's clients in process. `tests/unit/aws/test_json_client.py` compares the others with them.
-        patch.object(boto3_clients, "client", boto3_clients.boto3_client),
+        patch.object(service_clients, "client", service_clients.boto3_client),
     ):
-        boto3_clients.client("dynamodb").create_table(TableName=TABLE, **_table_properties())
+        service_clients.client("dynamodb").create_table(TableName=TABLE, **_table_properties())
         # Without the calls, which would take half of the time that a fresh stack takes.
-        backend = get_backend("sqs")[DEFAULT_ACCOUNT_ID][boto3_clients.client("sqs").meta.region_name]
+        backend = get_backend("sqs")[DEFAULT_ACCOUNT_ID][service_clients.client("sqs").meta.region_name]
         queues = {name: backend.create_queue(name, VisibilityTimeout="0") for name in QUEUES}
         urls = {
             name: queue.url(urlparse(f"https://sqs.{queue.region}.amazonaws.com/")) for name, queue in queues.items()
         }
-        events = boto3_clients.client("events")
+        events = service_clients.client("events")
         events.create_event_bus(Name="portaria")
         events.put_rule(Name="all", EventBusName="portaria", EventPattern='{"source": ["portaria"]}')
         heard = {"Id": "heard", "Arn": queues["heard"].queue_arn}
         events.put_targets(Rule="all", EventBusName="portaria", Targets=[heard])
-        key_id = boto3_clients.client("kms").create_key()["KeyMetadata"]["KeyId"]
+        key_id = service_clients.client("kms").create_key()["KeyMetadata"]["KeyId"]
         yield Cloud(
             {
                 "TABLE_NAME": TABLE,

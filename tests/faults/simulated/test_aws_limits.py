@@ -12,7 +12,7 @@ from unittest.mock import patch
 import pytest
 from botocore.exceptions import ClientError
 
-from portaria.aws import attribute_values, boto3_clients
+from portaria.aws import attribute_values, service_clients
 from portaria.aws.table import Table
 from portaria.core import clock
 from tests.fakes import published_events
@@ -43,7 +43,7 @@ def refused(call: Any, **parameters: Any) -> str:
     """The error code with which AWS refuses a call."""
     with pytest.raises(ClientError) as error:
         call(**parameters)
-    return boto3_clients.error_code(error.value)
+    return service_clients.error_code(error.value)
 
 
 def typed(**item: Any) -> dict[str, Any]:
@@ -58,7 +58,7 @@ def item_of(size: int, pk: str = "p", sk: str = "s") -> dict[str, Any]:
 
 class TestDynamoDB:
     def test_simulated_dynamodb_item_over_400_kb_is_refused_by_every_write(self, world: World) -> None:
-        client, most = boto3_clients.client("dynamodb"), 400 * KB
+        client, most = service_clients.client("dynamodb"), 400 * KB
         client.put_item(TableName=TABLE, Item=typed(**item_of(most)))
         large = typed(**item_of(most + 1))
         assert refused(client.put_item, TableName=TABLE, Item=large) == "ValidationException"
@@ -97,11 +97,12 @@ class TestDynamoDB:
     def test_simulated_dynamodb_transaction_of_0_or_101_items_is_refused(self, world: World, count: int) -> None:
         puts = [{"Put": {"TableName": TABLE, "Item": typed(pk=str(n), sk="s")}} for n in range(count)]
         assert (
-            refused(boto3_clients.client("dynamodb").transact_write_items, TransactItems=puts) == "ValidationException"
+            refused(service_clients.client("dynamodb").transact_write_items, TransactItems=puts)
+            == "ValidationException"
         )
 
     def test_simulated_dynamodb_transaction_over_4_mb_is_refused(self, world: World) -> None:
-        client, size = boto3_clients.client("dynamodb"), 4 * KB * KB // 100
+        client, size = service_clients.client("dynamodb"), 4 * KB * KB // 100
         puts = [{"Put": {"TableName": TABLE, "Item": typed(**item_of(size, pk=f"{n:02}"))}} for n in range(100)]
         client.transact_write_items(TransactItems=puts)
         puts[0]["Put"]["Item"] = typed(**item_of(300 * KB, pk="00"))
@@ -110,7 +111,7 @@ class TestDynamoDB:
     def test_simulated_dynamodb_transaction_with_two_writes_of_one_item_is_refused(self, world: World) -> None:
         put = {"Put": {"TableName": TABLE, "Item": typed(pk="p", sk="s")}}
         assert (
-            refused(boto3_clients.client("dynamodb").transact_write_items, TransactItems=[put, put])
+            refused(service_clients.client("dynamodb").transact_write_items, TransactItems=[put, put])
             == "ValidationException"
         )
 
@@ -120,7 +121,7 @@ class TestDynamoDB:
     ) -> None:
         keys = [typed(pk=str(number), sk="s") for number in numbers]
         asked = {TABLE: {"Keys": keys, "ConsistentRead": True}}
-        assert refused(boto3_clients.client("dynamodb").batch_get_item, RequestItems=asked) == "ValidationException"
+        assert refused(service_clients.client("dynamodb").batch_get_item, RequestItems=asked) == "ValidationException"
 
     def test_simulated_dynamodb_batch_get_over_16_mb_leaves_unprocessed_keys(self, world: World) -> None:
         table = Table(TABLE)
@@ -128,7 +129,7 @@ class TestDynamoDB:
             table.put(item_of(300 * KB, pk=f"p{number}"))
         keys = [(f"p{number}", "s") for number in range(60)]
         asked = {TABLE: {"Keys": [typed(pk=pk, sk=sk) for pk, sk in keys], "ConsistentRead": True}}
-        answer = boto3_clients.client("dynamodb").batch_get_item(RequestItems=asked)
+        answer = service_clients.client("dynamodb").batch_get_item(RequestItems=asked)
         assert len(answer["Responses"][TABLE]) == 16 * KB // 300
         assert len(answer["UnprocessedKeys"][TABLE]["Keys"]) == 60 - 16 * KB // 300
         assert table.get_many(keys).keys() == set(keys)
@@ -138,7 +139,9 @@ class TestDynamoDB:
         self, world: World, numbers: list[int]
     ) -> None:
         writes = {TABLE: [{"PutRequest": {"Item": typed(pk=str(number), sk="s")}} for number in numbers]}
-        assert refused(boto3_clients.client("dynamodb").batch_write_item, RequestItems=writes) == "ValidationException"
+        assert (
+            refused(service_clients.client("dynamodb").batch_write_item, RequestItems=writes) == "ValidationException"
+        )
 
     def test_simulated_dynamodb_query_page_ends_at_1_mb_and_query_all_continues(self, world: World) -> None:
         table = Table(TABLE)
@@ -154,7 +157,7 @@ class TestDynamoDB:
             "TableName": TABLE, "IndexName": "by_due", "KeyConditionExpression": "due_pk = :pk", "ConsistentRead": True,
             "ExpressionAttributeValues": typed(**{":pk": "DUE"}),
         }  # fmt: skip
-        assert refused(boto3_clients.client("dynamodb").query, **query) == "ValidationException"
+        assert refused(service_clients.client("dynamodb").query, **query) == "ValidationException"
 
 
 class TestLag:
@@ -185,7 +188,7 @@ class TestLag:
         assert [item["value"] for item in table.query("DUE", index="by_due")[0]] == ["new"]
 
     def test_simulated_dynamodb_eventually_consistent_read_lags(self, world: World) -> None:
-        client = boto3_clients.client("dynamodb")
+        client = service_clients.client("dynamodb")
         world.cloud.lag = lambda: 1.0
         Table(TABLE).put({"pk": "p", "sk": "s"})
         key = typed(pk="p", sk="s")
@@ -213,18 +216,18 @@ def token(number: int) -> str:
 
 class TestSecretsManager:
     def test_simulated_secretsmanager_secret_over_64_kb_is_refused(self, world: World) -> None:
-        manager = boto3_clients.client("secretsmanager")
+        manager = service_clients.client("secretsmanager")
         manager.create_secret(Name="s", SecretString="x" * 65_536)
         for call, name in ((manager.create_secret, "Name"), (manager.put_secret_value, "SecretId")):
             assert refused(call, **{name: "s"}, SecretString="x" * 65_537) == "ValidationException"
 
     @pytest.mark.parametrize("length", [31, 65])
     def test_simulated_secretsmanager_request_token_of_wrong_length_is_refused(self, world: World, length: int) -> None:
-        create = boto3_clients.client("secretsmanager").create_secret
+        create = service_clients.client("secretsmanager").create_secret
         assert refused(create, Name="s", SecretString="x", ClientRequestToken="t" * length) == "ValidationException"
 
     def test_simulated_secretsmanager_21st_label_is_refused_until_one_is_removed(self, world: World) -> None:
-        manager = boto3_clients.client("secretsmanager")
+        manager = service_clients.client("secretsmanager")
         manager.create_secret(Name="s", SecretString="x", ClientRequestToken=token(1))
         put = {"SecretId": "s", "SecretString": "y"}
         labels = [f"LABEL-{number}" for number in range(19)]
@@ -240,7 +243,7 @@ class TestSecretsManager:
         manager.put_secret_value(**put, ClientRequestToken=token(3), VersionStages=["MORE"])
 
     def test_simulated_secretsmanager_101st_version_is_refused_for_a_day(self, world: World) -> None:
-        manager = boto3_clients.client("secretsmanager")
+        manager = service_clients.client("secretsmanager")
         manager.create_secret(Name="s", SecretString="0", ClientRequestToken=token(0))
         for number in range(1, 100):
             world.pass_s(60)
@@ -252,7 +255,7 @@ class TestSecretsManager:
         manager.put_secret_value(**more)
 
     def test_simulated_secretsmanager_unlabelled_version_is_deleted_after_a_day(self, world: World) -> None:
-        manager = boto3_clients.client("secretsmanager")
+        manager = service_clients.client("secretsmanager")
         manager.create_secret(Name="s", SecretString="0", ClientRequestToken=token(0))
         world.pass_s(86_401)
         manager.put_secret_value(SecretId="s", SecretString="1", ClientRequestToken=token(1))
@@ -263,7 +266,7 @@ class TestSecretsManager:
 
     def test_simulated_secretsmanager_label_attached_again_moves(self, world: World) -> None:
         """As recorded: a label that is attached again leaves the version that had it."""
-        manager = boto3_clients.client("secretsmanager")
+        manager = service_clients.client("secretsmanager")
         manager.create_secret(Name="s", SecretString="1", ClientRequestToken=token(1))
         for number, labels in ((2, ["one", "two", "three"]), (3, ["one", "two", "four"])):
             put = {"SecretId": "s", "SecretString": str(number), "ClientRequestToken": token(number)}
@@ -273,7 +276,7 @@ class TestSecretsManager:
         }  # fmt: skip
 
     def test_simulated_secretsmanager_writes_over_50_per_second_are_throttled(self, world: World) -> None:
-        manager = boto3_clients.client("secretsmanager")
+        manager = service_clients.client("secretsmanager")
         for number in range(2):
             manager.create_secret(Name=f"s{number}", SecretString="0")
         for number in range(50):
@@ -299,7 +302,7 @@ class TestSecretsManager:
     def test_simulated_secretsmanager_creations_and_deletions_are_throttled_separately(
         self, world: World, operation: str, parameters: dict[str, Any]
     ) -> None:
-        call = getattr(boto3_clients.client("secretsmanager"), operation)
+        call = getattr(service_clients.client("secretsmanager"), operation)
         key = next(iter(parameters))
         for number in range(50):
             call(**parameters | {key: f"s{number}"})
@@ -310,11 +313,11 @@ class TestEventBridge:
     @pytest.mark.parametrize("count", [0, 11])
     def test_simulated_eventbridge_request_of_0_or_11_entries_is_refused(self, world: World, count: int) -> None:
         entries = [{"EventBusName": BUS, "Source": "s", "DetailType": "d", "Detail": "{}"}] * count
-        assert refused(boto3_clients.client("events").put_events, Entries=entries) == "ValidationException"
+        assert refused(service_clients.client("events").put_events, Entries=entries) == "ValidationException"
 
     def test_simulated_eventbridge_request_over_256_kb_is_refused(self, world: World) -> None:
         """An entry may have 1 MB since 2026; the product keeps to the former limit of every region."""
-        put = boto3_clients.client("events").put_events
+        put = service_clients.client("events").put_events
         half = {"EventBusName": BUS, "Source": "é", "DetailType": "d", "Detail": '"' + "x" * (128 * KB - 5) + '"'}
         # An event of the catalogue is never as large.
         with patch.object(published_events, "check"):
@@ -324,12 +327,12 @@ class TestEventBridge:
 
 class TestKms:
     def test_simulated_kms_plaintext_over_4_kb_is_refused(self, world: World) -> None:
-        kms = boto3_clients.client("kms")
+        kms = service_clients.client("kms")
         kms.encrypt(KeyId=KEY_ID, Plaintext=b"x" * 4_096, EncryptionContext={})
         assert refused(kms.encrypt, KeyId=KEY_ID, Plaintext=b"x" * 4_097, EncryptionContext={}) == "ValidationException"
 
     def test_simulated_kms_blob_is_decrypted_only_with_its_key_and_context(self, world: World) -> None:
-        kms = boto3_clients.client("kms")
+        kms = service_clients.client("kms")
         blob = kms.encrypt(KeyId=KEY_ID, Plaintext=b"x", EncryptionContext={"install": "1"})["CiphertextBlob"]
         assert kms.decrypt(CiphertextBlob=blob, EncryptionContext={"install": "1"})["Plaintext"] == b"x"
         for context in ({"install": "2"}, {}, {"install": "1", "more": "1"}):

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from portaria.aws import boto3_clients
+from portaria.aws import service_clients
 from portaria.aws.table import Table
 from portaria.connections import connection_store, renewal_sweep, rotation
 from portaria.connections.credential_stores.aws_secrets import ASIDE_LABELS
@@ -74,7 +74,7 @@ class World:
         try:
             answer = call()
         except ClientError as error:
-            self.refused[boto3_clients.error_code(error)] += 1
+            self.refused[service_clients.error_code(error)] += 1
             raise
         if name == "secretsmanager.put_secret_value":
             self.puts.append(self.schedule.time)
@@ -108,7 +108,7 @@ class World:
                 return work()
             except Retryable as later:
                 self.schedule.time += later.after_s or 5.0
-            except (Died, *boto3_clients.FAILURES):
+            except (Died, *service_clients.FAILURES):
                 self.schedule.time += refresh_lease.LEASE_S + 1
         raise AssertionError("a call that never succeeds")
 

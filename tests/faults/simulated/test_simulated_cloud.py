@@ -11,7 +11,7 @@ import pytest
 from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
 from botocore.exceptions import ClientError
 
-from portaria.aws import attribute_values, boto3_clients
+from portaria.aws import attribute_values, service_clients
 from portaria.aws.table import Conflict, Table, put_of, update_of
 from portaria.connections.vault import Vault
 from portaria.core import clock
@@ -30,7 +30,7 @@ def cloud() -> Iterator[Cloud]:
 def code(call: Any, **parameters: Any) -> str:
     with pytest.raises(ClientError) as refused:
         call(**parameters)
-    return boto3_clients.error_code(refused.value)
+    return service_clients.error_code(refused.value)
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_simulated_dynamodb_transaction_is_atomic(cloud: Cloud) -> None:
 def test_simulated_dynamodb_unused_or_missing_value_is_refused(cloud: Cloud, values: dict[str, int]) -> None:
     with pytest.raises(ClientError) as refused:
         Table(TABLE).update("a", "a", "SET n = :one", values=values)
-    assert boto3_clients.error_code(refused.value) == "ValidationException"
+    assert service_clients.error_code(refused.value) == "ValidationException"
 
 
 def test_simulated_dynamodb_index_returns_items_in_order_by_page(cloud: Cloud) -> None:
@@ -136,7 +136,7 @@ def test_simulated_dynamodb_index_returns_items_in_order_by_page(cloud: Cloud) -
     assert end is None
     assert (
         code(
-            boto3_clients.client("dynamodb").put_item,
+            service_clients.client("dynamodb").put_item,
             TableName=TABLE,
             Item={name: attribute_values.typed(value) for name, value in {"pk": "a", "sk": "a", "due_at": ""}.items()},
         )
@@ -145,7 +145,7 @@ def test_simulated_dynamodb_index_returns_items_in_order_by_page(cloud: Cloud) -
 
 
 def test_simulated_secretsmanager_versions_are_immutable_and_labels_swap_atomically(cloud: Cloud) -> None:
-    manager = boto3_clients.client("secretsmanager")
+    manager = service_clients.client("secretsmanager")
     v1, v2 = (str(uuid.UUID(int=number)) for number in (1, 2))
     manager.create_secret(Name="s", SecretString="1", ClientRequestToken=v1)
     assert code(manager.create_secret, Name="s", SecretString="2") == "ResourceExistsException"
@@ -171,7 +171,7 @@ def test_simulated_secretsmanager_versions_are_immutable_and_labels_swap_atomica
 
 
 def test_simulated_kms_data_key_is_decrypted_only_in_its_context(cloud: Cloud) -> None:
-    kms = boto3_clients.client("kms")
+    kms = service_clients.client("kms")
     made = kms.generate_data_key(KeyId=KEY_ID, KeySpec="AES_256", EncryptionContext={"connection": "a"})
     opened = kms.decrypt(CiphertextBlob=made["CiphertextBlob"], EncryptionContext={"connection": "a"}, KeyId=KEY_ID)
     assert opened["Plaintext"] == made["Plaintext"]
@@ -182,7 +182,7 @@ def test_simulated_kms_data_key_is_decrypted_only_in_its_context(cloud: Cloud) -
 
 def test_simulated_aws_unsupported_operation_is_an_error(cloud: Cloud) -> None:
     with pytest.raises(UnknownSyntax):
-        boto3_clients.client("dynamodb").scan(TableName=TABLE)
+        service_clients.client("dynamodb").scan(TableName=TABLE)
 
 
 # ------------------------------------------------------------------------------------------------------------------- SQS
@@ -199,19 +199,19 @@ def time(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def receive(**how: Any) -> list[dict[str, Any]]:
-    answer = boto3_clients.client("sqs").receive_message(QueueUrl=RECORDS, **{"MaxNumberOfMessages": 10, **how})
+    answer = service_clients.client("sqs").receive_message(QueueUrl=RECORDS, **{"MaxNumberOfMessages": 10, **how})
     return list(answer["Messages"])
 
 
 def test_simulated_sqs_message_over_one_mebibyte_is_refused(cloud: Cloud) -> None:
-    send = boto3_clients.client("sqs").send_message
+    send = service_clients.client("sqs").send_message
     send(QueueUrl=RECORDS, MessageBody="é" * 524_288)
     assert code(send, QueueUrl=RECORDS, MessageBody="é" * 524_288 + "x") == "InvalidParameterValue"
     assert code(send, QueueUrl=RECORDS, MessageBody="x", DelaySeconds=901) == "InvalidParameterValue"
 
 
 def test_simulated_sqs_visibility_is_limited_to_twelve_hours_since_receive(cloud: Cloud, time: Any) -> None:
-    sqs = boto3_clients.client("sqs")
+    sqs = service_clients.client("sqs")
     sqs.send_message(QueueUrl=RECORDS, MessageBody="x")
     (message,) = receive(VisibilityTimeout=725)
     time["now"] += timedelta(seconds=3)
@@ -230,7 +230,7 @@ def test_simulated_sqs_receive_over_in_flight_limit_is_refused_until_deletion(
     cloud: Cloud, time: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Sqs, "MAX_IN_FLIGHT", 3)
-    sqs = boto3_clients.client("sqs")
+    sqs = service_clients.client("sqs")
     for number in range(5):
         sqs.send_message(QueueUrl=RECORDS, MessageBody=str(number), DelaySeconds=600 * (number == 4))
     found = receive()
@@ -242,7 +242,7 @@ def test_simulated_sqs_receive_over_in_flight_limit_is_refused_until_deletion(
 
 
 def test_simulated_sqs_message_is_dropped_after_retention(cloud: Cloud, time: Any) -> None:
-    boto3_clients.client("sqs").send_message(QueueUrl=RECORDS, MessageBody="x")
+    service_clients.client("sqs").send_message(QueueUrl=RECORDS, MessageBody="x")
     time["now"] += timedelta(days=7)
     (message,) = receive(VisibilityTimeout=0)
     # A receive does not prolong it

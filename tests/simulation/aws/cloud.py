@@ -22,7 +22,7 @@ from unittest.mock import patch
 
 from botocore.exceptions import ClientError
 
-from portaria.aws import attribute_values, boto3_clients, table
+from portaria.aws import attribute_values, service_clients, table
 from portaria.connections.credential_stores.protocol import IN_TABLE, SECRETS_MANAGER, store_name
 from portaria.connections.vault import SealedTable, Vault
 from portaria.core import clock
@@ -915,8 +915,8 @@ class InTurn:
 def installed(current: Callable[[], Cloud]) -> Iterator[None]:
     """Replace the product's clients by those of the current cloud, and keep the plain form of its items."""
     with (
-        patch.object(boto3_clients, "client", lambda service: current().client(service)),
-        patch.object(boto3_clients, "boto3_client", lambda service: current().client(service)),
+        patch.object(service_clients, "client", lambda service: current().client(service)),
+        patch.object(service_clients, "boto3_client", lambda service: current().client(service)),
         patch.object(table, "_plain", plain),
     ):
         yield

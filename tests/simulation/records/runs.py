@@ -20,7 +20,7 @@ from unittest.mock import patch
 
 from greenlet import greenlet
 
-from portaria.aws import boto3_clients, queues
+from portaria.aws import queues, service_clients
 from portaria.aws.table import Table
 from portaria.connections import connection_store
 from portaria.connections.tokens import cache
@@ -307,7 +307,7 @@ class RecordRun(Run[Worker, Ended]):
                 message.body, self.release_settings, lambda: worker.deadline - self.time
             )
             self.result.drains += ended.state in ("drained", "continued", "waiting")
-        except (Retryable, *boto3_clients.FAILURES):
+        except (Retryable, *service_clients.FAILURES):
             message.visible_at = self.time + 5 * message.deliveries
             return [message.id]
         return []

@@ -22,7 +22,7 @@ from unittest.mock import patch
 from botocore.exceptions import ClientError
 from greenlet import greenlet
 
-from portaria.aws import boto3_clients, queues, table
+from portaria.aws import queues, service_clients, table
 from portaria.aws.table import Table
 from portaria.connections import connection_store
 from portaria.connections.tokens import cache
@@ -295,7 +295,7 @@ class Flow:
                 try:
                     batch = self.sqs.receive(queue, most, HIDDEN_S)
                 except ClientError as refused:
-                    if boto3_clients.error_code(refused) != "OverLimit":
+                    if service_clients.error_code(refused) != "OverLimit":
                         raise
                     # The poller gets nothing until other messages are deleted or become visible.
                     break

@@ -14,7 +14,7 @@ from botocore.client import BaseClient
 from botocore.exceptions import ClientError
 
 from portaria.access import api_tokens, auth_throttle, private_integrations, scopes
-from portaria.aws import boto3_clients
+from portaria.aws import service_clients
 from portaria.aws.table import Item, Table
 from portaria.connections import connection_store, renewal_sweep
 from portaria.core import clock
@@ -68,7 +68,7 @@ def edit(manage: Manage, integration: str, body: dict[str, Any], **headers: str)
 
 
 def stored() -> str:
-    return json.dumps(boto3_clients.client("dynamodb").scan(TableName=TABLE)["Items"])
+    return json.dumps(service_clients.client("dynamodb").scan(TableName=TABLE)["Items"])
 
 
 class TestTokens:
@@ -109,7 +109,7 @@ def lose_answer(manage: Manage, event: dict[str, Any]) -> str:
 
 def forget_answers() -> None:
     """Expire the time of a stopped request, or the lifetime of its key."""
-    dynamodb = boto3_clients.client("dynamodb")
+    dynamodb = service_clients.client("dynamodb")
     for item in dynamodb.scan(TableName=TABLE)["Items"]:
         if item["pk"] == {"S": "IDEMPOTENCY"}:
             dynamodb.delete_item(TableName=TABLE, Key={"pk": item["pk"], "sk": item["sk"]})

@@ -13,7 +13,7 @@ import responses
 from botocore.exceptions import ClientError, ReadTimeoutError
 
 from portaria.actions import single_sign_on
-from portaria.aws import boto3_clients
+from portaria.aws import service_clients
 from portaria.connections.vault import Vault
 from portaria.core import clock
 from portaria.web import render
@@ -139,7 +139,7 @@ def test_redeem_ticket_without_ticket_is_not_found(module: ModuleType, stack: Cl
 def test_redeem_ticket_aws_failure_answers_503_and_keeps_the_ticket(
     module: ModuleType, log: io.StringIO, ticket: str, operation: str, error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    service = boto3_clients.client("kms" if operation == "Decrypt" else "dynamodb")
+    service = service_clients.client("kms" if operation == "Decrypt" else "dynamodb")
     call = type(service)._make_api_call
 
     def fail(client: Any, name: str, parameters: dict[str, Any]) -> Any:

@@ -15,7 +15,7 @@ import responses
 from portaria.actions import single_sign_on
 from portaria.api.resources.actions import sign_on as api
 from portaria.api.validation import parse
-from portaria.aws import boto3_clients
+from portaria.aws import service_clients
 from portaria.connections import connection_store, vault
 from portaria.connections.credential_stores import sealing
 from portaria.connections.tokens import static_credentials, usability
@@ -101,7 +101,7 @@ def test_create_sign_on_addresses_are_returned_and_not_stored(stack: Cloud, enga
         "default": f"https://one.engage.bz/#/login?key={KEY_1}",
         "customer": f"https://acme.engage.bz/#/login?key={KEY_1}",
     }
-    scan = boto3_clients.client("dynamodb").scan(TableName=TABLE)["Items"]
+    scan = service_clients.client("dynamodb").scan(TableName=TABLE)["Items"]
     assert not [item for item in scan if item["pk"]["S"].startswith("SSO#")]
 
 
@@ -290,7 +290,7 @@ def test_create_sign_on_link_killed_before_write_stores_nothing(
         patched.setattr(type(stack.table), "put", failing(Death()))
         with pytest.raises(Death):
             ask(stack)
-    scan = boto3_clients.client("dynamodb").scan(TableName=TABLE)["Items"]
+    scan = service_clients.client("dynamodb").scan(TableName=TABLE)["Items"]
     assert not [item for item in scan if item["pk"]["S"].startswith("SSO#")]
     assert redeem(stack, ticket_of(ask(stack))).endswith("key-2%2F%2B%26")
 

@@ -9,7 +9,7 @@ from unittest.mock import patch
 
 import pytest
 
-from portaria.aws import boto3_clients
+from portaria.aws import service_clients
 from portaria.connections import connection_store, rotation
 from portaria.core.entities import Connection
 from portaria.records import routes
@@ -120,13 +120,13 @@ class TestIdempotencyKeys:
         first, again = (send(manage, "POST", path, None, idempotency_key="one") for _ in range(2))
         assert first.status == 201
         assert again.content == first.content
-        items = str(boto3_clients.client("dynamodb").scan(TableName=TABLE)["Items"])
+        items = str(service_clients.client("dynamodb").scan(TableName=TABLE)["Items"])
         assert first.content["url"].rpartition("/")[2] not in items
         assert send(manage, "POST", path, None, idempotency_key="two").content["url"] != first.content["url"]
 
     def test_idempotency_key_stores_no_credential(self, manage: Manage) -> None:
         send(manage, "POST", "/connections", HTTP, idempotency_key="one")
-        assert "canary" not in str(boto3_clients.client("dynamodb").scan(TableName=TABLE)["Items"])
+        assert "canary" not in str(service_clients.client("dynamodb").scan(TableName=TABLE)["Items"])
 
 
 class TestEtags:

@@ -14,7 +14,7 @@ import requests
 import responses
 from botocore.exceptions import ClientError
 
-from portaria.aws import boto3_clients, queues
+from portaria.aws import queues, service_clients
 from portaria.aws.table import Conflict
 from portaria.connections import connection_store, oauth_clients
 from portaria.connections.vault import Vault
@@ -81,7 +81,7 @@ def furnished(manage: Manage, marketo: responses.RequestsMock) -> Manage:
 
 def secret(name: str) -> dict[str, Any] | None:
     try:
-        answer = boto3_clients.client("secretsmanager").get_secret_value(SecretId=f"{PREFIX}/{name}")
+        answer = service_clients.client("secretsmanager").get_secret_value(SecretId=f"{PREFIX}/{name}")
     except ClientError:
         return None
     content: dict[str, Any] = json.loads(answer["SecretString"])
@@ -742,7 +742,7 @@ class TestRequests:
         for number in range(2):
             add_install(stack, number)
         cursor = furnished.call("GET", "/installs?limit=1").content["next_cursor"]
-        monkeypatch.setattr(boto3_clients.client("dynamodb"), "query", refuse)
+        monkeypatch.setattr(service_clients.client("dynamodb"), "query", refuse)
         answer = furnished.call("GET", f"/routes?cursor={cursor}")
         assert (answer.status, answer.content["field"]) == (400, "cursor")
 
@@ -812,7 +812,7 @@ def _die(*_: Any, **__: Any) -> None:
 
 
 def _break_vault(monkeypatch: pytest.MonkeyPatch, *operations: str) -> None:
-    manager = boto3_clients.client("secretsmanager")
+    manager = service_clients.client("secretsmanager")
     call = manager._make_api_call
 
     def fail(operation: str, parameters: dict[str, Any]) -> Any:

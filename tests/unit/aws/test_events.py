@@ -10,7 +10,7 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError
 
-from portaria.aws import boto3_clients, event_bus
+from portaria.aws import event_bus, service_clients
 from portaria.core import event_catalogue
 from portaria.core.errors import Retryable
 from portaria.core.event_catalogue import CATALOGUE
@@ -41,7 +41,7 @@ def test_event_bus_put_event_reaches_a_subscriber() -> None:
 def test_event_bus_put_unavailable_is_retryable(failure: Exception) -> None:
     client = MagicMock(**{"put_events.side_effect": failure})
     with (
-        patch.object(boto3_clients, "client", return_value=client),
+        patch.object(service_clients, "client", return_value=client),
         pytest.raises(Retryable, match="bus_unavailable") as later,
     ):
         event_bus.put("portaria", event_catalogue.INSTALL_FAILED, {"reason": "canary"})
@@ -57,7 +57,7 @@ def test_event_bus_put_failed_entry_is_retryable() -> None:
     }
     client = MagicMock(**{"put_events.return_value": answer})
     with (
-        patch.object(boto3_clients, "client", return_value=client),
+        patch.object(service_clients, "client", return_value=client),
         pytest.raises(Retryable, match="InternalFailure") as later,
     ):
         event_bus.put("portaria", event_catalogue.CONNECTION_READY, {})

@@ -12,7 +12,7 @@ from botocore.exceptions import ClientError, ReadTimeoutError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from portaria.aws import boto3_clients, queues
+from portaria.aws import queues, service_clients
 from portaria.core import record_messages
 from portaria.core.errors import Retryable
 from tests.fakes.aws.moto_cloud import cloud
@@ -25,7 +25,7 @@ TIMED_OUT = ReadTimeoutError(endpoint_url=URL)
 def sending(bodies: list[str], **options: Any) -> list[dict[str, Any]]:
     """The requests of each call."""
     client = MagicMock()
-    with patch.object(boto3_clients, "client", return_value=client):
+    with patch.object(service_clients, "client", return_value=client):
         queues.send(URL, bodies, **options)
     assert [name for name, *_ in client.method_calls] == ["send_message"] * len(bodies)
     return [call.kwargs for call in client.send_message.call_args_list]
@@ -51,7 +51,7 @@ def test_record_message_size_limits_fit_sqs() -> None:
 def test_queues_send_failure_is_retryable(failure: Exception) -> None:
     client = MagicMock(**{"send_message.side_effect": failure})
     with (
-        patch.object(boto3_clients, "client", return_value=client),
+        patch.object(service_clients, "client", return_value=client),
         pytest.raises(Retryable, match="queue_unavailable") as later,
     ):
         queues.send(URL, ["canary"])
@@ -60,7 +60,7 @@ def test_queues_send_failure_is_retryable(failure: Exception) -> None:
 
 def test_queues_send_failure_stops_at_failed_message() -> None:
     client = MagicMock(**{"send_message.side_effect": [{}, THROTTLED, {}]})
-    with patch.object(boto3_clients, "client", return_value=client), pytest.raises(Retryable):
+    with patch.object(service_clients, "client", return_value=client), pytest.raises(Retryable):
         queues.send(URL, ["x"] * 3)
     assert client.send_message.call_count == 2
 
@@ -71,7 +71,7 @@ def test_queues_send_failure_stops_at_failed_message() -> None:
 def test_queues_give_back_wait_is_limited_to_eleven_hours(after_s: float, sent: int) -> None:
     """SQS counts from the receive, so the time that the function has used is subtracted from the twelve hours."""
     client = MagicMock()
-    with patch.object(boto3_clients, "client", return_value=client):
+    with patch.object(service_clients, "client", return_value=client):
         queues.give_back(URL, "handle", after_s)
     client.change_message_visibility.assert_called_once_with(
         QueueUrl=URL, ReceiptHandle="handle", VisibilityTimeout=sent
@@ -83,7 +83,7 @@ def test_queues_give_back_failure_is_logged_without_receipt_handle(
     failure: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
     client = MagicMock(**{"change_message_visibility.side_effect": failure})
-    with patch.object(boto3_clients, "client", return_value=client), caplog.at_level(logging.WARNING):
+    with patch.object(service_clients, "client", return_value=client), caplog.at_level(logging.WARNING):
         queues.give_back(URL, "canary-handle", 5)
     (record,) = caplog.records
     assert "canary" not in str(record.__dict__)

@@ -11,7 +11,7 @@ from unittest.mock import MagicMock, patch
 import pytest
 from botocore.exceptions import ConnectTimeoutError
 
-from portaria.aws import boto3_clients
+from portaria.aws import service_clients
 from portaria.aws.stack_status import AlarmState, QueueAge, StackStatus
 from tests.fakes.virtual_time import VirtualClock
 
@@ -38,7 +38,7 @@ def aws() -> Iterator[MagicMock]:
     client.get_metric_data.return_value = {
         "MetricDataResults": [{"Id": "q0", "Values": [42.0, 7.0]}, {"Id": "q1", "Values": []}]
     }
-    with patch.object(boto3_clients, "client", return_value=client), patch.dict(os.environ, AWS_REGION="sa-east-1"):
+    with patch.object(service_clients, "client", return_value=client), patch.dict(os.environ, AWS_REGION="sa-east-1"):
         yield client
 
 

@@ -15,7 +15,7 @@ from botocore.exceptions import ClientError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from portaria.aws import boto3_clients
+from portaria.aws import service_clients
 from portaria.aws.table import Conflict, Table, cursor_after, put_of, update_of
 from portaria.core.errors import Rejected
 from tests.fakes.aws.moto_cloud import cloud
@@ -71,7 +71,7 @@ def test_table_put_all_writes_at_most_25_items_per_call(table: Table) -> None:
     # moto accepts more: tests/aws/recorded/dynamodb.py.
     client = MagicMock()
     client.batch_write_item.return_value = {"UnprocessedItems": {}}
-    with patch.object(boto3_clients, "client", return_value=client):
+    with patch.object(service_clients, "client", return_value=client):
         table.put_all(item(f"MANY#{number}") for number in range(60))
     sizes = [len(call.kwargs["RequestItems"][table.name]) for call in client.batch_write_item.call_args_list]
     assert sizes == [25, 25, 10]
@@ -80,7 +80,7 @@ def test_table_put_all_writes_at_most_25_items_per_call(table: Table) -> None:
 def test_table_reads_are_strongly_consistent_except_on_indexes(table: Table) -> None:
     client = MagicMock()
     client.get_item.return_value, client.query.return_value = {}, {"Items": []}
-    with patch.object(boto3_clients, "client", return_value=client):
+    with patch.object(service_clients, "client", return_value=client):
         table.get("A", "B")
         table.query("A")
         table.query("A", index="listing")
@@ -160,7 +160,7 @@ def test_table_write_all_cancelled_is_a_conflict_only_for_condition_reasons(
     }
     client = MagicMock(**{"transact_write_items.side_effect": ClientError(response, "TransactWriteItems")})
     with (
-        patch.object(boto3_clients, "client", return_value=client),
+        patch.object(service_clients, "client", return_value=client),
         pytest.raises(Conflict if is_conflict else ClientError),
     ):
         table.write_all([put_of(item("X"))])
@@ -175,7 +175,7 @@ def test_table_write_other_error_is_not_a_conflict(table: Table, operation: str)
         "update": lambda: table.update("X", "ITEM", "SET a = :a", condition="a = :a", values={":a": 1}),
         "delete": lambda: table.delete("X", "ITEM", condition="a = :a", values={":a": 1}),
     }
-    with patch.object(boto3_clients, "client", return_value=client), pytest.raises(ClientError):
+    with patch.object(service_clients, "client", return_value=client), pytest.raises(ClientError):
         calls[operation]()
 
 
@@ -241,7 +241,7 @@ def test_table_query_cursor_of_another_list_is_refused(listing: Table) -> None:
     """DynamoDB answers with a ValidationException. Without a cursor that is a fault of the code and is not hidden."""
     error = ClientError({"Error": {"Code": "ValidationException", "Message": "outside query boundaries"}}, "Query")
     client = MagicMock(**{"query.side_effect": error})
-    with patch.object(boto3_clients, "client", return_value=client):
+    with patch.object(service_clients, "client", return_value=client):
         with pytest.raises(Rejected, match="bad_cursor"):
             listing.query("LIST", cursor=cursor_of('{"pk": "X", "sk": "Y"}'))
         with pytest.raises(ClientError):
@@ -253,7 +253,7 @@ def test_table_query_arbitrary_cursor_is_accepted_or_refused(cursor: str) -> Non
     client = MagicMock()
     client.query.return_value = {"Items": []}
     reasons = []
-    with patch.object(boto3_clients, "client", return_value=client):
+    with patch.object(service_clients, "client", return_value=client):
         try:
             Table("t").query("LIST", cursor=cursor)
         except Rejected as refused:

@@ -20,7 +20,7 @@ import yaml
 from botocore.awsrequest import AWSPreparedRequest
 from botocore.exceptions import ClientError, EndpointConnectionError
 
-from portaria.aws import boto3_clients
+from portaria.aws import service_clients
 from portaria.connections import oauth_clients
 from portaria.core import clock
 from tests.fakes.api.command_line import Answered, Wire, empty_listing, listed, run, told, wired
@@ -120,7 +120,7 @@ class TestConfigure:
         run("configure", EXAMPLE)
         monkeypatch.setenv("KOMMO_CLIENT_SECRET", f"{CANARY}-rotated")
         assert changes(EXAMPLE) == ["unchanged"] * 3
-        manager = boto3_clients.client("secretsmanager")
+        manager = service_clients.client("secretsmanager")
         stored = manager.get_secret_value(SecretId=f"{PREFIX}/oauth-clients/kommo/acme")["SecretString"]
         assert json.loads(stored) == {"client_secret": f"{CANARY}-rotated"}
 
@@ -143,7 +143,9 @@ class TestConfigure:
         file = tmp_path / "portaria.yaml"
         file.write_text("clients: [{platform: kommo, name: acme, client_id: a, client_secret: {file: secret}}]")
         run("configure", file)
-        stored = boto3_clients.client("secretsmanager").get_secret_value(SecretId=f"{PREFIX}/oauth-clients/kommo/acme")
+        stored = service_clients.client("secretsmanager").get_secret_value(
+            SecretId=f"{PREFIX}/oauth-clients/kommo/acme"
+        )
         assert json.loads(stored["SecretString"]) == {"client_secret": f"{CANARY}-from-file"}
 
     def test_cli_configure_warning_of_api_is_shown(

@@ -12,7 +12,7 @@ import pytest
 import responses
 
 from portaria.api.operations import OPERATIONS
-from portaria.aws import boto3_clients
+from portaria.aws import service_clients
 from portaria_cli.group_parts.inputs import READ_ONLY
 from tests.fakes.api.command_line import Answered, Wire, headers_of, listed, run, told, wired
 from tests.fakes.api.manage import API_URL, CANARY, TOKEN_URL
@@ -40,7 +40,7 @@ def wire(stack: Cloud, monkeypatch: pytest.MonkeyPatch) -> Iterator[Wire]:
 
 
 def secret_of(name: str) -> dict[str, Any]:
-    answer = boto3_clients.client("secretsmanager").get_secret_value(SecretId=f"{PREFIX}/{name}")
+    answer = service_clients.client("secretsmanager").get_secret_value(SecretId=f"{PREFIX}/{name}")
     return dict(json.loads(answer["SecretString"]))
 
 

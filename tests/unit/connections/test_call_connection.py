@@ -18,7 +18,7 @@ import trustme
 
 from portaria.access import audit
 from portaria.api.resources.connections import calls as shown
-from portaria.aws import boto3_clients
+from portaria.aws import service_clients
 from portaria.connections import proxy_call
 from portaria.connections.tokens.provider import TokenProvider
 from portaria.core import clock
@@ -734,7 +734,7 @@ def test_call_repeated_with_its_key_sends_one_request(calling: Calling, api: res
     assert len(api.calls) == 1
     other = calling.call({**body, "json": {"a": 2}}, idempotency_key="once")
     assert (other.status, other.content["type"]) == (422, "urn:portaria:problem:idempotency_key_reused")
-    items = str(boto3_clients.client("dynamodb").scan(TableName=TABLE)["Items"])
+    items = str(service_clients.client("dynamodb").scan(TableName=TABLE)["Items"])
     assert "made" not in items.replace("made_by", "")
 
 

@@ -12,7 +12,7 @@ from unittest.mock import MagicMock, patch
 import pytest
 from botocore.exceptions import ClientError
 
-from portaria.aws import boto3_clients
+from portaria.aws import service_clients
 from portaria.aws.table import Conflict, Table
 from portaria.connections.credential_stores import sealed_table, sealing
 from portaria.connections.credential_stores.protocol import STORES
@@ -264,8 +264,8 @@ def test_sealed_table_failure_is_retryable_and_exposes_no_secret(
     error = ClientError({"Error": {"Code": "ThrottlingException", "Message": "canary-a"}}, "Any")
     names = ("get_item", "put_item", "generate_data_key", "decrypt")
     failing = MagicMock(**{f"{name}.side_effect": error for name in names})
-    client = boto3_clients.client
-    with patch.object(boto3_clients, "client", lambda name: failing if name == service else client(name)):
+    client = service_clients.client
+    with patch.object(service_clients, "client", lambda name: failing if name == service else client(name)):
         for call in (
             lambda: in_table.find(grant),
             lambda: in_table.add(grant, "v2", token("b")),

@@ -12,7 +12,7 @@ import requests
 import responses
 from botocore.client import BaseClient
 
-from portaria.aws import boto3_clients
+from portaria.aws import service_clients
 from portaria.connections import connection_store, rotation
 from portaria.connections.tokens import cache, provider, usability
 from portaria.connections.vault import Vault, version_id
@@ -104,7 +104,7 @@ def in_reserve(stack: Cloud) -> str | None:
 
 def labels(stack: Cloud) -> dict[str, str]:
     """The secret version of each label."""
-    answer = boto3_clients.client("secretsmanager").describe_secret(SecretId=now_of(stack).secret_id)
+    answer = service_clients.client("secretsmanager").describe_secret(SecretId=now_of(stack).secret_id)
     return {label: version for version, found in answer["VersionIdsToStages"].items() for label in found}
 
 

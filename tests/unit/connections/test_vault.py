@@ -13,7 +13,7 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError, ReadTimeoutError
 
-from portaria.aws import boto3_clients
+from portaria.aws import service_clients
 from portaria.connections import vault
 from portaria.connections.credential_stores import protocol, sealing
 from portaria.connections.vault import Vault
@@ -124,7 +124,7 @@ def test_vault_client_secret_missing_names_the_client(kept: Vault) -> None:
 def test_vault_aws_failure_is_retryable_and_exposes_no_secret(operation: str, call: Any, failure: Exception) -> None:
     client = MagicMock(**{f"{operation}.side_effect": failure})
     with (
-        patch.object(boto3_clients, "client", return_value=client),
+        patch.object(service_clients, "client", return_value=client),
         pytest.raises(Retryable, match="vault_unavailable") as later,
     ):
         call()
@@ -140,7 +140,7 @@ def test_vault_replace_secret_scheduled_for_deletion_is_retryable() -> None:
     error = ClientError({"Error": {"Code": "InvalidRequestException", "Message": "canary"}}, "CreateSecret")
     client = MagicMock(**{"create_secret.side_effect": error})
     with (
-        patch.object(boto3_clients, "client", return_value=client),
+        patch.object(service_clients, "client", return_value=client),
         pytest.raises(Retryable, match="InvalidRequestException"),
     ):
         Vault("p").replace("p/grants/waiting", CREDENTIALS)
@@ -167,7 +167,7 @@ def test_seal_sealed_credentials_are_unsealed_and_not_readable(key_id: str) -> N
 def test_seal_needs_no_aws_call(key_id: str) -> None:
     """Given the data key in memory, when the grant arrives, then sealing does not depend on a service."""
     seal = sealing.prepare_seal(key_id, {"install": "install-1"})
-    with patch.object(boto3_clients, "client", side_effect=AssertionError("asked AWS")):
+    with patch.object(service_clients, "client", side_effect=AssertionError("asked AWS")):
         assert seal.seal(CREDENTIALS)
 
 
@@ -189,7 +189,7 @@ def test_unseal_with_key_of_another_stack_is_refused(key_id: str, code: str) -> 
     # No stand-in refuses another key as KMS does: tests/aws/recorded/kms.py.
     sealed = sealing.prepare_seal(key_id, {"install": "install-1"}).seal(CREDENTIALS)
     client = MagicMock(**{"decrypt.side_effect": ClientError({"Error": {"Code": code, "Message": ""}}, "Decrypt")})
-    with patch.object(boto3_clients, "client", return_value=client), pytest.raises(Rejected, match="seal_broken"):
+    with patch.object(service_clients, "client", return_value=client), pytest.raises(Rejected, match="seal_broken"):
         sealing.unseal(key_id, {"install": "install-1"}, sealed)
 
 
@@ -197,7 +197,7 @@ def test_vault_drop_label_already_removed_is_ignored(kept: Vault) -> None:
     # A put ends AWSPENDING of the previous version: tests/aws/recorded/secretsmanager.py.
     error = ClientError({"Error": {"Code": "InvalidParameterException", "Message": ""}}, "UpdateSecretVersionStage")
     client = MagicMock(**{"update_secret_version_stage.side_effect": error})
-    with patch.object(boto3_clients, "client", return_value=client):
+    with patch.object(service_clients, "client", return_value=client):
         kept.drop("portaria/grants/x", "version")
     client.update_secret_version_stage.assert_called_once()
 
@@ -206,7 +206,7 @@ def test_vault_add_existing_version_with_other_content_returns_false(kept: Vault
     # moto and MiniStack replace the content: tests/aws/recorded/secretsmanager.py.
     error = ClientError({"Error": {"Code": "ResourceExistsException", "Message": ""}}, "PutSecretValue")
     client = MagicMock(**{"put_secret_value.side_effect": error})
-    with patch.object(boto3_clients, "client", return_value=client):
+    with patch.object(service_clients, "client", return_value=client):
         assert not kept.add("portaria/grants/x", "version", CREDENTIALS)
 
 
@@ -215,7 +215,7 @@ def test_unseal_for_another_install_is_refused_even_if_kms_decrypts(key_id: str)
     seal = sealing.prepare_seal(key_id, {"install": "install-1"})
     generous = MagicMock(**{"decrypt.return_value": {"Plaintext": b64decode(seal.key.reveal())}})
     sealed = seal.seal(CREDENTIALS)
-    with patch.object(boto3_clients, "client", return_value=generous):
+    with patch.object(service_clients, "client", return_value=generous):
         assert texts(sealing.unseal(key_id, {"install": "install-1"}, sealed)) == texts(CREDENTIALS)
         with pytest.raises(Rejected, match="seal_broken"):
             sealing.unseal(key_id, {"install": "install-2"}, sealed)
@@ -236,7 +236,7 @@ def test_seal_passes_encryption_context_to_kms() -> None:
     client = MagicMock()
     client.generate_data_key.return_value = {"CiphertextBlob": b"x", "Plaintext": b"y" * 32}
     client.decrypt.return_value = {"Plaintext": b"y" * 32}
-    with patch.object(boto3_clients, "client", return_value=client):
+    with patch.object(service_clients, "client", return_value=client):
         seal = sealing.prepare_seal("key", {"install": "install-1"})
         sealing.unseal("key", {"install": "install-1"}, seal.seal(CREDENTIALS))
     assert client.generate_data_key.call_args.kwargs == {
@@ -264,7 +264,7 @@ def test_vault_stage_too_many_versions_is_retryable_as_full() -> None:
     error = ClientError({"Error": {"Code": "LimitExceededException", "Message": "canary"}}, "PutSecretValue")
     client = MagicMock(**{"put_secret_value.side_effect": error})
     with (
-        patch.object(boto3_clients, "client", return_value=client),
+        patch.object(service_clients, "client", return_value=client),
         pytest.raises(Retryable, match="vault_full") as full,
     ):
         Vault("p").stage("p/grants/full", "v", CREDENTIALS)

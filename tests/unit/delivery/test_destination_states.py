@@ -138,6 +138,7 @@ class TestList:
                 "state": "paused",
                 "connection": "connected",
                 "reason": "stopped",
+                "host": None,
                 "since": "2026-03-10T12:00:00.000Z",
                 "next_try_at": "2026-03-10T12:30:00.000Z",
                 "waiting_record_count": 3,
@@ -224,6 +225,7 @@ class TestList:
         assert host
         (found,) = listed(manage)
         assert (found["state"], found["reason"], found["waiting_record_count"]) == ("paused", "no_answer", 3)
+        assert found["host"] == HOST
         (shown,) = found["pauses"]
         assert (shown["object"], shown["host"], shown["since"]) == (None, HOST, host.since)
         host_pauses.end(stack.table, host)

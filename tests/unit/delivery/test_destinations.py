@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import timedelta
@@ -22,7 +23,8 @@ from portaria.core import clock, record_messages
 from portaria.core.callbacks import Secret
 from portaria.core.entities import Answer, Connection, Disposition, Route
 from portaria.core.errors import Retryable
-from portaria.delivery import backlogs
+from portaria.delivery import backlogs, destination_pause
+from portaria.delivery.destination_pause import PauseReason
 from portaria.delivery.pipeline import QueuedMessage
 from portaria.outbound.request_slots import Priority
 from portaria.platforms.leadconnector import persons as leadconnector_persons
@@ -591,3 +593,19 @@ def test_pipeline_success_with_pause_delays_the_next_message(meaning: Dispositio
             outcome = harness.ingest(QueuedMessage("m1", body([contact(1)])), QueuedMessage("m2", body([contact(2)])))
         assert outcome.waiting == {"m2": 12}
         assert len(harness.requests) == 1
+
+
+@pytest.mark.parametrize("reason", [PauseReason.NO_ANSWER, PauseReason.STOPPED])
+def test_release_records_sweep_emits_metric_of_destinations_that_do_not_answer(
+    harness: Harness, capsys: pytest.CaptureFixture[str], reason: PauseReason
+) -> None:
+    table, now = harness.stack.table, int(clock.now().timestamp())
+    destination_pause.begin(table, "engage-main", "", reason=reason, code="no_answer", for_s=3_600)
+    backlogs.touch(table, "engage-main", "engage.example.com", 1, now + 3_600, now)
+    with waiting_records.later(minutes=20):
+        event = functions.sqs_event({"swept": '{"sweep": ""}'}, "waiting_records")
+        harness.releasing.handler(event, functions.Context())
+    printed = capsys.readouterr().out
+    assert '"OldestWaitingSeconds":[' in printed
+    emitted = [float(seconds) for seconds in re.findall(r'"NoAnswerSeconds":\[([0-9.]+)\]', printed)]
+    assert emitted == ([pytest.approx(1_200, abs=5)] if reason is PauseReason.NO_ANSWER else [])

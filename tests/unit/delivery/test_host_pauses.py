@@ -135,9 +135,9 @@ class Platform:
         self.pass_time(60)
         self.harness.release()
 
-    def sweep(self) -> int:
+    def sweep(self) -> record_release.ReleaseOutcome:
         settings: Any = self.harness.cloud.settings(ReleaseRecordsSettings)
-        return record_release.handle_message('{"sweep": ""}', settings, lambda: 120.0).queued
+        return record_release.handle_message('{"sweep": ""}', settings, lambda: 120.0)
 
 
 @pytest.fixture
@@ -454,11 +454,90 @@ def test_release_sweep_drains_no_destination_of_paused_host_and_few_after_it(pla
     assert pause
     for name in "abcd":
         backlogs.try_now(platform.harness.table, f"marketo-{name}")
-    assert platform.sweep() == 0
+    assert platform.sweep().queued == 0
     platform.now = datetime.fromtimestamp(pause.until, UTC)
-    assert platform.sweep() == record_release.PROBES_A_SWEEP
+    assert platform.sweep().queued == record_release.PROBES_A_SWEEP
     host_pauses.end(platform.harness.table, pause)
-    assert platform.sweep() == 4
+    assert platform.sweep().queued == 4
+
+
+def test_release_sweep_reports_how_long_host_has_not_answered(platform: Platform) -> None:
+    assert platform.sweep().no_answer_s is None
+    platform.pause_host()
+    platform.ingest("abcd", 5)
+    pause = platform.host
+    assert pause
+    platform.now = datetime.fromisoformat(pause.since) + timedelta(seconds=400)
+    # The pause has passed, and no request was answered since.
+    assert pause.until < platform.now.timestamp()
+    assert platform.sweep().no_answer_s == 400
+    platform.does.clear()
+    platform.pass_time(600)
+    platform.release()
+    assert platform.sweep().no_answer_s is None
+
+
+def test_release_sweep_reports_how_long_single_destination_has_not_answered(platform: Platform) -> None:
+    platform.does["a"] = platform.time_out
+    for number in (1, 2, 3):
+        platform.ingest("a", number)
+    (pause,) = backlogs.status(platform.harness.table, "marketo-a").pauses
+    platform.now = datetime.fromisoformat(pause.since) + timedelta(seconds=900)
+    assert platform.sweep().no_answer_s == 900
+
+
+@pytest.mark.parametrize("reason", [PauseReason.QUOTA, PauseReason.STOPPED, PauseReason.BUSY])
+def test_release_sweep_pause_for_another_reason_is_not_reported(platform: Platform, reason: PauseReason) -> None:
+    destination_pause.begin(platform.harness.table, "marketo-a", "", reason=reason, code="1", for_s=3_600)
+    platform.ingest("a")
+    platform.pass_time(60)
+    outcome = platform.sweep()
+    assert (outcome.records, outcome.no_answer_s) == (1, None)
+
+
+def test_release_sweep_silent_destination_without_waiting_records_is_not_reported(platform: Platform) -> None:
+    """No record tries it, so its state is unknown."""
+    destination_pause.begin(
+        platform.harness.table, "marketo-a", "", reason=PauseReason.NO_ANSWER, code="no_answer", for_s=60
+    )
+    assert host_pauses.begin(platform.harness.table, HOST)
+    wait_for_other_host(platform)
+    platform.pass_time(900)
+    outcome = platform.sweep()
+    assert (outcome.records, outcome.no_answer_s) == (1, None)
+
+
+def test_release_sweep_pauses_cannot_be_read_still_queues_drains(
+    platform: Platform, caplog: pytest.LogCaptureFixture
+) -> None:
+    platform.pause_host()
+    platform.ingest("abcd", 5)
+    platform.pass_time(600)
+    with patch.object(host_pauses, "list_all", side_effect=ValueError("canary")):
+        outcome = platform.sweep()
+    assert (outcome.queued, outcome.no_answer_s) == (record_release.PROBES_A_SWEEP, None)
+    assert "silent_destinations_not_read" in caplog.text
+    assert "canary" not in caplog.text
+
+
+def test_host_pauses_list_has_pauses_until_they_end(platform: Platform) -> None:
+    table = platform.harness.table
+    first, second = host_pauses.begin(table, "a.example.com"), host_pauses.begin(table, "b.example.com")
+    assert first
+    assert second
+    assert host_pauses.list_all(table) == [first, second]
+    host_pauses.end(table, first)
+    assert host_pauses.list_all(table) == [second]
+
+
+def test_host_pauses_list_has_pause_of_older_version_once_it_is_prolonged(platform: Platform) -> None:
+    table = platform.harness.table
+    begun = host_pauses.begin(table, HOST)
+    assert begun
+    table.update(host_pauses.partition(HOST), host_pauses.PAUSE, "REMOVE list_pk, list_sk")
+    assert host_pauses.list_all(table) == []
+    prolonged = host_pauses.fail_probe(table, begun)
+    assert host_pauses.list_all(table) == [prolonged]
 
 
 def test_resume_destination_of_paused_host_tries_host_at_once(platform: Platform) -> None:
@@ -475,6 +554,11 @@ def test_resume_destination_of_paused_host_tries_host_at_once(platform: Platform
 def destination(host: str) -> BatchDestination:
     connection = Connection("marketo-d", "marketo", "client_credentials", host, "connected", 1, "")
     return BatchDestination(connection, persons)
+
+
+def wait_for_other_host(platform: Platform) -> None:
+    now = int(platform.now.timestamp())
+    backlogs.touch(platform.harness.table, "engage-main", "engage.example.com", 1, now + 3_600, now)
 
 
 def waiting_names(platform: Platform) -> list[str]:

@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from unittest.mock import patch
+from unittest.mock import Mock, patch
 
 import pytest
 
 from portaria.connections import connection_store
+from portaria.connections.tokens import provider
 from portaria.connections.vault import Vault
 from portaria.core import clock, record_messages
 from portaria.core.callbacks import Record, Secret
 from portaria.core.entities import Connection
-from portaria.core.errors import AnswerLost
+from portaria.core.errors import AnswerLost, Unreachable
 from portaria.core.http.messages import Request, Response
-from portaria.delivery import backlogs, quotas, version_guard, waiting_entries
+from portaria.delivery import backlogs, host_pauses, quotas, version_guard, waiting_entries
 from portaria.delivery.pipeline import QueuedMessage
-from portaria.delivery.stages import deduplicate
+from portaria.delivery.stages import deduplicate, host_gate
 from portaria.outbound import http_client
 from portaria.outbound.rate_limiter import RateLimiter
 from portaria.platforms.marketo import daily_quota, persons
-from portaria.records import receipt_search, record_index
+from portaria.records import receipt_search, receipts, record_index
 from tests.fakes.records import ingesting, waiting_records
 from tests.fakes.records.contacts import DESTINATION, SOURCE, contact, person
 from tests.fakes.records.ingesting import MUNCHKIN, Harness, body, refusal
@@ -254,6 +255,123 @@ def test_pipeline_record_superseded_while_the_quota_is_reserved_is_not_sent(
     assert outcome.waiting == {}
     assert outcome.counts["RecordsSuperseded"] == 1
     assert [one["firstName"] for one in harness.persons] == ["New"]
+
+
+def used_count(harness: Harness) -> int:
+    return quotas.used_count(harness.table, MUNCHKIN, "2026-03-04")
+
+
+def close_host(harness: Harness, patches: pytest.MonkeyPatch) -> None:
+    """Another worker pauses the host while the quota is reserved."""
+    reserve = quotas.Ledger.reserve
+
+    def reserve_late(ledger: quotas.Ledger, *given: Any, **named: Any) -> Any:
+        patches.setattr(host_gate, "REMEMBERED_S", 0.0)
+        host_pauses.begin(harness.table, "mkto-ingestion-api.adobe.io")
+        return reserve(ledger, *given, **named)
+
+    patches.setattr(quotas.Ledger, "reserve", reserve_late)
+
+
+def fail_marks(harness: Harness, patches: pytest.MonkeyPatch) -> None:
+    patches.setattr(deduplicate, "MARKS_HOLD_S", 0.0)
+    patches.setattr(version_guard, "overtaken", Mock(side_effect=ConnectionError))
+
+
+def fail_log_in(harness: Harness, patches: pytest.MonkeyPatch) -> None:
+    patches.setattr(provider.TokenProvider, "token", Mock(side_effect=AnswerLost("no token came")))
+
+
+def fail_receipt(harness: Harness, patches: pytest.MonkeyPatch) -> None:
+    patches.setattr(receipts, "open_receipt", Mock(side_effect=ConnectionError))
+
+
+def refuse_connection(harness: Harness, patches: pytest.MonkeyPatch) -> None:
+    patches.setattr(harness, "rule", lambda document: Unreachable("connection refused"))
+
+
+def overtake(harness: Harness, patches: pytest.MonkeyPatch) -> None:
+    patches.setattr(deduplicate, "MARKS_HOLD_S", 0.0)
+    patches.setattr(version_guard, "overtaken", Mock(return_value={0}))
+
+
+@pytest.mark.parametrize(
+    "hinder",
+    [close_host, fail_marks, fail_log_in, fail_receipt, refuse_connection, overtake],
+    ids=lambda each: each.__name__,
+)
+def test_pipeline_quota_of_request_that_was_not_sent_is_used_for_the_next_one(
+    harness: Harness, time: Any, hinder: Callable[[Harness, pytest.MonkeyPatch], None]
+) -> None:
+    harness.route("people")
+    with pytest.MonkeyPatch.context() as patches:
+        hinder(harness, patches)
+        harness.ingest(QueuedMessage("1", body([contact(1)])))
+    assert harness.accepted == []
+    assert used_count(harness) == 1
+    time["now"] += timedelta(hours=1)
+    harness.release()
+    harness.ingest(QueuedMessage("2", body([contact(2)])))
+    assert person(2) in harness.persons
+    assert used_count(harness) == len(harness.persons)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [AnswerLost("no answer came"), refusal("5000801"), refusal("429001"), None],
+    ids=["lost", "500", "429", "202"],
+)
+def test_pipeline_quota_of_request_that_may_have_arrived_is_not_given_back(
+    harness: Harness, time: Any, answer: Any
+) -> None:
+    harness.route("people")
+    harness.rule = lambda document: answer
+    harness.ingest(QueuedMessage("1", body([contact(1)])))
+    harness.rule = lambda document: None
+    time["now"] += timedelta(hours=1)
+    harness.ingest(QueuedMessage("2", body([contact(2)])))
+    assert len(harness.requests) == used_count(harness) == 2
+
+
+def test_pipeline_quota_of_request_that_is_refused_with_its_token_is_not_given_back(
+    harness: Harness, time: Any
+) -> None:
+    """The second attempt does not reach the host, but the first one did."""
+    harness.route("people")
+    answers: list[Any] = [Response(401, {}, b""), Unreachable("connection refused")]
+    harness.rule = lambda document: answers.pop(0)
+    harness.ingest(QueuedMessage("1", body([contact(1)])))
+    assert answers == []
+    harness.rule = lambda document: None
+    time["now"] += timedelta(hours=1)
+    harness.ingest(QueuedMessage("2", body([contact(2)])))
+    assert used_count(harness) == 2
+
+
+def test_pipeline_quota_of_request_that_was_accepted_before_is_given_back_once(harness: Harness, time: Any) -> None:
+    """A message is delivered again after its request was accepted, so its second reservation is not needed."""
+    harness.route("people", keep_newest="none")
+    for _ in range(3):
+        harness.ingest(QueuedMessage("1", body([contact(1)])))
+    assert len(harness.accepted) == 1
+    assert used_count(harness) == 2
+    harness.ingest(QueuedMessage("2", body([contact(2)])))
+    harness.ingest(QueuedMessage("3", body([contact(3)])))
+    assert (len(harness.accepted), used_count(harness)) == (3, 3)
+
+
+def test_pipeline_quota_of_overtaken_record_is_given_back_and_that_of_the_sent_one_is_not(
+    harness: Harness, time: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    harness.route("people")
+    with pytest.MonkeyPatch.context() as patches:
+        overtake(harness, patches)
+        harness.ingest(QueuedMessage("1", body([contact(1), contact(2)])))
+    assert (harness.persons, used_count(harness)) == ([person(2)], 2)
+    harness.ingest(QueuedMessage("2", body([contact(3)])))
+    assert used_count(harness) == 2
+    harness.ingest(QueuedMessage("3", body([contact(4)])))
+    assert used_count(harness) == 3
 
 
 def test_pipeline_version_recheck_failure_sends_nothing(

@@ -85,7 +85,7 @@ def test_quota_reserve_counts_grants_per_tenant(world: World) -> None:
     ledger = world.ledger()
     first = live(ledger, 1_000, acme=30, other=5)
     live(ledger, 1_000, acme=10)
-    assert first == Reservation({"acme": 30, "other": 5}, None, 965)
+    assert first == Reservation({"acme": 30, "other": 5}, None, 965, TODAY)
     assert world.used() == quotas.Used(45, {"acme": 40, "other": 5})
 
 
@@ -174,6 +174,95 @@ def test_quota_reserve_concurrent_workers_never_exceed_quota(
         counts = [world.used(day) for day in days]
     assert all(count.objects <= quota for count in counts)
     assert Counter(counts[0].tenants) + Counter(counts[1].tenants) == granted
+
+
+def give_back(ledger: Ledger, reserved: Reservation, **unsent: int) -> None:
+    ledger.give_back(SUBSCRIPTION, reserved.day, Counter(unsent))
+
+
+@wherever_tenants_are_counted
+def test_quota_given_back_is_used_before_more_is_reserved(world: World) -> None:
+    ledger = world.ledger()
+    give_back(ledger, live(ledger, 1_000, acme=30, other=5), acme=30)
+    world.calls.clear()
+    assert live(ledger, 1_000, acme=10) == Reservation({"acme": 10}, None, 965, TODAY)
+    assert world.calls == {}
+    assert live(ledger, 1_000, acme=50, other=5).granted == {"acme": 50, "other": 5}
+    assert world.used() == quotas.Used(70, {"acme": 60, "other": 10})
+
+
+def test_quota_given_back_by_one_tenant_is_not_granted_to_another(world: World) -> None:
+    ledger = world.ledger()
+    give_back(ledger, live(ledger, 100, acme=100), acme=40)
+    assert live(ledger, 100, other=10).granted == {}
+    assert live(ledger, 100, acme=50).granted == {"acme": 40}
+    assert live(ledger, 100, acme=1).granted == {}
+
+
+def test_quota_given_back_is_unknown_to_other_processes(world: World) -> None:
+    """A process that ends takes with it what was given back: the quota is used up earlier, and never exceeded."""
+    ledger = world.ledger(1)
+    give_back(ledger, live(ledger, 100, acme=100), acme=100)
+    assert live(world.ledger(2), 100, acme=1).granted == {}
+    assert world.used().objects == 100
+
+
+@pytest.mark.parametrize("is_new_day_known", [False, True])
+def test_quota_given_back_of_yesterday_is_not_granted_today(world: World, is_new_day_known: bool) -> None:
+    ledger = world.ledger()
+    world.now = MIDNIGHT + timedelta(days=1, seconds=-60)
+    yesterday = live(ledger, 100, acme=100)
+    world.now += timedelta(seconds=61)
+    if is_new_day_known:
+        live(ledger, 100, other=1)
+    give_back(ledger, yesterday, acme=100)
+    assert live(ledger, 100, acme=20).granted == {"acme": 20}
+    assert world.used("2026-11-24").tenants["acme"] == 20
+
+
+def test_quota_given_back_is_not_granted_right_before_the_reset(world: World) -> None:
+    ledger = world.ledger()
+    world.now = MIDNIGHT + timedelta(days=1, seconds=-quotas.CLOSING_S - 1)
+    give_back(ledger, live(ledger, 100, acme=10), acme=10)
+    world.now += timedelta(seconds=1)
+    assert live(ledger, 100, acme=10).granted == {}
+
+
+def test_quota_given_back_is_kept_if_more_cannot_be_reserved(world: World) -> None:
+    ledger = world.ledger()
+    give_back(ledger, live(ledger, 1_000, acme=10), acme=10)
+
+    def refuse(operation: str) -> None:
+        raise ClientError({"Error": {"Code": "InternalServerError"}}, operation)
+
+    world.before_call = refuse
+    with pytest.raises(ClientError):
+        live(ledger, 1_000, acme=20)
+    assert live(ledger, 1_000, acme=10).granted == {"acme": 10}
+
+
+@settings(max_examples=60)
+@given(
+    quota=st.integers(1, 200), seed=st.integers(), hours=st.floats(0, 23.9),
+    requests=st.lists(st.tuples(st.integers(0, 2), st.sampled_from("abc"), st.integers(1, 60), st.integers(0, 60),
+                                st.integers(0, 200)), max_size=30),
+)  # fmt: skip
+def test_quota_sent_objects_never_exceed_quota_if_some_are_given_back(
+    quota: int, seed: int, hours: float, requests: list[tuple[int, str, int, int, int]]
+) -> None:
+    """Three workers send what they were granted, but for some of it, and give that back."""
+    world, sent = World(), Counter[str]()
+    world.now = MIDNIGHT + timedelta(hours=hours)
+    with clouds.installed(lambda: world.cloud), patch.object(clock, "now", lambda: world.now):
+        ledgers = [world.ledger(seed + number) for number in range(3)]
+        for worker, tenant, count, unsent, later_s in requests:
+            reserved = live(ledgers[worker], quota, **{tenant: count})
+            granted = reserved.granted.get(tenant, 0)
+            give_back(ledgers[worker], reserved, **{tenant: min(unsent, granted)})
+            sent[reserved.day] += granted - min(unsent, granted)
+            world.now += timedelta(seconds=later_s * 15)
+        for day, count in sent.items():
+            assert count <= world.used(day).objects <= quota
 
 
 def test_quota_reserve_costs_one_write_and_one_snapshot_per_thirty_seconds(world: World) -> None:

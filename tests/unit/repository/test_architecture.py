@@ -137,14 +137,19 @@ def test_http_client_send_every_call_names_its_owner() -> None:
 
 
 def services_of(module: Module) -> set[str]:
-    """The AWS services that a module uses, by `boto3_clients.client("sqs")` or `AwsClient("sqs", …)`."""
+    """The AWS services that a module uses, by `service_clients.client("sqs")` or `AwsClient("sqs", …)`."""
     found = set()
     for node in ast.walk(module.tree):
         if not isinstance(node, ast.Call):
             continue
         called = ast.unparse(node.func)
-        if called in ("boto3_clients.client", "client", "AwsClient", "light_client.AwsClient") and module.name not in (
-            "portaria.aws.boto3_clients",
+        if called in (
+            "service_clients.client",
+            "client",
+            "AwsClient",
+            "light_client.AwsClient",
+        ) and module.name not in (
+            "portaria.aws.service_clients",
             "portaria.aws.json_client",
         ):
             argument = node.args[0] if node.args else None

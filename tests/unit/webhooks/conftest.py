@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from portaria.aws.boto3_clients import boto3_client as client
+from portaria.aws.service_clients import boto3_client as client
 from portaria.connections.oauth_clients import put
 from portaria.core.callbacks import OAuthClient
 from tests.fakes.aws.endpoint import aws_endpoint

@@ -16,7 +16,7 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pytest
 
-from portaria.aws.boto3_clients import boto3_client as client
+from portaria.aws.service_clients import boto3_client as client
 from portaria.connections.oauth_clients import put
 from portaria.core import clock
 from portaria.core.callbacks import OAuthClient, Secret

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from portaria.aws.boto3_clients import boto3_client as client
+from portaria.aws.service_clients import boto3_client as client
 from portaria.connections import oauth_clients
 from portaria.connections.branding import logos
 from portaria.connections.branding.logos import Logo

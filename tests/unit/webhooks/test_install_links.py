@@ -14,7 +14,7 @@ from urllib.parse import urlencode
 
 import pytest
 
-from portaria.aws.boto3_clients import boto3_client as client
+from portaria.aws.service_clients import boto3_client as client
 from portaria.core.error_roots import Retryable
 from portaria.core.item_keys import claim_key, install_key, install_link_id, install_link_key
 from portaria.installs.install_links import InstallLink

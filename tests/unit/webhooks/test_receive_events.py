@@ -14,7 +14,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from portaria.aws.boto3_clients import boto3_client as client
+from portaria.aws.service_clients import boto3_client as client
 from portaria.connections import webhook_endpoints
 from portaria.core import clock
 from portaria.core.callbacks import Secret

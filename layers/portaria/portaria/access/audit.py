@@ -19,7 +19,7 @@ from dataclasses import fields as dataclass_fields
 from datetime import datetime, timedelta
 from typing import Any
 
-from portaria.aws import boto3_clients, filter_index
+from portaria.aws import filter_index, service_clients
 from portaria.aws.table import Conflict, Item, Table, delete_of, put_of, update_of
 from portaria.core import clock
 from portaria.core.errors import StackUnavailable
@@ -87,8 +87,8 @@ def begin(
     item |= filter_index.keys(_partition(operation), entry.id)
     try:
         table.write_all([put_of(item), *_pointer(entry, target)])
-    except (Conflict, *boto3_clients.FAILURES) as error:
-        code = boto3_clients.error_code(error) or type(error).__name__
+    except (Conflict, *service_clients.FAILURES) as error:
+        code = service_clients.error_code(error) or type(error).__name__
         raise StackUnavailable(
             "audit_unavailable", f"the audit entry could not be written, so nothing was done: {code}"
         ) from None
@@ -108,8 +108,8 @@ def end(table: Table, entry: Entry, outcome: str, *, target: str = "", reason: s
             moved = [delete_of(*_pointer_key(entry, entry.target))] if entry.target else []
             update = update_of(*key(entry.id), expression, names=names, values=values)
             table.write_all([update, *moved, *_pointer(entry, target)])
-    except (Conflict, *boto3_clients.FAILURES) as error:
-        logger.error("audit_entry_not_completed", extra={"entry": entry.id, "code": boto3_clients.error_code(error)})
+    except (Conflict, *service_clients.FAILURES) as error:
+        logger.error("audit_entry_not_completed", extra={"entry": entry.id, "code": service_clients.error_code(error)})
 
 
 def list_page(

@@ -11,7 +11,7 @@ import hashlib
 import logging
 from datetime import timedelta
 
-from portaria.aws import boto3_clients
+from portaria.aws import service_clients
 from portaria.aws.table import Table
 from portaria.core import clock
 from portaria.core.errors import AuthThrottled
@@ -58,9 +58,9 @@ class AuthThrottle:
                 "SET expires_at = :expires_at ADD failed_attempts :one",
                 values={":one": 1, ":expires_at": int(ends + WINDOW.total_seconds())},
             )
-        except boto3_clients.FAILURES as error:
+        except service_clients.FAILURES as error:
             # The attempt is refused in any case.
-            logger.warning("failed_attempt_not_counted", extra={"code": boto3_clients.error_code(error)})
+            logger.warning("failed_attempt_not_counted", extra={"code": service_clients.error_code(error)})
             return
         if int(item["failed_attempts"]) > MOST:
             _keep(self._put_off, source, ends)

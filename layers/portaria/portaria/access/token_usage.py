@@ -10,7 +10,7 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from portaria.aws import boto3_clients
+from portaria.aws import service_clients
 from portaria.aws.table import Table
 from portaria.core import clock
 
@@ -36,7 +36,7 @@ def note(table: Table, integration_id: str, token_hash: str) -> None:
     if _written.get(token_hash) == hour:
         return
     pk, sk = key(integration_id, token_hash)
-    with suppress(*boto3_clients.FAILURES):
+    with suppress(*service_clients.FAILURES):
         table.put({"pk": pk, "sk": sk, "used_at": hour, "expires_at": int((now + KEPT_FOR).timestamp())})
         if len(_written) >= MAX_KNOWN:
             _written.clear()

@@ -24,7 +24,7 @@ from portaria import platforms
 from portaria.access.auth_throttle import AuthThrottle
 from portaria.api import authentication, call_metrics
 from portaria.api.authentication import Caller
-from portaria.aws import boto3_clients, queues
+from portaria.aws import queues, service_clients
 from portaria.aws.table import Table
 from portaria.connections import connection_store
 from portaria.core import clock, record_messages
@@ -101,7 +101,7 @@ class DataIngestionApi:
                 return self._refuse(api, later, 429, request_id, later.after_s)
         except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets an answer
             # Its text may quote what was sent, so only its kind and place are told, and those only to the log.
-            kind = boto3_clients.error_code(error) or type(error).__name__
+            kind = service_clients.error_code(error) or type(error).__name__
             self.logger.error("call_failed", error=kind, at=traceback.format_tb(error.__traceback__))
             call_metrics.count(call_metrics.FAILED)
         else:

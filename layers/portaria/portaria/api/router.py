@@ -25,7 +25,7 @@ from portaria.api.api_url import api_url
 from portaria.api.authentication import ADMIN_PREFIX, TOKEN_PREFIX, Caller
 from portaria.api.idempotency import keys as idempotency
 from portaria.api.operation import TOKENS, ApiContext, ApiRequest, Content, Operation, PassedResponse, Reply
-from portaria.aws import boto3_clients
+from portaria.aws import service_clients
 from portaria.core.errors import (
     AnswerUnusable,
     ApiTokenRefused,
@@ -73,10 +73,10 @@ class Service:
                 call_metrics.count(call_metrics.FAILED)
         except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets an answer
             # Its text may quote what was sent, so only its kind and place are told, and those only to the log.
-            kind = boto3_clients.error_code(error) or type(error).__name__
+            kind = service_clients.error_code(error) or type(error).__name__
             self.logger.error("call_failed", error=kind, at=traceback.format_tb(error.__traceback__))
             call_metrics.count(call_metrics.FAILED)
-            answer = answers.failed(request_id, passes=boto3_clients.passes(error))
+            answer = answers.failed(request_id, passes=service_clients.passes(error))
         self.logger.info("call_answered", status=answer["statusCode"], resource=request.resource)
         found = self._operation(request)
         if found and (deprecation := found[1].deprecation):

@@ -7,7 +7,7 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from portaria.aws import boto3_clients
+from portaria.aws import service_clients
 from portaria.core import event_catalogue
 from portaria.core.errors import Retryable
 
@@ -22,9 +22,9 @@ def put(bus_name: str, detail_type: str, detail: dict[str, Any]) -> None:
     payload = json.dumps(event_catalogue.payload(detail_type, detail))
     entry = {"EventBusName": bus_name, "Source": SOURCE, "DetailType": detail_type, "Detail": payload}
     try:
-        answer = boto3_clients.client("events").put_events(Entries=[entry])
+        answer = service_clients.client("events").put_events(Entries=[entry])
     except (ClientError, BotoCoreError) as error:
-        code = boto3_clients.error_code(error) or type(error).__name__
+        code = service_clients.error_code(error) or type(error).__name__
         raise Retryable("bus_unavailable", f"the bus did not take {detail_type}: {code}") from error
     if answer["FailedEntryCount"]:
         raise Retryable(

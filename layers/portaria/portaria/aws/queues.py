@@ -7,7 +7,7 @@ import math
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from portaria.aws import boto3_clients
+from portaria.aws import service_clients
 from portaria.core.errors import StackUnavailable
 from portaria.core.record_messages import encode
 
@@ -34,9 +34,9 @@ def send(queue_url: str, bodies: list[str], *, delay_s: float = 0, tenant: str =
     given |= {"MessageGroupId": tenant} if tenant else {}
     for body in bodies:
         try:
-            boto3_clients.client("sqs").send_message(QueueUrl=queue_url, MessageBody=body, **given)
+            service_clients.client("sqs").send_message(QueueUrl=queue_url, MessageBody=body, **given)
         except (ClientError, BotoCoreError) as error:
-            reason = boto3_clients.error_code(error) or type(error).__name__
+            reason = service_clients.error_code(error) or type(error).__name__
             raise StackUnavailable("queue_unavailable", f"SQS did not accept a message: {reason}") from error
 
 
@@ -46,7 +46,7 @@ def give_back(queue_url: str, receipt_handle: str, after_s: float) -> None:
     A failing call is only logged: the message then comes back when its visibility time-out ends.
     """
     try:
-        boto3_clients.client("sqs").change_message_visibility(
+        service_clients.client("sqs").change_message_visibility(
             QueueUrl=queue_url,
             ReceiptHandle=receipt_handle,
             VisibilityTimeout=max(0, min(MAX_HIDDEN_S, round(after_s))),

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from typing import Any, TypeVar
 from urllib.parse import quote
 
-from portaria.aws import boto3_clients
+from portaria.aws import service_clients
 from portaria.core import clock
 
 logger = logging.getLogger(__name__)
@@ -89,8 +89,8 @@ class StackStatus:
             return kept
         try:
             fresh = read()
-        except boto3_clients.FAILURES as error:
-            code = boto3_clients.error_code(error) or type(error).__name__
+        except service_clients.FAILURES as error:
+            code = service_clients.error_code(error) or type(error).__name__
             logger.warning("stack_status_not_read", extra={"what": what, "error": code})
             self._known[what] = (now + FAILED_FOR, None)
             return None
@@ -99,7 +99,7 @@ class StackStatus:
 
     def _read_alarms(self) -> tuple[AlarmState, ...]:
         prefix = f"{self.name}-"
-        answer = boto3_clients.client("cloudwatch").describe_alarms(
+        answer = service_clients.client("cloudwatch").describe_alarms(
             AlarmNamePrefix=prefix, StateValue="ALARM", MaxRecords=MAX_ALARMS
         )
         found = [
@@ -132,7 +132,7 @@ class StackStatus:
             }
             for number, physical_name in enumerate(names.values())
         ]
-        answer = boto3_clients.client("cloudwatch").get_metric_data(
+        answer = service_clients.client("cloudwatch").get_metric_data(
             MetricDataQueries=queries, StartTime=now - AGE_LOOKBACK, EndTime=now, ScanBy="TimestampDescending"
         )
         values = {each["Id"]: each["Values"] for each in answer["MetricDataResults"]}
@@ -142,7 +142,7 @@ class StackStatus:
         )
 
     def _read_description(self) -> StackDescription:
-        (stack,) = boto3_clients.client("cloudformation").describe_stacks(StackName=self.name)["Stacks"]
+        (stack,) = service_clients.client("cloudformation").describe_stacks(StackName=self.name)["Stacks"]
         updated_at = stack.get("LastUpdatedTime") or stack["CreationTime"]
         return StackDescription(
             stack["StackStatus"],

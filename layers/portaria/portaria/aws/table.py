@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from botocore.exceptions import ClientError
 
-from portaria.aws import attribute_values, boto3_clients
+from portaria.aws import attribute_values, service_clients
 from portaria.core import clock
 from portaria.core.errors import Rejected, StackUnavailable
 
@@ -62,7 +62,7 @@ class Table:
     @property
     def client(self) -> Any:
         """The client of DynamoDB."""
-        return boto3_clients.client("dynamodb")
+        return service_clients.client("dynamodb")
 
     def get(self, pk: str, sk: str) -> Item | None:
         """A strongly consistent read."""
@@ -147,7 +147,7 @@ class Table:
             self.client.transact_write_items(TransactItems=items)
         except ClientError as error:
             reasons = {reason.get("Code") for reason in error.response.get("CancellationReasons", [])}
-            if boto3_clients.error_code(error) == "TransactionCanceledException" and reasons <= {
+            if service_clients.error_code(error) == "TransactionCanceledException" and reasons <= {
                 "None",
                 "ConditionalCheckFailed",
                 "TransactionConflict",
@@ -208,7 +208,7 @@ class Table:
             answer = self.client.query(**call)
         except ClientError as error:
             # A cursor that was invented, or belongs to another listing, has no place in this one.
-            if cursor and boto3_clients.error_code(error) == "ValidationException":
+            if cursor and service_clients.error_code(error) == "ValidationException":
                 raise _bad_cursor() from None
             raise
         last = answer.get("LastEvaluatedKey")
@@ -241,7 +241,7 @@ class Table:
             )
             return answer
         except ClientError as error:
-            if boto3_clients.error_code(error) == "ConditionalCheckFailedException":
+            if service_clients.error_code(error) == "ConditionalCheckFailedException":
                 found = error.response.get("Item")
                 raise Conflict(_plain(found) if found else None) from None
             raise

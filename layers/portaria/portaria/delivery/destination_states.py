@@ -7,10 +7,11 @@ connection may have been deleted while records still wait.
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 
-from portaria.aws import boto3_clients, queues
+from portaria.aws import queues, service_clients
 from portaria.aws.table import Table, run_concurrently
 from portaria.core import clock
 from portaria.core.errors import Retryable
@@ -73,6 +74,22 @@ def find(table: Table, name: str) -> DestinationState:
     return DestinationState(name, tuple(pauses), backlog)
 
 
+def no_answer_since(table: Table, waiting: Iterable[Backlog]) -> str | None:
+    """Since when (ISO 8601) the first destination that records wait for, or its host, does not answer; None if all answer.
+
+    A pause that has passed counts, because no request was answered since. `waiting` are all backlogs. Two eventually
+    consistent queries. Raises what AWS raises.
+    """
+    names, hosts = set(), set()
+    for backlog in waiting:
+        names.add(backlog.destination)
+        hosts.add(backlog.host)
+    since = [pause.since for pause in host_pauses.list_all(table) if pause.host in hosts]
+    pauses = map(destination_pause.read, table.query_all(destination_pause.LIST, index="listing"))
+    since += [pause.since for pause in pauses if pause.reason is PauseReason.NO_ANSWER and pause.destination in names]
+    return min(since, default=None)
+
+
 def resume(table: Table, queue_url: str, before: DestinationState) -> None:
     """Let a destination's pauses be over and send its waiting records immediately. `before` is the state that was found.
 
@@ -100,6 +117,6 @@ def resume_after_change(table: Table, queue_url: str, name: str) -> int | None:
         before = find(table, name)
         resume(table, queue_url, before)
         return before.records
-    except boto3_clients.FAILURES as error:
+    except service_clients.FAILURES as error:
         logger.warning("waiting_records_not_tried", extra={"connection": name, "error": type(error).__name__})
         return None

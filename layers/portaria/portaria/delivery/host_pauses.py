@@ -1,7 +1,7 @@
 """Pauses of hosts that do not answer, so that one platform does not use up the workers of all destinations.
 
     pk PARKED#host:{host}   sk LOST#{minute}   the time that workers lost in this minute, in total and by destination
-                            sk PAUSE           nothing is sent to the host until a time
+                            sk PAUSE           nothing is sent to the host until a time; in the listing `LIST`
 
 A request that fails after `SLOW_S` has lost time in which its worker could have served other destinations. All workers add
 that time to one item a minute. A destination that loses much is paused (`destination_pause`). The host is paused if many
@@ -33,6 +33,8 @@ FIRST_DESTINATION_PAUSE_S, LONGEST_DESTINATION_PAUSE_S = 60.0, 300.0
 PROBE_S = 30.0
 KEPT_FOR = timedelta(days=1)
 PAUSE = "PAUSE"
+# Not the list of paused destinations, whose readers expect a destination in each item.
+LIST = "PARKED_HOSTS"
 _OF = "d:"
 
 
@@ -81,7 +83,16 @@ def add_lost(table: Table, host: str, destination: str, lost_s: float) -> LostTi
 def read(table: Table, host: str) -> HostPause | None:
     """The pause of a host, also one that has passed; strongly consistent."""
     item = table.get(partition(host), PAUSE)
-    return _pause(item) if item else None
+    return parse(item) if item else None
+
+
+def list_all(table: Table) -> list[HostPause]:
+    """The pauses of all hosts, also those that have passed. Eventually consistent. Raises what AWS raises."""
+    return [parse(item) for item in table.query_all(LIST, index="listing")]
+
+
+def parse(item: Item) -> HostPause:
+    return HostPause(item["host"], int(item["until"]), int(item["for_s"]), item["since"])
 
 
 def closed_until(table: Table, host: str) -> int:
@@ -95,8 +106,8 @@ def begin(table: Table, host: str) -> HostPause | None:
     now = clock.now()
     pause = HostPause(host, int(now.timestamp() + FIRST_PAUSE_S), int(FIRST_PAUSE_S), clock.to_iso(now))
     item: Item = {
-        "pk": partition(host), "sk": PAUSE, "host": host, "until": pause.until, "for_s": pause.for_s, "since": pause.since,
-        "expires_at": _expires_at(pause.until),
+        "pk": partition(host), "sk": PAUSE, "list_pk": LIST, "list_sk": host, "host": host, "until": pause.until,
+        "for_s": pause.for_s, "since": pause.since, "expires_at": _expires_at(pause.until),
     }  # fmt: skip
     try:
         table.put(item, condition="attribute_not_exists(pk)")
@@ -146,19 +157,23 @@ def _prolong(table: Table, pause: HostPause, until: int, for_s: int) -> HostPaus
         item = table.update(
             partition(pause.host),
             PAUSE,
-            "SET #until = :until, for_s = :for_s, expires_at = :expires_at",
+            # The listing's keys too: a version before there was the listing may have begun the pause.
+            "SET #until = :until, for_s = :for_s, expires_at = :expires_at, list_pk = :list, list_sk = :host",
             condition="#until = :before",
             names={"#until": "until"},
-            values={":until": until, ":for_s": for_s, ":before": pause.until, ":expires_at": _expires_at(until)},
+            values={
+                ":until": until,
+                ":for_s": for_s,
+                ":before": pause.until,
+                ":expires_at": _expires_at(until),
+                ":list": LIST,
+                ":host": pause.host,
+            },
         )
     except Conflict:
         return None
-    return _pause(item)
+    return parse(item)
 
 
 def _expires_at(until: int) -> int:
     return until + int(KEPT_FOR.total_seconds())
-
-
-def _pause(item: Item) -> HostPause:
-    return HostPause(item["host"], int(item["until"]), int(item["for_s"]), item["since"])

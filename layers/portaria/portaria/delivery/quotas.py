@@ -18,12 +18,17 @@ other tenants that ask for more, what the rest is not expected to need: the larg
 would use today at its rate so far, for the rest of the day. A part of the quota is kept for unexpected records, less and less
 towards the reset: live events may use more of it than backfills.
 
+Objects that were reserved and certainly not sent are given back in memory: the next requests of their tenants from the same
+process use them before any is reserved. Nothing is written, because a write that is repeated after a lost answer could be
+applied twice, which would exceed the quota. What a process holds when it ends, or when the day ends, stays counted.
+
 A day lasts from midnight to midnight of a time zone, so 23 or 25 hours twice a year.
 """
 
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -75,12 +80,13 @@ class Reservation(NamedTuple):
     """`granted` is what may be sent now, by tenant; tenants that get nothing are not in it.
 
     The rest may be asked for again after `after_s` seconds, which is None if there is no rest. `left` is what the
-    subscription has left of today's quota, as far as this process knows.
+    subscription has left of today's quota, as far as this process knows. `day` is the local date on which it is counted.
     """
 
     granted: dict[str, int]
     after_s: float | None
     left: int
+    day: str
 
 
 class _Room(NamedTuple):
@@ -137,7 +143,8 @@ def used(table: Table, subscription: str, day: str) -> Used:
 class _KnownDay:
     """What this process knows of a subscription's day. Counts only grow, so the known ones are never too large.
 
-    `hungry` has the tenants that were refused a part here, each until it asks again.
+    `hungry` has the tenants that were refused a part here, each until it asks again. `unsent` is what was given back to this
+    process, by tenant.
     """
 
     day: Day
@@ -147,6 +154,7 @@ class _KnownDay:
     weights: dict[str, int] = field(default_factory=dict)
     levels: Levels | None = None
     hungry: dict[str, float] = field(default_factory=dict)
+    unsent: Counter[str] = field(default_factory=Counter)
     _seen_at: dict[tuple[str, str], float] = field(default_factory=dict)
     _all_seen_at: float | None = None
     _items: dict[tuple[str, str], Item] = field(default_factory=dict)
@@ -217,16 +225,17 @@ class Ledger:
     ) -> Reservation:
         """Reserve objects of today's quota. `shares` has the objects of each tenant in the request; `weights` default to 1.
 
-        A tenant gets all that it asks for or nothing; of the last objects of a day it may get a part. Reserved objects stay
-        counted, also if the request fails. Raises what DynamoDB raises; then nothing may be sent.
+        A tenant gets all that it asks for or nothing; of the last objects of a day, and of those given back, it may get a part.
+        Reserved objects stay counted, also if the request fails. Raises what DynamoDB raises; then nothing may be sent.
         """
         now = clock.now()
         at = now.timestamp()
         day = day_of(self.zone, now)
         book = self._book(subscription, day, at, shares)
         if day.ends - at <= CLOSING_S:
-            return Reservation({}, self._until_reset(day, at), quota - sum(book.used))
-        shares = {tenant: count for tenant, count in shares.items() if count > 0}
+            return Reservation({}, self._until_reset(day, at), quota - sum(book.used), day.name)
+        reused = Counter(shares) & book.unsent
+        shares = dict(Counter(shares) - reused)
         fair = self._fair(book, quota, shares, bulk, weights, at)
         granted: dict[str, int] = {}
         for part in _parts(fair):
@@ -243,7 +252,18 @@ class Ledger:
             if any(book.hungry.get(tenant, 0.0) <= at for tenant in short):
                 book.levels = None
             book.hungry |= dict.fromkeys(short, at + after_s + LEAST_WAIT_S)
-        return Reservation(granted, after_s, left)
+        # At the end: after an exception, nothing is sent.
+        book.unsent -= reused
+        return Reservation(dict(reused + Counter(granted)), after_s, left, day.name)
+
+    def give_back(self, subscription: str, day: str, unsent: Counter[str]) -> None:
+        """Let this process use reserved objects again, by tenant. Only for those that were certainly not sent, once.
+
+        `day` is the reservation's. Raises nothing.
+        """
+        book = self._books.get(subscription)
+        if book and book.day.name == day:
+            book.unsent += unsent
 
     def until_reset_s(self) -> float:
         """The seconds until the next day begins, with jitter."""

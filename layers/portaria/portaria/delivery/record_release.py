@@ -26,7 +26,7 @@ from portaria.core import clock
 from portaria.core.errors import Rejected
 from portaria.core.settings import ReleaseRecordsSettings
 from portaria.core.unexpected_errors import log_unexpected
-from portaria.delivery import backlogs, host_pauses, pipeline, waiting_entries, waiting_lists
+from portaria.delivery import backlogs, destination_states, host_pauses, pipeline, waiting_entries, waiting_lists
 from portaria.delivery.backlogs import Backlog
 from portaria.delivery.stages.batch_state import QueuedMessage
 from portaria.delivery.waiting_entries import Entry
@@ -63,8 +63,8 @@ RELEASES = 5
 class ReleaseOutcome:
     """The result of one message: `swept`, `drained` (nothing waits), `continued`, `waiting` (for a later time) or `ignored`.
 
-    `counts` and `quota_left` are as in `BatchOutcome`. A sweep also has about how many `records` wait, and how long the
-    oldest has waited.
+    `counts` and `quota_left` are as in `BatchOutcome`. A sweep also has about how many `records` wait, how long the oldest has
+    waited, and how long a destination that records wait for has not answered (None if all answer).
     """
 
     state: str
@@ -73,6 +73,7 @@ class ReleaseOutcome:
     quota_left: dict[str, int] = field(default_factory=dict)
     records: int | None = None
     oldest_s: float | None = None
+    no_answer_s: float | None = None
 
 
 def handle_message(body: str, settings: ReleaseRecordsSettings, time_left_s: Callable[[], float]) -> ReleaseOutcome:
@@ -105,7 +106,18 @@ def _sweep(settings: ReleaseRecordsSettings) -> ReleaseOutcome:
         queued=len(due),
         records=sum(backlog.records for backlog in found),
         oldest_s=max((now - backlog.since for backlog in found), default=0),
+        no_answer_s=_no_answer_s(table, found),
     )
+
+
+def _no_answer_s(table: Table, found: list[Backlog]) -> float | None:
+    """How long a destination with waiting records, or its host, has not answered. Raises nothing: drains are queued already."""
+    try:
+        since = destination_states.no_answer_since(table, found) if found else None
+    except Exception as error:  # noqa: BLE001 - the next sweep reports it
+        log_unexpected("silent_destinations_not_read", error)
+        return None
+    return (clock.now() - clock.from_iso(since)).total_seconds() if since else None
 
 
 def _without_paused_hosts(table: Table, due: list[Backlog], now: int) -> list[str]:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
-from portaria.aws import boto3_clients
+from portaria.aws import service_clients
 from portaria.aws.table import Conflict, Item, Table, delete_of, put_of, run_concurrently
 from portaria.core import clock, record_messages
 from portaria.delivery import backlogs
@@ -216,8 +216,8 @@ def _remove(table: Table, entry: Entry, *, give_up: bool) -> bool | None:
             table.write_all([delete_of(pk, sort_key, condition, values) for sort_key in entry.sort_keys])
     except Conflict:
         return False
-    except boto3_clients.FAILURES as error:
-        if give_up or not boto3_clients.passes(error):
+    except service_clients.FAILURES as error:
+        if give_up or not service_clients.passes(error):
             raise
         return None
     return True

@@ -14,7 +14,7 @@ import logging
 import threading
 from datetime import timedelta
 
-from portaria.aws import boto3_clients
+from portaria.aws import service_clients
 from portaria.aws.table import Item, Table
 from portaria.core import clock
 from portaria.webhooks.arrival_sources import known_sources_key
@@ -64,8 +64,8 @@ class HookSources:
             return is_suspect, max(0.0, silent_s)
         try:
             found = self._table.get_many([host_key(host), *([key(source)] if source else [])])
-        except boto3_clients.FAILURES as error:
-            logger.warning("source_not_read", extra={"code": boto3_clients.error_code(error)})
+        except service_clients.FAILURES as error:
+            logger.warning("source_not_read", extra={"code": service_clients.error_code(error)})
             return False, 0.0
         item, silent = found.get(key(source)), found.get(host_key(host))
         if item and _is_suspect(item, now):
@@ -86,8 +86,8 @@ class HookSources:
         pk, sk = host_key(host)
         try:
             self._table.put({"pk": pk, "sk": sk, "until": until, "expires_at": until})
-        except boto3_clients.FAILURES as error:
-            logger.warning("source_not_written", extra={"code": boto3_clients.error_code(error)})
+        except service_clients.FAILURES as error:
+            logger.warning("source_not_written", extra={"code": service_clients.error_code(error)})
 
     def failed(self, platform: str, source: str) -> None:
         """Count a failure. After many without a success, a known address is not known any more."""
@@ -110,8 +110,8 @@ class HookSources:
                 self._table.update(*key(source), "REMOVE known_until")
                 with self._lock:
                     self._renewed.pop((platform, source), None)
-        except boto3_clients.FAILURES as error:
-            logger.warning("source_not_written", extra={"code": boto3_clients.error_code(error)})
+        except service_clients.FAILURES as error:
+            logger.warning("source_not_written", extra={"code": service_clients.error_code(error)})
 
     def succeeded(self, platform: str, source: str) -> None:
         """Record an address as one that the platform calls from."""
@@ -135,8 +135,8 @@ class HookSources:
                 values={":until": until},
             )
             self._drop_oldest(platform, item)
-        except boto3_clients.FAILURES as error:
-            logger.warning("source_not_written", extra={"code": boto3_clients.error_code(error)})
+        except service_clients.FAILURES as error:
+            logger.warning("source_not_written", extra={"code": service_clients.error_code(error)})
             return
         with self._lock:
             self._renewed[platform, source] = (now + RENEWED_EVERY).timestamp()

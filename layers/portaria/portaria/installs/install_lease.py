@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 
-from portaria.aws import boto3_clients
+from portaria.aws import service_clients
 from portaria.aws.table import Conflict, Item, Table
 from portaria.connections import tag_index
 from portaria.core import clock
@@ -100,7 +100,7 @@ class InstallLease:
         """Give the lease back so that the next turn need not wait for its end; where that fails, it waits."""
         try:
             self.update("REMOVE lease_until", {})
-        except (Conflict, *boto3_clients.FAILURES):
+        except (Conflict, *service_clients.FAILURES):
             return
 
     def wait_s(self, asked_s: float | None) -> float:

@@ -20,8 +20,10 @@ from portaria.core.callbacks import OAuthClient, domain_inside
 from portaria.core.entities import Connection
 from portaria.core.errors import Rejected
 from portaria.core.item_keys import OAUTH_CLIENTS_LIST
-from portaria.delivery import backlogs, destination_pause
+from portaria.delivery import backlogs, destination_pause, host_pauses
+from portaria.delivery.backlogs import Backlog
 from portaria.delivery.destination_pause import PauseReason
+from portaria.delivery.host_pauses import HostPause
 from portaria.outbound import domain_rules
 from portaria.overview.findings import FAIL, OK, WARN, Finding, named, runbook
 from portaria.records import dead_letters
@@ -61,6 +63,15 @@ class StoredState:
     def connections(self) -> list[Connection]:
         """Without what no check looks at, such as scopes and tags."""
         return [connection_store.read(item) for item in self.listed(connection_store.LIST, _CONNECTION)]
+
+    @cached_property
+    def backlogs(self) -> list[Backlog]:
+        return [backlogs.read_backlog(item) for item in self.listed(backlogs.LISTING)]
+
+    @cached_property
+    def host_pauses(self) -> list[HostPause]:
+        """Also those that have passed, after which no request was answered."""
+        return [host_pauses.parse(item) for item in self.listed(host_pauses.LIST)]
 
     def listed(self, list_pk: str, attributes: tuple[str, ...] = ()) -> list[Item]:
         found: list[Item] = []
@@ -214,8 +225,7 @@ def scopes(stored: StoredState) -> Iterator[Finding]:
 def parked(stored: StoredState) -> Iterator[Finding]:
     """No destination is stopped or has used up its daily quota, and no records wait for one for long."""
     name, now = "destinations", clock.now().timestamp()
-    waiting_for = [backlogs.read_backlog(item) for item in stored.listed(backlogs.LISTING)]
-    waiting = {backlog.destination: _waiting(backlog) for backlog in waiting_for}
+    waiting = {backlog.destination: _waiting(backlog) for backlog in stored.backlogs}
     on = [item for item in stored.listed(destination_pause.LIST) if int(item.get("until") or 0) > now]
     for item in on:
         what = f"{item['destination']}{' for ' + item['object'] if item.get('object') else ''}"
@@ -228,8 +238,9 @@ def parked(stored: StoredState) -> Iterator[Finding]:
             until = clock.epoch_to_iso(item["until"])
             section = "destinations-that-do-not-answer" if reason is PauseReason.NO_ANSWER else "quota-left"
             yield Finding(name, WARN, f"{what} is paused until {until}: {reason.value}{code}", runbook(section))
-    paused = {item["destination"] for item in on}
-    for backlog in waiting_for:
+    paused, silent = {item["destination"] for item in on}, {pause.host for pause in stored.host_pauses}
+    being_sent = [backlog for backlog in stored.backlogs if backlog.host not in silent]
+    for backlog in being_sent:
         if backlog.destination not in paused and now - backlog.since > LONG_WAIT.total_seconds():
             told = f"{backlog.destination} accepts records again, and {waiting[backlog.destination]}"
             advice = (
@@ -238,11 +249,27 @@ def parked(stored: StoredState) -> Iterator[Finding]:
             yield Finding(name, WARN, told, advice)
     if not on:
         sent = (
-            f"; {sum(backlog.records for backlog in waiting_for):,} waiting records are being sent"
-            if waiting_for
-            else ""
+            f"; {sum(backlog.records for backlog in being_sent):,} waiting records are being sent" if being_sent else ""
         )
         yield Finding(name, OK, f"none is stopped or paused{sent}")
+
+
+def hosts(stored: StoredState) -> Iterator[Finding]:
+    """No host is paused for all of its destinations, and none waits to be tried after a pause."""
+    name, now, is_fine = "hosts", clock.now().timestamp(), True
+    waiting = Counter(backlog.host for backlog in stored.backlogs)
+    for pause in stored.host_pauses:
+        count = waiting[pause.host]
+        if pause.until <= now and not count:
+            # It was paused, and nothing has been sent to it since.
+            continue
+        is_fine = False
+        for_whom = f"records wait for {count:,} of its destinations" if count else "no records wait for it"
+        state = f"paused until {clock.epoch_to_iso(pause.until)}" if pause.until > now else "being tried again"
+        told = f"{pause.host} has not answered since {pause.since}; it is {state}; {for_whom}"
+        yield Finding(name, WARN, told, runbook("destinations-that-do-not-answer"))
+    if is_fine:
+        yield Finding(name, OK, "none is paused")
 
 
 def _waiting(backlog: backlogs.Backlog) -> str:
@@ -270,5 +297,6 @@ CHECKS: dict[str, Check] = {
     "private integrations": scopes,
     "refused renewals": refused,
     "destinations": parked,
+    "hosts": hosts,
     "dead letters": letters,
 }

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from portaria.aws import boto3_clients, queues
+from portaria.aws import queues, service_clients
 from portaria.aws.table import Conflict, Item, Table
 from portaria.core import clock, record_messages
 from portaria.core.callbacks import Record
@@ -82,7 +82,7 @@ def redrive(table: Table, queue_url: str, letter_id: str, *, again: bool, dry_ru
         queues.send(queue_url, bodies, tenant=letter.connection)
     except Exception as error:  # noqa: BLE001 - whatever it was, the other letters go on
         reason = (
-            error.reason if isinstance(error, Retryable) else boto3_clients.error_code(error) or type(error).__name__
+            error.reason if isinstance(error, Retryable) else service_clients.error_code(error) or type(error).__name__
         )
         logger.error("dead_letter_not_redriven", extra={"letter": letter_id, "error": reason})
         _release(table, head, claim)
@@ -156,7 +156,7 @@ def _settle(table: Table, letter_id: str, claim: str, expression: str, values: I
             names={"#state": "state", "#claim": "claim"},
             values=values | {":claim": claim},
         )
-    except (Conflict, *boto3_clients.FAILURES) as error:
+    except (Conflict, *service_clients.FAILURES) as error:
         logger.warning("dead_letter_claim_not_ended", extra={"letter": letter_id, "error": type(error).__name__})
 
 

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 from portaria import platforms
-from portaria.aws import boto3_clients
+from portaria.aws import service_clients
 from portaria.aws.table import Table
 from portaria.connections import connection_store
 from portaria.core import clock
@@ -87,8 +87,8 @@ def handle_delivery(
     _verify(reports.read_signatures(headers), body, reports.KEYS_DOMAIN)
     try:
         return _store(Table(settings.table_name), platform, list(reports.read_events(content)))
-    except boto3_clients.FAILURES as error:
-        code = boto3_clients.error_code(error) or type(error).__name__
+    except service_clients.FAILURES as error:
+        code = service_clients.error_code(error) or type(error).__name__
         raise Retryable("storage_unavailable", f"not all events were stored: {code}") from error
 
 

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 
 from portaria.access import api_tokens, auth_throttle, private_integrations
 from portaria.api import data_ingestion
-from portaria.aws import boto3_clients
+from portaria.aws import service_clients
 from portaria.connections import connection_store
 from portaria.core import clock, record_messages
 from portaria.core.callbacks import Secret
@@ -176,7 +176,7 @@ def harness(shared: Cloud, time: VirtualClock) -> Iterator[Harness]:
 
 
 def noted(stack: Cloud) -> list[dict[str, Any]]:
-    items = boto3_clients.client("dynamodb").scan(TableName=TABLE)["Items"]
+    items = service_clients.client("dynamodb").scan(TableName=TABLE)["Items"]
     return [item for item in items if item["pk"]["S"].startswith("REQUEST#")]
 
 

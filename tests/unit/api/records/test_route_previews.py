@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import responses
 
-from portaria.aws import boto3_clients
+from portaria.aws import service_clients
 from portaria.connections import connection_store
 from portaria.core.entities import Connection
 from tests.fakes.api.manage import Answer, Manage, empty
@@ -45,7 +45,7 @@ def preview(manage: Manage, body: dict[str, Any]) -> Answer:
 
 
 def stored() -> list[Any]:
-    items = boto3_clients.client("dynamodb").scan(TableName=TABLE)["Items"]
+    items = service_clients.client("dynamodb").scan(TableName=TABLE)["Items"]
     return sorted(json.dumps(item, sort_keys=True) for item in items if not item["pk"]["S"].startswith("AUDIT"))
 
 

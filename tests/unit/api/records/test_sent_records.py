@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from portaria.aws import boto3_clients, queues
+from portaria.aws import queues, service_clients
 from portaria.aws.table import Table
 from portaria.connections import connection_store
 from portaria.core.entities import Connection
@@ -45,7 +45,7 @@ def send(manage: Manage, **changes: Any) -> Answer:
 
 
 def noted() -> list[str]:
-    items = boto3_clients.client("dynamodb").scan(TableName=TABLE)["Items"]
+    items = service_clients.client("dynamodb").scan(TableName=TABLE)["Items"]
     return [item["pk"]["S"] for item in items if item["pk"]["S"].startswith("REQUEST#")]
 
 

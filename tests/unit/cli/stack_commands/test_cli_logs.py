@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from portaria.aws import boto3_clients
+from portaria.aws import service_clients
 from portaria_cli.doctor.deployment import Deployment
 from portaria_cli.logs import command
 from portaria_cli.logs import lines as log_lines
@@ -74,7 +74,7 @@ def logged(stack: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Deployment, "kinds", lambda self, kind: kinds if kind == command.LOG_GROUP else {})
     monkeypatch.setattr(command, "REQUESTS_PER_S", 1e9)
     monkeypatch.setattr(time, "sleep", lambda seconds: None)
-    client = boto3_clients.client("logs")
+    client = service_clients.client("logs")
     for group in client.describe_log_groups()["logGroups"]:
         client.delete_log_group(logGroupName=group["logGroupName"])
     for group, lines in LINES.items():
@@ -86,7 +86,7 @@ def logged(stack: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
 def write(group: str, *lines: str) -> None:
     now_ms = int(time.time() * 1_000)
     events = [{"timestamp": now_ms + number, "message": line} for number, line in enumerate(lines)]
-    boto3_clients.client("logs").put_log_events(logGroupName=group, logStreamName="one", logEvents=events)
+    service_clients.client("logs").put_log_events(logGroupName=group, logStreamName="one", logEvents=events)
 
 
 @pytest.mark.usefixtures("logged")

@@ -16,7 +16,7 @@ from botocore.awsrequest import AWSPreparedRequest
 from botocore.exceptions import ConnectionClosedError, EndpointConnectionError
 from click.testing import CliRunner
 
-from portaria.aws import boto3_clients
+from portaria.aws import service_clients
 from portaria_cli.commands import portaria
 from tests.fakes.api.command_line import Answered, Wire, headers_of, listed, run, told, wired
 from tests.fakes.api.configurations import (
@@ -62,7 +62,7 @@ def writes(wire: Wire) -> list[str]:
 
 def stored() -> tuple[list[Any], list[str]]:
     """Everything that a run could have written."""
-    return boto3_clients.client("dynamodb").scan(TableName=TABLE)["Items"], secrets_stored()
+    return service_clients.client("dynamodb").scan(TableName=TABLE)["Items"], secrets_stored()
 
 
 # The values of the examples' variables, by the end of their names.

@@ -23,7 +23,7 @@ from botocore.loaders import Loader
 from botocore.model import ServiceModel
 
 from portaria.access import private_integrations
-from portaria.aws import boto3_clients
+from portaria.aws import service_clients
 from portaria.core import clock
 from portaria.core.errors import Unreachable
 from portaria.core.http.messages import Request, Response
@@ -181,7 +181,7 @@ class Client:
     def __init__(self, service: str, world: World) -> None:
         self.meta = type("Meta", (), {"method_to_api_mapping": operations(service)})()
         self.service, self.world = service, world
-        self.real = boto3_clients.client(service) if service in ("dynamodb", "secretsmanager") else None
+        self.real = service_clients.client(service) if service in ("dynamodb", "secretsmanager") else None
 
     def __getattr__(self, name: str) -> Callable[..., Json]:
         action = f"{self.service}:{self.meta.method_to_api_mapping[name]}"
@@ -200,7 +200,7 @@ class Client:
 def shared() -> Iterator[Cloud]:
     with cloud() as stack:
         for service in ("dynamodb", "secretsmanager"):
-            boto3_clients.client(service)
+            service_clients.client(service)
         yield stack
 
 
@@ -231,7 +231,7 @@ def only(state: str, exit_code: int | None = None) -> Json:
 
 def keep_connection(world: World, name: str, **fields: Any) -> None:
     secret_id = f"{STACK}/grants/{name}"
-    boto3_clients.client("secretsmanager").create_secret(Name=secret_id, SecretString="{}")
+    service_clients.client("secretsmanager").create_secret(Name=secret_id, SecretString="{}")
     item = {
         "platform": "http", "kind": "bearer", "allowed_domain": "api.example.com", "state": "connected", "generation": 1,
         "updated_at": "2026-11-01T00:00:00.000Z", "secret_id": secret_id, **fields,
@@ -241,7 +241,7 @@ def keep_connection(world: World, name: str, **fields: Any) -> None:
 
 
 def keep_client(world: World, redirect_uri: str, platform: str = "kommo", **fields: Any) -> None:
-    boto3_clients.client("secretsmanager").create_secret(
+    service_clients.client("secretsmanager").create_secret(
         Name=f"{STACK}/oauth-clients/{platform}/acme", SecretString="canary"
     )
     world.stack.table.put(
@@ -594,7 +594,7 @@ def test_doctor_secret_missing_is_a_failure(world: World) -> None:
 
 def test_doctor_secret_scheduled_for_deletion_is_a_failure(world: World) -> None:
     keep_connection(world, "crm")
-    boto3_clients.client("secretsmanager").delete_secret(SecretId=f"{STACK}/grants/crm")
+    service_clients.client("secretsmanager").delete_secret(SecretId=f"{STACK}/grants/crm")
     assert "the secret of the connection crm" in only("fail")["found"]
 
 
@@ -658,14 +658,54 @@ def test_doctor_destination_quota_exhausted_is_a_warning(world: World) -> None:
     assert "is paused until" in only("warn")["found"]
 
 
-def keep_waiting(world: World, *, hours: float) -> None:
+def keep_waiting(world: World, *, hours: float, host: str = "") -> None:
     since = int((NOW - timedelta(hours=hours)).timestamp())
     world.stack.table.put(
         {
             "pk": "PARKED#crm", "sk": "WAITING", "list_pk": "WAITING", "list_sk": "crm", "destination": "crm", "arrivals": 9,
-            "waiting": 12_345, "since": since, "next_at": since,
+            "waiting": 12_345, "since": since, "next_at": since, "host": host,
         }
     )  # fmt: skip
+
+
+def keep_host_paused(world: World, *, minutes: float) -> None:
+    world.stack.table.put(
+        {
+            "pk": "PARKED#host:api.example.com", "sk": "PAUSE", "list_pk": "PARKED_HOSTS", "list_sk": "api.example.com",
+            "host": "api.example.com", "until": int((NOW + timedelta(minutes=minutes)).timestamp()), "for_s": 120,
+            "since": "2026-11-01T08:00:00.000Z",
+        }
+    )  # fmt: skip
+
+
+def test_doctor_host_paused_is_a_warning_with_its_times_and_waiting_destinations(world: World) -> None:
+    keep_host_paused(world, minutes=1)
+    keep_waiting(world, hours=2, host="api.example.com")
+    found = only("warn")
+    until = clock.to_iso(NOW.replace(microsecond=0) + timedelta(minutes=1))
+    assert found["check"] == "hosts"
+    assert found["found"] == (
+        f"api.example.com has not answered since 2026-11-01T08:00:00.000Z; it is paused until {until}; records wait for 1 of "
+        "its destinations"
+    )
+    assert found["advice"].endswith("#destinations-that-do-not-answer")
+
+
+def test_doctor_host_paused_without_waiting_records_is_a_warning(world: World) -> None:
+    keep_host_paused(world, minutes=1)
+    assert only("warn")["found"].endswith("; no records wait for it")
+
+
+def test_doctor_host_pause_expired_while_records_wait_is_a_warning(world: World) -> None:
+    keep_host_paused(world, minutes=-1)
+    keep_waiting(world, hours=2, host="api.example.com")
+    assert "; it is being tried again; " in only("warn")["found"]
+
+
+def test_doctor_host_pause_expired_without_waiting_records_is_ok(world: World) -> None:
+    keep_host_paused(world, minutes=-1)
+    keep_waiting(world, hours=0.5, host="other.example.com")
+    assert {finding["state"] for finding in examine()} == {"ok"}
 
 
 def test_doctor_stopped_destination_shows_count_of_waiting_records(world: World) -> None:

@@ -19,7 +19,7 @@ from aws_lambda_powertools.utilities.idempotency.exceptions import (
 )
 
 from portaria.api.idempotency.keys import HEADER, KEPT_FOR_S, Content, RequestInProgress
-from portaria.aws import boto3_clients
+from portaria.aws import service_clients
 from portaria.aws.table import Table
 from portaria.core.errors import Rejected, StackUnavailable
 
@@ -35,7 +35,7 @@ class IdempotencyStore:
             static_pk_value="IDEMPOTENCY",
             expiry_attr="expires_at",
             in_progress_expiry_attr="in_progress_until_ms",
-            boto3_client=boto3_clients.boto3_client("dynamodb"),
+            boto3_client=service_clients.boto3_client("dynamodb"),
         )
 
     def once(

@@ -17,7 +17,7 @@ from portaria.api.operation import ApiRequest, Reply
 from portaria.api.resources.delivery import sent_records
 from portaria.api.schemas import Output, Time
 from portaria.api.version import VERSION
-from portaria.aws import boto3_clients
+from portaria.aws import service_clients
 from portaria.aws.stack_status import StackStatus
 from portaria.overview import stored_checks
 from portaria.overview.findings import WARN, Finding
@@ -150,7 +150,7 @@ def _look(name: str, stored: StoredState) -> list[Finding]:
     """What a check found. One that breaks off does not hide the others."""
     try:
         return list(stored_checks.CHECKS[name](stored))
-    except boto3_clients.FAILURES:
+    except service_clients.FAILURES:
         raise
     except Exception as error:  # noqa: BLE001 - see above
         logger.warning("check_failed", extra={"check": name, "error": type(error).__name__})

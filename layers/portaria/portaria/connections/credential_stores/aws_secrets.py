@@ -18,7 +18,7 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from portaria.aws import boto3_clients
+from portaria.aws import service_clients
 from portaria.aws.table import Conflict
 from portaria.connections.credential_stores.protocol import (
     RECOVERY,
@@ -44,7 +44,7 @@ class SecretsManager:
         try:
             answer = _call("get_secret_value", SecretId=secret_id, **which)
         except ClientError as error:
-            if boto3_clients.error_code(error) in GONE:
+            if service_clients.error_code(error) in GONE:
                 return None
             raise unavailable(error) from None
         return decode(answer["SecretString"]), answer["VersionId"]
@@ -57,7 +57,7 @@ class SecretsManager:
         try:
             answer = _call("create_secret", Name=secret_id, SecretString=_storable(credentials), **token)
         except ClientError as error:
-            if boto3_clients.error_code(error) != "ResourceExistsException":
+            if service_clients.error_code(error) != "ResourceExistsException":
                 raise unavailable(error) from None
             return version
         return str(answer["VersionId"])
@@ -82,7 +82,7 @@ class SecretsManager:
                 RemoveFromVersionId=old,
             )
         except ClientError as error:
-            if boto3_clients.error_code(error) == "InvalidParameterException":
+            if service_clients.error_code(error) == "InvalidParameterException":
                 raise Conflict from None
             raise unavailable(error) from None
 
@@ -90,7 +90,7 @@ class SecretsManager:
         try:
             answer = _call("describe_secret", SecretId=secret_id)
         except ClientError as error:
-            if boto3_clients.error_code(error) in GONE:
+            if service_clients.error_code(error) in GONE:
                 return ""
             raise unavailable(error) from None
         if "DeletedDate" in answer:
@@ -107,7 +107,7 @@ class SecretsManager:
                 RemoveFromVersionId=version,
             )
         except ClientError as error:
-            if boto3_clients.error_code(error) not in (*GONE, "InvalidParameterException"):
+            if service_clients.error_code(error) not in (*GONE, "InvalidParameterException"):
                 raise unavailable(error) from None
 
     def replace(self, secret_id: str, credentials: Credentials) -> None:
@@ -116,7 +116,7 @@ class SecretsManager:
             try:
                 _call("create_secret", Name=secret_id, SecretString=_storable(credentials))
             except ClientError as error:
-                if boto3_clients.error_code(error) != "ResourceExistsException":
+                if service_clients.error_code(error) != "ResourceExistsException":
                     raise
                 _call("put_secret_value", SecretId=secret_id, SecretString=_storable(credentials))
         except ClientError as error:
@@ -128,7 +128,7 @@ class SecretsManager:
         try:
             _call("delete_secret", SecretId=secret_id, **how)
         except ClientError as error:
-            if boto3_clients.error_code(error) not in GONE:
+            if service_clients.error_code(error) not in GONE:
                 raise unavailable(error) from None
 
     def _put(self, secret_id: str, version: str, credentials: Credentials, label: str) -> bool:
@@ -141,7 +141,7 @@ class SecretsManager:
                 VersionStages=[label],
             )
         except ClientError as error:
-            if boto3_clients.error_code(error) == "ResourceExistsException":
+            if service_clients.error_code(error) == "ResourceExistsException":
                 return False
             raise unavailable(error) from None
         return True
@@ -150,7 +150,7 @@ class SecretsManager:
 def _call(operation: str, **parameters: Any) -> dict[str, Any]:
     """Raises botocore's `ClientError` for an error answer, and `Retryable` if no answer came."""
     try:
-        answer: dict[str, Any] = getattr(boto3_clients.client("secretsmanager"), operation)(**parameters)
+        answer: dict[str, Any] = getattr(service_clients.client("secretsmanager"), operation)(**parameters)
     except BotoCoreError as error:
         raise unavailable(error) from None
     return answer

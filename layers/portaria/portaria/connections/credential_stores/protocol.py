@@ -11,7 +11,7 @@ import uuid
 from datetime import timedelta
 from typing import Protocol
 
-from portaria.aws import boto3_clients
+from portaria.aws import service_clients
 from portaria.core.callbacks import Secret
 from portaria.core.errors import Rejected, Retryable, StackUnavailable
 
@@ -112,7 +112,7 @@ def checked_text(credentials: Credentials, max_bytes: int, where: str) -> str:
 
 
 def unavailable(error: Exception) -> Retryable:
-    if boto3_clients.error_code(error) == "LimitExceededException":
+    if service_clients.error_code(error) == "LimitExceededException":
         return Retryable(
             "vault_full",
             "the secret has as many versions as Secrets Manager allows, and each is kept for a day: try again later",
@@ -121,5 +121,5 @@ def unavailable(error: Exception) -> Retryable:
     # Without the error's text, which may quote the credentials.
     return StackUnavailable(
         "vault_unavailable",
-        f"Secrets Manager, KMS or the table did not respond: {boto3_clients.error_code(error) or type(error).__name__}",
+        f"Secrets Manager, KMS or the table did not respond: {service_clients.error_code(error) or type(error).__name__}",
     )

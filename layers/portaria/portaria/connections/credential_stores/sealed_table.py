@@ -17,7 +17,7 @@ from copy import deepcopy
 from datetime import timedelta
 from typing import Any
 
-from portaria.aws import boto3_clients
+from portaria.aws import service_clients
 from portaria.aws.table import Conflict, Item, Table
 from portaria.connections.credential_stores import sealing
 from portaria.connections.credential_stores.protocol import (
@@ -244,7 +244,7 @@ def _reporting() -> Iterator[None]:
     """Raises `Retryable` for a failure of DynamoDB."""
     try:
         yield
-    except boto3_clients.FAILURES as error:
+    except service_clients.FAILURES as error:
         raise unavailable(error) from None
 
 

@@ -19,7 +19,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from portaria.aws import boto3_clients
+from portaria.aws import service_clients
 from portaria.connections.credential_stores.protocol import Credentials, decode, encode, unavailable
 from portaria.core.callbacks import Secret
 from portaria.core.errors import Rejected
@@ -46,7 +46,7 @@ class Seal:
 def prepare_seal(key_id: str, context: dict[str, str]) -> Seal:
     """Fetch a data key. Raises `Retryable` if KMS does not answer."""
     try:
-        answer = boto3_clients.client("kms").generate_data_key(
+        answer = service_clients.client("kms").generate_data_key(
             KeyId=key_id, KeySpec="AES_256", EncryptionContext=context
         )
     except (ClientError, BotoCoreError) as error:
@@ -63,10 +63,12 @@ def unseal(key_id: str, context: dict[str, str], sealed: str) -> Credentials:
     broken = Rejected("seal_broken", "the sealed credentials cannot be opened: connect again", status=409)
     try:
         parts = {name: b64decode(text) for name, text in json.loads(sealed).items()}
-        key = boto3_clients.client("kms").decrypt(KeyId=key_id, CiphertextBlob=parts["key"], EncryptionContext=context)
+        key = service_clients.client("kms").decrypt(
+            KeyId=key_id, CiphertextBlob=parts["key"], EncryptionContext=context
+        )
         text = AESGCM(key["Plaintext"]).decrypt(parts["sealed"][:12], parts["sealed"][12:], _bound(context))
     except ClientError as error:
-        if boto3_clients.error_code(error) in ("InvalidCiphertextException", "IncorrectKeyException"):
+        if service_clients.error_code(error) in ("InvalidCiphertextException", "IncorrectKeyException"):
             raise broken from None
         raise unavailable(error) from None
     except BotoCoreError as error:

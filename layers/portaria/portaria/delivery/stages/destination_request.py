@@ -66,9 +66,11 @@ class DestinationRequests:
         self._hosts = hosts
         self._bulk = bulk
         self._is_drain = is_drain
-        # Of the current request: how long it waited for the platform, and whether the destination answered.
+        # Of the current request: how long it waited for the platform, whether the destination answered, and whether it may
+        # have received the records.
         self._spent_s = 0.0
         self._is_answered = False
+        self.may_be_sent = False
         # How long the batch has waited for each destination's rate limit.
         self._rate_waits_s: dict[str, float] = defaultdict(float)
         # Without a sealing key: a destination's token comes from a log-in and is never renewed here.
@@ -97,7 +99,7 @@ class DestinationRequests:
         }
         if receipt["requests"]:
             facts["requests"] = receipt["requests"]
-        self._spent_s, self._is_answered, is_unavailable = 0.0, False, False
+        self._spent_s, self._is_answered, self.may_be_sent, is_unavailable = 0.0, False, False, False
         try:
             answer = self._post(destination, target, body, correlation_id, receipt)
         except Conflict:
@@ -185,9 +187,14 @@ class DestinationRequests:
         return destination.static_credentials
 
     def _exchange(self, destination: BatchDestination, request: Request) -> tuple[Response, Answer]:
-        connection = destination.connection
-        with self._waiting_for_platform():
-            response = http_client.send(request, allowed_domain=connection.allowed_domain, owner=connection.name)
+        connection, before = destination.connection, self.may_be_sent
+        self.may_be_sent = True
+        try:
+            with self._waiting_for_platform():
+                response = http_client.send(request, allowed_domain=connection.allowed_domain, owner=connection.name)
+        except Unreachable as later:
+            self.may_be_sent = before or later.answer_lost
+            raise
         self._is_answered = True
         return response, destination.platform.read_answer(response)
 

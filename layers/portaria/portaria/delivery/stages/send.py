@@ -9,7 +9,8 @@ Order for each request:
    earlier ones.
 2. If the destination has a rate limit, a slot of it is claimed. After a death from here on, the slot passes unused.
 3. Marks are read again if they are old.
-4. Quota is reserved. After a death from here on, the reserved objects stay counted, although they were not sent.
+4. Quota is reserved. Objects of records that are not sent after all are given back, unless the request may have left. After a
+   death from here on, the reserved objects stay counted, although they were not sent.
 5. If the host's pause has passed, the request claims to be the one that tries it (`host_gate`).
 6. The request is sent with its receipt (`destination_request`).
 """
@@ -54,6 +55,8 @@ class QuotaReserver:
         self._weights = weights
         self._outcome = outcome
         self._bulk = bulk
+        # The day of the last reservation.
+        self._day = ""
 
     def reserve(
         self, destination: BatchDestination, piece: list[OutgoingRecord]
@@ -62,7 +65,7 @@ class QuotaReserver:
         quota = platforms.load(destination.connection.platform).daily_quota
         if quota is None:
             return piece, []
-        shares = Counter([one.sources[-1].message.connection for one in piece])
+        shares = _shares(piece)
         subscription = quota.subscription(destination.connection)
         try:
             reservation = self._ledger.reserve(
@@ -76,6 +79,7 @@ class QuotaReserver:
             log_unexpected("quota_not_reserved", error, connection=destination.connection.name)
             destination.stop("quota_unknown", None)
             return piece, []
+        self._day = reservation.day
         self._outcome.quota_left[subscription] = reservation.left * 100 // quota.DAILY_QUOTA
         if all(reservation.granted.get(tenant) == count for tenant, count in shares.items()):
             return piece, []
@@ -92,6 +96,15 @@ class QuotaReserver:
                 until = clock.now().timestamp() + (reservation.after_s or 0)
                 waits.append(Waits(ones[count:], until, is_share=True))
         return granted, waits
+
+    def give_back(
+        self, destination: BatchDestination, reserved: list[OutgoingRecord], sent: list[OutgoingRecord]
+    ) -> None:
+        """Give back what was reserved last, without the records that may have been sent. Raises nothing."""
+        quota = platforms.load(destination.connection.platform).daily_quota
+        if quota is not None and self._day and len(sent) < len(reserved):
+            unsent = _shares(reserved) - _shares(sent)
+            self._ledger.give_back(quota.subscription(destination.connection), self._day, unsent)
 
 
 class Sender:
@@ -184,21 +197,27 @@ class Sender:
                 continue
             if not destination.is_stopped:
                 self._requests.wait_for_rate(destination)
+            reserved: list[OutgoingRecord] = []
             if not destination.is_stopped:
                 piece, waits = self._quota.reserve(destination, piece)
+                reserved = piece if not destination.is_stopped else []
                 yield from waits
             # Last, so that little time is left in which a newer version can be sent.
             if piece and not destination.is_stopped:
                 piece = self._not_overtaken(destination, piece)
             if destination.is_stopped:
+                self._quota.give_back(destination, reserved, [])
                 yield Unsent(piece)
                 continue
             if not piece:
+                self._quota.give_back(destination, reserved, [])
                 continue
             if until := self._hosts.enter(destination):
+                self._quota.give_back(destination, reserved, [])
                 yield self._parked(piece, until)
                 continue
             answered = self._requests.send(destination, target, frame, piece)
+            self._quota.give_back(destination, reserved, piece if self._requests.may_be_sent else [])
             requests_left -= 1
             if answered is None:
                 continue
@@ -223,6 +242,11 @@ class Sender:
             log_unexpected("marks_not_read", error, connection=destination.connection.name)
             destination.stop("marks_unknown", None)
             return piece
+
+
+def _shares(piece: list[OutgoingRecord]) -> Counter[str]:
+    """How many records of a request each tenant has."""
+    return Counter([one.sources[-1].message.connection for one in piece])
 
 
 def _refused(piece: list[OutgoingRecord], answer: Answer) -> Iterator[Refused]:

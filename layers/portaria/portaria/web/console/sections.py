@@ -278,7 +278,7 @@ SECTIONS: tuple[Section, ...] = (
     Section(
         "destinations",
         "list_destinations",
-        ("name", "state", "reason", "since", "next_try_at", "waiting_record_count", "oldest_since"),
+        ("name", "state", "reason", "host", "since", "next_try_at", "waiting_record_count", "oldest_since"),
         actions=(Action("resume", "resume_destination", shows_answer=True),),
     ),
     Section(

@@ -43,6 +43,9 @@ class Destination(Output):
     )
     connection: str | None = Field(description="The connection's state. Null if there is no connection of this name.")
     reason: str | None = Field(description="The reason of the pause that ends last. Null without a pause.")
+    host: str | None = Field(
+        description="The host that does not answer, if it is the pause of a host and its destinations. Otherwise null."
+    )
     since: Time | None = Field(description="When the pause that ends last began. Null without a pause.")
     next_try_at: Time | None = Field(
         description="When waiting records are tried next. Null if they are being sent, or will be within a minute."
@@ -92,6 +95,7 @@ def show(state: DestinationState, connection: str | None) -> dict[str, Any]:
         "state": "paused" if state.pauses else "waiting",
         "connection": connection,
         "reason": last.reason if last else None,
+        "host": last.host if last else None,
         "since": last.since if last else None,
         "next_try_at": clock.epoch_to_iso(next_try_at) if next_try_at else None,
         "waiting_record_count": state.records,

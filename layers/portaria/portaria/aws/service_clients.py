@@ -1,6 +1,6 @@
 """Clients of AWS services with explicit timeouts and retries, one for each service in a process.
 
-The services that most functions call have a client that does not import boto3 (see `json_client`).
+The services that most functions call have a client of our own that does not import boto3 (see `json_client`).
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ _making = threading.Lock()
 
 @cache
 def client(service: str) -> Any:
+    """The service's `JsonClient`, or boto3's client if it has none. Both have the methods of boto3's."""
     if service in json_client.SERVICES:
         return json_client.JsonClient(service)
     return boto3_client(service)
