@@ -55,11 +55,12 @@ def loaded_after(code: str) -> set[str]:
     return set(done.stdout.split())
 
 
-def test_find_imports_the_table_of_the_path_only() -> None:
+@pytest.mark.parametrize(("path", "table"), [("/audit", "audit"), ("/connections", "connections")])
+def test_find_imports_the_table_of_the_path_only(path: str, table: str) -> None:
     loaded = loaded_after(
         "import portaria.api.router\n"
         "from portaria.api.operation_tables import index\n"
-        "index.find('manage', 'GET', '/audit')"
+        f"index.find('manage', 'GET', '{path}')"
     )
     tables = {name.rpartition(".")[2] for name in loaded if name.startswith("portaria.api.operation_tables.")}
-    assert tables == {"audit", "index"}
+    assert tables == {table, "index"}

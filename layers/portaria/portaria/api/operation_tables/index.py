@@ -1,6 +1,7 @@
 """The operations by resource, and an index of them: a function imports only the tables that its requests need.
 
-A first step of the path (`connections`) has one table, or several where two functions serve its operations.
+A first step of the path (`connections`) has one table, or several: each function has its own, and `find` reads those of a
+function in their order, so the operations that need the fewest modules come first.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ TABLES = (
     Table("stack", MANAGE, ("platforms", "scopes", "me", "overview", "settings")),
     Table("oauth_clients", MANAGE, ("oauth-clients",)),
     Table("connections", MANAGE, ("connections",)),
+    Table("connection_parts", MANAGE, ("connections",)),
     Table("connection_calls", CALL, ("connections",)),
     Table("platform_actions", CALL, ("connections",)),
     Table("routes", MANAGE, ("routes", "records")),
@@ -35,8 +37,7 @@ TABLES = (
     Table("installs", MANAGE, ("installs",)),
     Table("delivery", MANAGE, ("receipts", "destinations")),
     Table("dead_letters", MANAGE, ("dead-letters",)),
-    Table("private_integrations", MANAGE, ("private-integrations",)),
-    Table("console_sessions", MANAGE, ("console-sessions",)),
+    Table("access", MANAGE, ("private-integrations", "console-sessions")),
     Table("webhooks", MANAGE, ("webhooks",)),
     Table("audit", MANAGE, ("audit",)),
 )
