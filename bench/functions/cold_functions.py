@@ -6,6 +6,8 @@ one item of the table. The sample event of `manage` tests a credential at a plat
 too. `manage_beside_one_read` compares `manage` with the plain function that does not. `cold_answer` and `cold_events` measure
 the webhook functions against a function without Powertools.
 
+`make bench NAME=cold_functions FUNCTIONS="manage console"` measures these functions only.
+
 The goal is for processor time, which other work on the machine changes by a few percent, and time by a half.
 """
 
@@ -13,6 +15,7 @@ from __future__ import annotations
 
 import compileall
 import json
+import os
 import py_compile
 import resource
 import shutil
@@ -88,9 +91,12 @@ class Comparison(NamedTuple):
 
 def comparisons(deployed: dict[str, Function]) -> list[Comparison]:
     folder, libraries = plain_functions(), libraries_of(deployed)
+    chosen = os.environ.get("FUNCTIONS", "").split()
     found = []
     for name, function in deployed.items():
         label, event = invoke.folder_of(name), invoke.events_of(name)[0].read_bytes()
+        if chosen and label not in chosen:
+            continue
         plain = replace(function, handler="handler.handler", layers=(libraries,), memory_mb=1_024, timeout_s=60.0)
         same_work = replace(plain, code=folder / (SENDING if label in SENDS_REQUEST else trigger(event)))
         found.append(Comparison(label, function, event, same_work))

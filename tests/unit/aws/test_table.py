@@ -283,7 +283,7 @@ class _BatchReads:
 def test_table_get_many_more_than_a_call_takes_reads_all_with_concurrent_calls(count: int) -> None:
     keys = [(f"MARK#{number}", "MARK") for number in range(count)]
     reads = _BatchReads()
-    with patch.object(boto3_clients, "client", return_value=reads):
+    with patch.object(service_clients, "client", return_value=reads):
         found = Table("t").get_many(keys)
     assert found == {(pk, sk): {"pk": pk, "sk": sk} for pk, sk in keys}
     assert max(reads.sizes) == 100
@@ -292,5 +292,5 @@ def test_table_get_many_more_than_a_call_takes_reads_all_with_concurrent_calls(c
 def test_table_get_many_a_call_fails_raises_its_error() -> None:
     error = ClientError({"Error": {"Code": "ProvisionedThroughputExceededException"}}, "BatchGetItem")
     client = MagicMock(**{"batch_get_item.side_effect": [{"Responses": {}}, error, {"Responses": {}}]})
-    with patch.object(boto3_clients, "client", return_value=client), pytest.raises(ClientError):
+    with patch.object(service_clients, "client", return_value=client), pytest.raises(ClientError):
         Table("t").get_many([(f"MARK#{number}", "MARK") for number in range(300)])
