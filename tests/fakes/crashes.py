@@ -44,9 +44,9 @@ def outgoing(calls: Calls) -> Iterator[Calls]:
         name = f"{client.meta.service_model.service_name}.{operation}"
         return calls.around(name, lambda: aws_call(client, operation, parameters))
 
-    def send(transport: Any, request: Any, limits: Any) -> Any:
+    def send(transport: Any, request: Any, **options: Any) -> Any:
         name = f"{request.method} {request.url.partition('://')[2].partition('?')[0]}"
-        return calls.around(name, lambda: http_send(transport, request, limits))
+        return calls.around(name, lambda: http_send(transport, request, **options))
 
     with patch.object(BaseClient, "_make_api_call", make_api_call), patch.object(Transport, "send", send):
         yield calls
