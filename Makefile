@@ -13,7 +13,7 @@ GROUPS := unit offline cloud isolated
 REPORTS := build/tests
 # Without the network and without a local cloud, in two groups of about the same length. A process for each imports only its own.
 OFFLINE := tests/faults/crashes tests/faults/hostile tests/faults/simulated tests/aws tests/peers tests/template tests/platforms \
-	tests/unit/repository tests/unit/cli
+	tests/unit/repository tests/unit/cli tests/unit/web
 UNIT := tests/unit $(addprefix --ignore ,$(filter tests/unit/%,$(OFFLINE)))
 # On the local cloud of this checkout.
 CLOUD := tests/stack tests/browser tests/faults/kills
