@@ -23,7 +23,7 @@ ISOLATED := $(addprefix tests/stack/local_cloud/,test_local_cloud.py test_execut
 STARTED := $(shell date +%s)
 CODE := layers cli functions local bench tests examples
 
-.PHONY: help setup up down status logs invoke sandbox clean-sandbox console console-screenshots demo demo-app check style types imports template workflows document secrets test test-unit test-offline test-cloud test-isolated openapi audit bench faults configure portaria build deploy smoke doctor lock clean
+.PHONY: help setup environments linters up down status logs invoke sandbox clean-sandbox console console-screenshots demo demo-app check style types imports template workflows document secrets test test-unit test-offline test-cloud test-isolated openapi audit bench faults configure portaria build deploy smoke doctor lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z -]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -31,7 +31,14 @@ help: ## Show this list
 # AWS builds its runtime client for Linux only.
 ENVIRONMENTS := .venv/.ready .venv/bin/portaria .venv-sam/.ready .venv-ministack/.ready $(if $(filter Linux,$(shell uname)),.venv-runtime/.ready)
 setup: ## Install what development needs, into .venv*
-	@$(MAKE) --no-print-directory --jobs 3 $(ENVIRONMENTS)
+	@$(MAKE) --no-print-directory --jobs 3 environments
+
+# The recipes of these two keep make from saying that there is nothing to be done.
+environments: $(ENVIRONMENTS)
+	@:
+
+linters: environments .node/.ready
+	@:
 
 .venv/.ready: requirements/dev.txt
 .venv-sam/.ready: requirements/sam.txt
@@ -103,7 +110,7 @@ configure: setup ## Register what FILE=... describes (STACK=build/stack.json for
 	@$(RUN) -m portaria_cli $(if $(STACK),--stack-file $(STACK)) configure $(FILE) $(ARGS)
 
 check: ## Style, types, imports, the API's document, the templates, the workflows, and no secret in any file
-	@$(MAKE) --no-print-directory --jobs 3 $(ENVIRONMENTS) .node/.ready
+	@$(MAKE) --no-print-directory --jobs 3 linters
 	@$(MAKE) --no-print-directory --jobs 2 style secrets template workflows document imports types
 
 style:
