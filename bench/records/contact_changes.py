@@ -99,7 +99,7 @@ class ContactChanges:
         self.newest |= {email_of(contact): version_of(contact) for contact in contacts}
 
     def compare(self, persons: list[dict[str, Any]]) -> tuple[set[str], set[str]]:
-        """The contacts that Marketo lacks, and those that it has in an older version. `persons` are their attributes."""
+        """Return the missing and the outdated contacts in Marketo. `persons` has the attributes of its contacts."""
         standing = {person["email"]: person.get("phone", "") for person in persons}
         stale = {email for email, version in self.newest.items() if standing.get(email, version) != version}
         return self.newest.keys() - standing.keys(), stale

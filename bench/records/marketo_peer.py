@@ -106,7 +106,7 @@ def check_same_persons(harness: Harness, sent: list[bytes], stub: Stub) -> list[
 
 
 def against_peer(harness: Harness, peer: Peer, persons: list[dict[str, Any]], stub: Stub) -> dict[str, list[float]]:
-    """How much longer the peer takes than we do, for each figure. `persons` are those of the default mapping."""
+    """Return the ratios of the peer's time to ours, by figure. `persons` has the persons of the default mapping."""
     comparison = Comparison(harness, peer, persons, stub)
     comparison.pair(PEOPLE)  # The peer gets its token.
     for _ in range(LOOPBACK_PAIRS):
@@ -128,7 +128,7 @@ def against_peer(harness: Harness, peer: Peer, persons: list[dict[str, Any]], st
 
 
 class Comparison:
-    """Pairs of measurements that follow each other, in alternating order. `ratios` has those of each figure."""
+    """Measures pairs one after the other, in alternating order. `ratios` has the ratios of each figure."""
 
     def __init__(self, harness: Harness, peer: Peer, persons: list[dict[str, Any]], stub: Stub) -> None:
         self.ratios: dict[str, list[float]] = {}

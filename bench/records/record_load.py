@@ -338,5 +338,5 @@ class Load:
         }
 
     def look(self) -> tuple[set[str], set[str]]:
-        """The contacts that Marketo does not have, and those that it has in an older version."""
+        """Return the contacts that are missing in Marketo and the contacts that are outdated there."""
         return self.changes.compare([each["attributes"] for each in self.control.marketo_persons(self.munchkin)])

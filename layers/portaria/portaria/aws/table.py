@@ -70,7 +70,7 @@ class Table:
         return _plain(answer["Item"]) if "Item" in answer else None
 
     def get_many(self, keys: Iterable[tuple[str, str]]) -> dict[tuple[str, str], Item]:
-        """Those of these items that exist, by their keys. Strongly consistent reads, a hundred in each call.
+        """Return the items that exist, by their keys. Reads are strongly consistent, and each call reads up to a hundred items.
 
         More than a hundred are read with concurrent calls. Each thread makes an equal share of the calls: a task for each call
         would cost more than reading the answers.

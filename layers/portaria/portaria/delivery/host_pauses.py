@@ -87,7 +87,7 @@ def read(table: Table, host: str) -> HostPause | None:
 
 
 def list_all(table: Table) -> list[HostPause]:
-    """The pauses of all hosts, also those that have passed. Eventually consistent. Raises what AWS raises."""
+    """Return the pauses of all hosts, including expired ones. The read is eventually consistent. Raises what AWS raises."""
     return [parse(item) for item in table.query_all(LIST, index="listing")]
 
 

@@ -257,7 +257,7 @@ class Ledger:
         return Reservation(dict(reused + Counter(granted)), after_s, left, day.name)
 
     def give_back(self, subscription: str, day: str, unsent: Counter[str]) -> None:
-        """Let this process use reserved objects again, by tenant. Only for those that were certainly not sent, once.
+        """Let this process reuse reserved objects, by tenant. Call it once, and only for objects that were certainly not sent.
 
         `day` is the reservation's. Raises nothing.
         """

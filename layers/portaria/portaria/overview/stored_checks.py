@@ -70,7 +70,7 @@ class StoredState:
 
     @cached_property
     def host_pauses(self) -> list[HostPause]:
-        """Also those that have passed, after which no request was answered."""
+        """All pauses, including expired ones. A pause is deleted when the host answers a request."""
         return [host_pauses.parse(item) for item in self.listed(host_pauses.LIST)]
 
     def listed(self, list_pk: str, attributes: tuple[str, ...] = ()) -> list[Item]:

@@ -1,7 +1,7 @@
 """The operations by resource, and an index of them: a function imports only the tables that its requests need.
 
-A first step of the path (`connections`) has one table, or several: each function has its own, and `find` reads those of a
-function in their order, so the operations that need the fewest modules come first.
+The first step of a path, such as `connections`, can have several tables. Each table belongs to one function. `find` reads a
+function's tables in order, so tables that import the fewest modules come first.
 """
 
 from __future__ import annotations

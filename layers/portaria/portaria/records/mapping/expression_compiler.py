@@ -89,7 +89,7 @@ class _Writer:
     ) -> Search:
         """One function for the expressions of all attributes; what several of them contain is searched once.
 
-        It returns the attributes whose values are neither null nor an empty text. `check` checks those that are not texts,
+        The function leaves out attributes whose value is null or an empty text. `check` checks values that are not texts,
         integers or booleans. An exception becomes the `failure` of its attribute.
         """
         made = self._current_function = _Function(self.name("f"))

@@ -54,7 +54,7 @@ def match_first_value(node: Node) -> tuple[FirstValue, str] | None:
 
 
 def first_values(data: Any, wanted: FirstValue, texts: set[str], budget: Budget) -> dict[str, Any]:
-    """The first value for each of these texts that has one. Raises `TooCostly`."""
+    """Return the first value of each text in `texts`. A text without a value is left out. Raises `TooCostly`."""
     found: dict[str, Any] = {}
     base, tested, name, field = wanted
     elements = data.get(base) if type(data) is dict else None
