@@ -37,6 +37,12 @@ def open_popup(page: Page, site: Site) -> Page:
     return popup.value
 
 
+def wait_until_closed(popup: Page) -> None:
+    """Also where the window was closed before this call: no event comes then."""
+    if not popup.is_closed():
+        popup.wait_for_event("close")
+
+
 # -------------------------------------------------------------------------------------------------------------- the brand
 
 
@@ -89,8 +95,7 @@ def test_popup_install_connected_tells_application_and_closes(page: Page, brande
     popup = open_popup(page, branded)
     expect(popup.get_by_role("heading", level=1)).to_have_text(render._texts()["connecting.title"]["en"])
     branded.install.state = "connected"
-    with popup.expect_event("close"):
-        pass
+    wait_until_closed(popup)
     expect(page.locator("#connect")).to_have_text("Connected")
     assert page.url == f"{branded.application}/connect"
 
@@ -113,8 +118,7 @@ def test_popup_message_does_not_reach_another_origin(open_context: Context, bran
     page.evaluate("window.heard = []; window.addEventListener('message', (event) => window.heard.push(event.data))")
     with page.expect_popup() as popup:
         page.get_by_role("link", name="Connect Kommo").click()
-    with popup.value.expect_event("close"):
-        pass
+    wait_until_closed(popup.value)
     assert page.evaluate("window.heard") == []
     expect(page.locator("#connect")).to_have_text("Connect Kommo")
 
@@ -130,8 +134,7 @@ def test_popup_refusal_tells_application_and_closes(page: Page, branded: Site) -
     page.evaluate("window.heard = []; window.addEventListener('message', (event) => window.heard.push(event.data))")
     with page.expect_popup() as popup:
         page.evaluate("(url) => { window.open(url); }", f"{branded.page('refused')}?display=popup")
-    with popup.value.expect_event("close"):
-        pass
+    wait_until_closed(popup.value)
     assert page.evaluate("window.heard") == [{"type": "portaria.install", "status": "refused"}]
 
 
