@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import requests
@@ -48,13 +49,13 @@ class RequestsMock(responses.RequestsMock):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         from portaria.outbound.http_transport import Transport
 
-        send, transport = Transport.send, Transport()
+        begin, transport = Transport.begin, Transport()
         target = "portaria.outbound.http_transport.Transport.send"
         super().__init__(
             *arguments,
             **{
                 "target": target,
-                "real_adapter_send": lambda _, request, **named: send(transport, request, **named),
+                "real_adapter_send": lambda _, request, timeout, **named: begin(transport, request, timeout).answer(timeout),
                 **options,
             },
         )
@@ -62,6 +63,30 @@ class RequestsMock(responses.RequestsMock):
     def _on_request(self, adapter: Any, request: Any, **options: Any) -> Any:
         # It lets the adapter build the response, which a transport of `requests` need not be able to.
         return super()._on_request(requests.adapters.HTTPAdapter(), request, **options)
+
+    def start(self) -> None:
+        if not self._patcher:
+            self._begin = patch("portaria.outbound.http_transport.Transport.begin", _begin)
+            self._begin.start()
+        super().start()
+
+    def stop(self, allow_assert: bool = True) -> None:
+        if self._patcher:
+            self._begin.stop()
+        super().stop(allow_assert)
+
+
+class _SentRequest:
+    def __init__(self, answer: requests.Response) -> None:
+        self._answer = answer
+
+    def answer(self, limits: Any) -> requests.Response:
+        return self._answer
+
+
+def _begin(transport: Any, request: Any, limits: Any) -> _SentRequest:
+    """`Transport.begin`, by the mock that stands for `Transport.send`: the response comes at once."""
+    return _SentRequest(transport.send(request, timeout=limits))
 
 
 responses.RequestsMock = RequestsMock  # type: ignore[misc]

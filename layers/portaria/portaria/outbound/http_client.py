@@ -9,10 +9,14 @@ from __future__ import annotations
 import re
 import time
 from dataclasses import replace as with_changes
+from typing import TYPE_CHECKING
 from urllib.parse import urljoin, urlsplit
 
 from portaria.core.errors import RedirectRefused, Rejected, TooManyRedirects
 from portaria.core.http.messages import Request, Response
+
+if TYPE_CHECKING:
+    from portaria.outbound.http_exchange import Exchange
 
 FORBIDDEN_HEADERS = frozenset(
     {
@@ -121,21 +125,34 @@ def send(request: Request, *, allowed_domain: str, follow_redirects: int = 0, ow
     `answer_lost` false nothing was sent, with true the other side may have processed it.
     """
     check(request, allowed_domain)
-    total_s = request.total_timeout_s
-    if total_s is None:
-        total_s = request.connect_timeout_s + request.read_timeout_s
-    ends_at = time.monotonic() + total_s
-    response = _exchange(request, ends_at, owner)
+    ends_at = time.monotonic() + _total_s(request)
+    response = _begin(request, ends_at, owner).response()
     for _ in range(follow_redirects):
         onward = _redirected(request, response, allowed_domain)
         if onward is None:
             return response
         request = onward
-        response = _exchange(request, ends_at, owner, redirected=True)
+        response = _begin(request, ends_at, owner, redirected=True).response()
     if follow_redirects and _redirected(request, response, allowed_domain):
         detail = f"{_host(request)} redirected more than {follow_redirects} times"
         raise TooManyRedirects(detail)
     return response
+
+
+def begin(request: Request, *, allowed_domain: str, owner: str = "") -> Exchange:
+    """Send a platform's request without waiting for its response. A redirect is a response.
+
+    Raises as `send`; `Exchange.response` returns the response or raises what concerns it. Several requests can wait for their
+    responses at the same time, each on a connection of its own.
+    """
+    check(request, allowed_domain)
+    return _begin(request, time.monotonic() + _total_s(request), owner)
+
+
+def _total_s(request: Request) -> float:
+    if request.total_timeout_s is None:
+        return request.connect_timeout_s + request.read_timeout_s
+    return request.total_timeout_s
 
 
 def _redirected(request: Request, response: Response, allowed_domain: str) -> Request | None:
@@ -177,8 +194,8 @@ def _host(request: Request) -> str:
     return urlsplit(request.url).hostname or ""
 
 
-def _exchange(request: Request, ends_at: float, owner: str, *, redirected: bool = False) -> Response:
-    """Send one request and read its response. If `redirected`, the other side has already processed the first request."""
+def _begin(request: Request, ends_at: float, owner: str, *, redirected: bool = False) -> Exchange:
+    """Send one request. If `redirected`, the other side has already processed the first request."""
     # `requests` is imported with the first request that is sent, because most functions start without sending one.
     from portaria.outbound import http_exchange  # noqa: PLC0415
 
@@ -188,4 +205,4 @@ def _exchange(request: Request, ends_at: float, owner: str, *, redirected: bool 
         if not redirected:
             raise
         raise _redirect_refused(_host(request), refused.detail) from None
-    return http_exchange.exchange(request, prepared, ends_at, owner, redirected=redirected)
+    return http_exchange.begin(request, prepared, ends_at, owner, redirected=redirected)

@@ -5,6 +5,9 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from email.utils import format_datetime
 from urllib.parse import urlsplit
 
@@ -16,7 +19,7 @@ from portaria.core import clock
 from portaria.core.errors import AnswerLost, AnswerTooLarge, Rejected, Unreachable
 from portaria.core.http.messages import Request, Response
 from portaria.outbound import content_codings, public_addresses
-from portaria.outbound.http_transport import Limits, NoAnswer, NotSent, Transport
+from portaria.outbound.http_transport import Limits, NoAnswer, NotSent, SentRequest, Transport
 
 USER_AGENT = "portaria/1 (+integration backend)"
 LOOK_UP_S = 3.0
@@ -51,18 +54,62 @@ def prepare(request: Request) -> requests.PreparedRequest:
     return prepared
 
 
-def exchange(
-    request: Request, prepared: requests.PreparedRequest, ends_at: float, owner: str, *, redirected: bool
-) -> Response:
-    """Send one request and read its response. If `redirected`, the other side has already processed the first request.
+class Exchange:
+    """A request that was sent, and whose response has not been read. Call either `response` or `close`.
 
-    Raises `Retryable` and `AnswerTooLarge` as `http_client.send` does.
+    The time limits do not count the time between sending and `response`, in which the caller does something else.
     """
-    host = urlsplit(request.url).hostname or ""
-    limits = Limits(request.connect_timeout_s, request.read_timeout_s, ends_at, owner)
-    try:
-        with transport.send(prepared, timeout=limits) as answer:
+
+    def __init__(self, request: Request, sent: SentRequest, limits: Limits, *, redirected: bool) -> None:
+        self._request = request
+        self._sent = sent
+        self._limits = limits
+        self._left_s = limits.ends_at - time.monotonic()
+        self._redirected = redirected
+
+    def response(self) -> Response:
+        """Wait for the response. Raises `AnswerLost` and `AnswerTooLarge`."""
+        request, host = self._request, urlsplit(self._request.url).hostname or ""
+        limits = self._limits._replace(ends_at=time.monotonic() + self._left_s)
+        with _errors_of(host, redirected=self._redirected), self._sent.answer(limits) as answer:
             body = answer.raw.read(request.max_response_bytes + 1, decode_content=False)
+        found = {name.lower(): value for name, value in answer.headers.items()}
+        if request.truncates_response and len(body) > request.max_response_bytes:
+            found.setdefault("date", format_datetime(clock.now(), usegmt=True))
+            return Response(answer.status_code, found, body[: request.max_response_bytes])
+        if len(body) <= request.max_response_bytes and (codings := found.pop("content-encoding", "")):
+            body, left = content_codings.decode(body, codings, request.max_response_bytes)
+            if left:
+                found["content-encoding"] = left
+        if len(body) > request.max_response_bytes:
+            detail = f"{host} answered with more than {request.max_response_bytes:,} bytes"
+            raise AnswerTooLarge(detail)
+        found.setdefault("date", format_datetime(clock.now(), usegmt=True))
+        return Response(answer.status_code, found, body)
+
+    def close(self) -> None:
+        """Give up the response."""
+        self._sent.close()
+
+
+def begin(
+    request: Request, prepared: requests.PreparedRequest, ends_at: float, owner: str, *, redirected: bool
+) -> Exchange:
+    """Send one request without waiting for its response. If `redirected`, the other side has already processed the first one.
+
+    Raises `Retryable` as `http_client.send` does.
+    """
+    limits = Limits(request.connect_timeout_s, request.read_timeout_s, ends_at, owner)
+    with _errors_of(urlsplit(request.url).hostname or "", redirected=redirected):
+        sent = transport.begin(prepared, limits)
+    return Exchange(request, sent, limits, redirected=redirected)
+
+
+@contextmanager
+def _errors_of(host: str, *, redirected: bool) -> Iterator[None]:
+    """Raise `Unreachable` and `AnswerLost` for the transport's errors."""
+    try:
+        yield
     except (NotSent, requests.exceptions.ConnectTimeout, requests.exceptions.ProxyError) as error:
         cause = str(error) if isinstance(error, NotSent) else type(error).__name__
         cause = "its name could not be resolved" if cause == "gaierror" else cause
@@ -70,16 +117,3 @@ def exchange(
     except requests.exceptions.RequestException as error:
         cause = str(error) if isinstance(error, NoAnswer) else type(error).__name__
         raise AnswerLost(f"{host} gave no answer: {cause}") from None
-    found = {name.lower(): value for name, value in answer.headers.items()}
-    if request.truncates_response and len(body) > request.max_response_bytes:
-        found.setdefault("date", format_datetime(clock.now(), usegmt=True))
-        return Response(answer.status_code, found, body[: request.max_response_bytes])
-    if len(body) <= request.max_response_bytes and (codings := found.pop("content-encoding", "")):
-        body, left = content_codings.decode(body, codings, request.max_response_bytes)
-        if left:
-            found["content-encoding"] = left
-    if len(body) > request.max_response_bytes:
-        detail = f"{host} answered with more than {request.max_response_bytes:,} bytes"
-        raise AnswerTooLarge(detail)
-    found.setdefault("date", format_datetime(clock.now(), usegmt=True))
-    return Response(answer.status_code, found, body)

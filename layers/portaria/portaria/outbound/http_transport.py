@@ -91,25 +91,21 @@ class Transport(BaseAdapter):
 
         Raises `NotSent`, `NoAnswer`, and `Rejected` for a host whose addresses are not public.
         """
-        limits: Limits = timeout
+        return self.begin(request, timeout).answer(timeout)
+
+    def begin(self, request: requests.PreparedRequest, limits: Limits) -> SentRequest:
+        """Send a request without waiting for its response. Raises as `send`."""
         host = urlsplit(request.url or "").hostname or ""
         connection = self._take(limits.owner, host) or self._dial(limits, host, request.url or "")
         try:
-            head = connection.begin(request, host, limits)
+            connection.begin(request, host, limits)
         except h11.LocalProtocolError as error:
             connection.close()
             raise NotSent(type(error).__name__) from error
         except (OSError, h11.ProtocolError) as error:
             connection.close()
             raise NoAnswer(type(error).__name__) from error
-        response = requests.Response()
-        response.status_code = head.status_code
-        response.reason = head.reason.decode("latin-1")
-        response.headers = CaseInsensitiveDict(_joined(head.headers))
-        response.raw = Body(self, connection, limits)
-        response.request = request
-        response.url = request.url or ""
-        return response
+        return SentRequest(self, connection, request)
 
     def close(self) -> None:
         """Close every kept connection."""
@@ -173,6 +169,35 @@ class Transport(BaseAdapter):
         return context
 
 
+class SentRequest:
+    """A request whose response has not been read. Call either `answer` or `close`."""
+
+    def __init__(self, transport: Transport, connection: _Connection, request: requests.PreparedRequest) -> None:
+        self._transport = transport
+        self._connection = connection
+        self._request = request
+
+    def answer(self, limits: Limits) -> requests.Response:
+        """Wait for the head of the response; the body is read through `raw`. Raises `NoAnswer`."""
+        try:
+            head = self._connection.head(limits)
+        except (OSError, h11.ProtocolError) as error:
+            self._connection.close()
+            raise NoAnswer(type(error).__name__) from error
+        response = requests.Response()
+        response.status_code = head.status_code
+        response.reason = head.reason.decode("latin-1")
+        response.headers = CaseInsensitiveDict(_joined(head.headers))
+        response.raw = Body(self._transport, self._connection, limits)
+        response.request = self._request
+        response.url = self._request.url or ""
+        return response
+
+    def close(self) -> None:
+        """Close the connection: nobody waits for the response."""
+        self._connection.close()
+
+
 class Body:
     """The body of a response, still encoded as the server sent it."""
 
@@ -215,8 +240,8 @@ class _Connection:
         self._http = h11.Connection(h11.CLIENT, MAX_HEAD_BYTES)
         self._unusual = False
 
-    def begin(self, request: requests.PreparedRequest, host: str, limits: Limits) -> h11.Response:
-        """Send a request and read the head of its response."""
+    def begin(self, request: requests.PreparedRequest, host: str, limits: Limits) -> None:
+        """Send a request."""
         headers = [("Host", host), *request.headers.items()]
         if self._http.our_state is h11.DONE:
             self._http.start_next_cycle()
@@ -234,9 +259,8 @@ class _Connection:
         except OSError:
             # A server may refuse a request before it has read all of it, and its response may have arrived.
             self._unusual = True
-        return self._head(limits)
 
-    def _head(self, limits: Limits) -> h11.Response:
+    def head(self, limits: Limits) -> h11.Response:
         """The final response's head. Interim responses are skipped (RFC 9110, 15.2); h11 refuses an unrequested 101."""
         read = bytearray()
         for _ in range(MAX_INTERIM_ANSWERS + 1):
