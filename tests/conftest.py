@@ -55,7 +55,9 @@ class RequestsMock(responses.RequestsMock):
             *arguments,
             **{
                 "target": target,
-                "real_adapter_send": lambda _, request, timeout, **named: begin(transport, request, timeout).answer(timeout),
+                "real_adapter_send": lambda _, request, timeout, **named: begin(transport, request, timeout).answer(
+                    timeout
+                ),
                 **options,
             },
         )

@@ -26,8 +26,8 @@ from portaria.core.entities import Connection, Route
 from portaria.delivery import destination_pause, pipeline
 from portaria.delivery.destination_pause import PauseReason
 from portaria.delivery.pipeline import QueuedMessage
-from portaria.outbound import http_client
 from portaria.records import routes
+from tests.fakes import outgoing
 from tests.fakes.records.ingesting import MUNCHKIN, Harness, body
 from tests.simulation.aws.cloud import PREFIX, Cloud, installed
 
@@ -230,7 +230,7 @@ def _harness(counts: _Counts) -> Iterator[Harness]:
         secret_id = vault.grant_id("marketo-9")
         vault.create(secret_id, {"client_id": Secret("id"), "client_secret": Secret("canary-secret")})
         harness.connect("marketo-9", "marketo", secret_id, {"munchkin_id": MUNCHKIN})
-        with patch.object(http_client, "send", harness.answer):
+        with outgoing.answering(harness.answer):
             for each in patches:
                 each.start()
             try:

@@ -12,12 +12,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
-from unittest.mock import patch
 
 from bench.records import marketo_stub
 from bench.records.contact_batches import BATCH, PAGE, PEOPLE, batches, ours
 from portaria.delivery.pipeline import QueuedMessage
 from portaria.outbound import http_client
+from tests.fakes import outgoing
 from tests.fakes.records import ingesting
 
 LARGE = 1_000_000
@@ -99,8 +99,8 @@ def _child(port: int) -> Iterator[Child]:
 
 def _serve(port: int) -> None:
     logging.getLogger("portaria").setLevel(logging.CRITICAL)
-    send = http_client.send
-    with marketo_stub.dialling(port), ingesting.harness() as harness, patch.object(http_client, "send", send):
+    send, begin = http_client.send, http_client.begin
+    with marketo_stub.dialling(port), ingesting.harness() as harness, outgoing.answering(send, begin):
         harness.route(PEOPLE)
         for number, line in enumerate(sys.stdin):
             if line == "peak\n":

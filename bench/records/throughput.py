@@ -20,7 +20,6 @@ import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
-from unittest.mock import patch
 
 import orjson
 
@@ -29,6 +28,7 @@ from bench.records.contact_batches import PEOPLE, Batch, batches, delivered_agai
 from bench.records.marketo_stub import Stub, dialling
 from bench.report import BUILD, conclude, console, row, table
 from portaria.outbound import http_client
+from tests.fakes import outgoing
 from tests.fakes.records import ingesting
 from tests.fakes.records.ingesting import MUNCHKIN, Harness
 
@@ -73,7 +73,7 @@ def timed(work: Callable[[], None]) -> float:
 
 def measure() -> bool:
     logging.getLogger("portaria").setLevel(logging.CRITICAL)
-    send, peer = http_client.send, marketo_peer.Peer()
+    send, begin, peer = http_client.send, http_client.begin, marketo_peer.Peer()
     with (
         marketo_stub.running(BUILD / "throughput") as port,
         dialling(port) as authority,
@@ -85,12 +85,11 @@ def measure() -> bool:
         harness.route(marketo_peer.MAPPED, mapping=mapped_contacts.MAPPING)
         sent: list[bytes] = []
 
-        def sending(request: Any, **named: Any) -> Any:
-            if request.body and request.url.endswith("/persons"):
-                sent.append(request.body)
-            return send(request, **named)
+        def beginning(request: Any, **named: Any) -> Any:
+            sent.append(request.body)
+            return begin(request, **named)
 
-        with patch.object(http_client, "send", sending):
+        with outgoing.answering(send, beginning):
             given = list(batches(CONTACTS))
             bodies: list[list[bytes]] = []
             for batch in given:
@@ -99,7 +98,7 @@ def measure() -> bool:
                 bodies.append(list(sent))
             requests = stub.check(CONTACTS)["requests"]
             persons = marketo_peer.check_same_persons(harness, sent, stub)
-        with patch.object(http_client, "send", send):
+        with outgoing.answering(send, begin):
             pairs = _rounds(harness, given, bodies, floor, stub)
             peers = marketo_peer.against_peer(harness, peer, persons, stub)
         grown = growth.grow(port)

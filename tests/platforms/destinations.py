@@ -129,6 +129,7 @@ class DestinationConformance:
         assert 1 <= sender.MAX_OBJECTS <= 10_000
         assert 1_000 <= sender.MAX_BODY_BYTES <= 6_000_000
         assert 0 < (sender.REQUESTS_PER_SECOND or 1) <= 100
+        assert 1 <= sender.REQUESTS_IN_PROGRESS <= 10
         assert isinstance(sender.NEEDS_STATIC_CREDENTIALS, bool)
         assert platform.facts["objects"].get(part), "write down in facts.json what it takes"
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, Generic, Protocol, Self, TypeVar
 from unittest.mock import patch
@@ -24,9 +25,11 @@ from portaria.aws import table
 from portaria.connections.tokens import cache, provider
 from portaria.core import clock
 from portaria.core.http.messages import Request, Response
-from portaria.outbound import http_client, rate_limiter
+from portaria.outbound import rate_limiter
 from portaria.records import dead_letter_redrive, reconciliation_wakeups
+from tests.fakes import outgoing
 from tests.fakes.crashes import Died
+from tests.fakes.outgoing import SentRequest
 from tests.simulation.aws.cloud import Cloud, InTurn, installed
 
 BEGIN = datetime(2026, 1, 5, 15, tzinfo=UTC).timestamp()
@@ -81,6 +84,10 @@ class Run(ABC, Generic[P, R]):
     @abstractmethod
     def send(self, request: Request) -> Response:
         """The answer of a platform."""
+
+    def begin_request(self, request: Request) -> Callable[[], Response]:
+        """Send a request to a platform. What this returns waits for the answer."""
+        return partial(self.send, request)
 
     def now(self) -> datetime:
         return datetime.fromtimestamp(self.time, UTC)
@@ -142,6 +149,9 @@ class Current(Generic[P]):
     def send(self, request: Request, *, allowed_domain: str, follow_redirects: int = 0, owner: str) -> Response:
         return self.run.send(request)
 
+    def begin(self, request: Request, *, allowed_domain: str, owner: str) -> SentRequest:
+        return SentRequest(self.run.begin_request(request))
+
 
 class _CurrentTokens(Generic[P]):
     """Stands for the process' memory of tokens: that of the process whose turn it is."""
@@ -165,7 +175,7 @@ def running(current: Current[P], *replaced: AbstractContextManager[Any]) -> Iter
             patch.object(clock, "now", current.now),
             patch.object(clock, "sleep", current.wait),
             patch.object(rate_limiter, "time", SimpleNamespace(monotonic=current.monotonic)),
-            patch.object(http_client, "send", current.send),
+            outgoing.answering(current.send, current.begin),
             patch.object(secrets, "randbelow", current.random_below),
             patch.object(table, "ThreadPoolExecutor", InTurn),
             patch.object(provider.TokenProvider.__init__, "__kwdefaults__", memory),

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
-from unittest.mock import patch
 
 import orjson
 
@@ -21,8 +20,8 @@ from portaria.core.http.messages import Request, Response
 from portaria.core.settings import IngestRecordsSettings
 from portaria.delivery import pipeline
 from portaria.delivery.pipeline import BatchOutcome, QueuedMessage
-from portaria.outbound import http_client
 from portaria.records import dead_letters, routes
+from tests.fakes import outgoing
 from tests.fakes.records import waiting_records
 from tests.fakes.records.contacts import DESTINATION, SOURCE
 from tests.simulation.aws.cloud import PREFIX, TABLE, Cloud, installed
@@ -123,7 +122,7 @@ def harness() -> Iterator[Harness]:
     pipeline._ledger.cache_clear()
     with installed(lambda: cloud):
         opened = Harness(cloud)
-        with patch.object(http_client, "send", opened.answer):
+        with outgoing.answering(opened.answer):
             yield opened
 
 

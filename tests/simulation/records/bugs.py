@@ -16,8 +16,8 @@ RECORD_BUGS = (
     Bug(
         "an entry deleted although its records wait again",
         "portaria.delivery.record_release",
-        " | {entry.place for entry in entries if entry.place in outcome.held}\n",
-        "\n",
+        "        kept = failed | {entry.place for entry in entries if entry.place in outcome.held}\n",
+        "        kept = failed\n",
         ("runs",),
     ),
     Bug(

@@ -15,6 +15,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from unittest.mock import patch
 
@@ -33,6 +34,7 @@ from portaria.core.http.messages import Request, Response
 from portaria.core.settings import IngestRecordsSettings, ReleaseRecordsSettings
 from portaria.delivery import backlogs, pipeline, quotas, record_release, retry_schedule
 from portaria.delivery.pipeline import QueuedMessage
+from portaria.platforms.marketo import persons
 from portaria.records import dead_letter_redrive, dead_letters, routes
 from tests.fakes.crashes import Died
 from tests.fakes.records.contacts import DESTINATION, SOURCE, contact
@@ -106,6 +108,8 @@ class RecordRun(Run[Worker, Ended]):
         self.faulty = True
         # The probability that a worker crashes before a call, and after it. In some runs none does.
         self.dying = self.rng.choice((0.0, 0.001, 0.003, 0.008))
+        # In half of the runs a batch has several requests for one target, of which some are in progress at the same time.
+        self.objects_a_request = (1_000, 2)[seed % 2]
         self.settings: IngestRecordsSettings = self.cloud.settings(IngestRecordsSettings)
         self.release_settings: ReleaseRecordsSettings = self.cloud.settings(ReleaseRecordsSettings)
         self.state: dict[tuple[str, str], dict[str, Any]] = defaultdict(dict)
@@ -343,13 +347,18 @@ class RecordRun(Run[Worker, Ended]):
             raise Died
 
     def send(self, request: Request) -> Response:
+        return self.begin_request(request)()
+
+    def begin_request(self, request: Request) -> Callable[[], Response]:
         """The destination's edge."""
         self.maybe_die()
         kind = self.rng.choice(KINDS) if self.faulty else ""
         # The records may have arrived although no answer comes.
         arrives = not kind or (kind in ("timeout", "reset") and self.rng.random() < 0.5)
         self.wait(self.rng.random() * 0.3)
-        answer = self.arrive(request) if arrives else None
+        return partial(self.read, request, kind, self.arrive(request) if arrives else None)
+
+    def read(self, request: Request, kind: str, answer: Response | None) -> Response:
         self.wait(request.connect_timeout_s + request.read_timeout_s if kind == "timeout" else self.rng.random() * 0.3)
         self.maybe_die()
         if kind in ("timeout", "reset"):
@@ -376,6 +385,10 @@ class RecordRun(Run[Worker, Ended]):
 
     def play(self) -> Ended:
         """Raises `Broken`."""
+        with patch.object(persons, "MAX_OBJECTS", self.objects_a_request):
+            return self.play_to_end()
+
+    def play_to_end(self) -> Ended:
         self.set_up()
         self.draw()
         self.rest()

@@ -11,6 +11,8 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 from portaria.aws.table import Table
 from portaria.connections import connection_store, request_budget
@@ -20,6 +22,7 @@ from portaria.core.entities import Connection, Route
 from portaria.core.errors import AnswerLost
 from portaria.core.http.messages import Request, Response
 from portaria.records import routes
+from tests.fakes.outgoing import SentRequest
 from tests.simulation.aws.cloud import PREFIX, TABLE
 from tests.simulation.records import waiting_runs
 from tests.simulation.records.waiting_runs import BEGIN, OPEN, REQUEST_S, Broken, Flow, Result, Scenario
@@ -128,9 +131,9 @@ class SilentFlow(Flow):
         for at, name, key, version in waiting_runs._merged(located, others):
             yield at, name, self.message(at, name, key, version)
 
-    def send(self, request: Request, *, allowed_domain: str, follow_redirects: int = 0, owner: str) -> Response:
+    def begin(self, request: Request, *, allowed_domain: str, owner: str) -> SentRequest:
         if allowed_domain != HOST:
-            return super().send(request, allowed_domain=allowed_domain, follow_redirects=follow_redirects, owner=owner)
+            return super().begin(request, allowed_domain=allowed_domain, owner=owner)
         self.result.requests += 1
         contact, now = json.loads(request.body or b""), self.time
         location = contact["locationId"]
@@ -147,17 +150,24 @@ class SilentFlow(Flow):
             is_paused = silence.silent == silence.locations and now - BEGIN > silence.begins_s + PAUSED_AFTER_S
             if is_paused and self.unanswered > 1:
                 raise Broken("several requests try the host at the same time")
-            self.wait(request.connect_timeout_s + request.read_timeout_s)
-            self.unanswered -= 1
-            raise AnswerLost("no answer came")
+            return SentRequest(partial(self.time_out, request.connect_timeout_s + request.read_timeout_s))
+        return SentRequest(partial(self.apply, contact))
+
+    def time_out(self, seconds: float) -> Response:
+        self.wait(seconds)
+        self.unanswered -= 1
+        raise AnswerLost("no answer came")
+
+    def apply(self, contact: dict[str, Any]) -> Response:
+        silence = self.silence
         self.wait(REQUEST_S)
         self.taken[contact["email"]].append(int(contact["lastName"]))
         self.result.applied += 1
-        if int(location[1:]) >= silence.silent:
+        if int(contact["locationId"][1:]) >= silence.silent:
             key = int(contact["email"].removeprefix("person").partition("@")[0])
             self.slowest_location_s = max(self.slowest_location_s, self.time - BEGIN - key / silence.a_second)
             if self.slowest_location_s > silence.most_delay_s:
-                raise Broken(f"a record for {location}, which answers, took {self.slowest_location_s:.0f} s")
+                raise Broken(f"a record for a location that answers took {self.slowest_location_s:.0f} s")
         return Response(200, {}, json.dumps({"contact": {"id": f"c{self.result.applied}"}}).encode())
 
 

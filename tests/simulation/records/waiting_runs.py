@@ -34,9 +34,10 @@ from portaria.core.http.messages import Request, Response
 from portaria.core.settings import IngestRecordsSettings, ReleaseRecordsSettings
 from portaria.delivery import backlogs, pipeline, record_release, retry_schedule
 from portaria.delivery.pipeline import QueuedMessage
-from portaria.outbound import http_client
 from portaria.platforms.marketo import persons
 from portaria.records import dead_letters, reconciliation_wakeups, routes
+from tests.fakes import outgoing
+from tests.fakes.outgoing import SentRequest
 from tests.fakes.records.contacts import contact
 from tests.simulation.aws.cloud import PREFIX, TABLE, Cloud, Message, Sqs, installed
 
@@ -190,13 +191,24 @@ class Flow:
             self.versions[email] = version
         return body
 
-    def send(self, request: Request, *, allowed_domain: str, follow_redirects: int = 0, owner: str) -> Response:
+    def send(self, request: Request, *, allowed_domain: str, owner: str) -> Response:
+        return self.begin(request, allowed_domain=allowed_domain, owner=owner).response()
+
+    def begin(self, request: Request, *, allowed_domain: str, owner: str) -> SentRequest:
         """The edge of both destinations."""
         if request.url.endswith("/identity/oauth/token"):
             # At once: the workers share one token cache, whose lock no other worker may need meanwhile.
             token = {"access_token": "canary-token:int", "token_type": "bearer", "expires_in": 3599}
-            return Response(200, {}, json.dumps(token).encode())
-        self.wait(REQUEST_S)
+            return SentRequest(lambda: Response(200, {}, json.dumps(token).encode()))
+        answered_at, answer = self.time + REQUEST_S, self.arrive(request)
+
+        def read() -> Response:
+            self.wait(max(0.0, answered_at - self.time))
+            return answer
+
+        return SentRequest(read)
+
+    def arrive(self, request: Request) -> Response:
         name = request.url.partition("/subscriptions/123-ABC-")[2].partition("/")[0]
         self.result.requests += 1
         if name == CLOSED and self.time < self.opens_at:
@@ -408,7 +420,7 @@ def playing(scenario: Scenario, build: Callable[[Scenario], Flow] | None = None)
             installed(lambda: flow.cloud),
             patch.object(clock, "now", flow.now),
             patch.object(clock, "sleep", flow.wait),
-            patch.object(http_client, "send", flow.send),
+            outgoing.answering(flow.send, flow.begin),
             patch.object(table, "ThreadPoolExecutor", _InTurn),
             patch.object(Sqs, "MAX_IN_FLIGHT", scenario.max_in_flight),
             patch.object(persons, "MAX_OBJECTS", scenario.objects_a_request),

@@ -20,10 +20,10 @@ from portaria.core.http.messages import Request, Response
 from portaria.delivery import backlogs, host_pauses, quotas, version_guard, waiting_entries
 from portaria.delivery.pipeline import QueuedMessage
 from portaria.delivery.stages import deduplicate, host_gate
-from portaria.outbound import http_client
 from portaria.outbound.rate_limiter import RateLimiter
 from portaria.platforms.marketo import daily_quota, persons
 from portaria.records import receipt_search, receipts, record_index
+from tests.fakes import outgoing
 from tests.fakes.records import ingesting, waiting_records
 from tests.fakes.records.contacts import DESTINATION, SOURCE, contact, person
 from tests.fakes.records.ingesting import MUNCHKIN, Harness, body, refusal
@@ -518,7 +518,7 @@ def test_pipeline_wrong_token_type_pauses_destination_after_one_request(harness:
         asked.append(request)
         return refusal
 
-    with patch.object(http_client, "send", answer), patch.object(RateLimiter, "wait"):
+    with outgoing.answering(answer), patch.object(RateLimiter, "wait"):
         deliveries = [QueuedMessage(str(number), body([contact(number)])) for number in range(20)]
         outcome = harness.ingest(*deliveries)
     assert (len(asked), outcome.waiting, harness.letters()) == (1, {}, [])

@@ -124,13 +124,13 @@ def is_in(name: str, package: str) -> bool:
     return name == package or name.startswith(f"{package}.")
 
 
-def test_http_client_send_every_call_names_its_owner() -> None:
+def test_http_client_every_call_names_its_owner() -> None:
     """A kept connection is used for one owner only, so that a server's mistake cannot affect another account."""
     calls = [
         (module.name, node.lineno, {keyword.arg for keyword in node.keywords})
         for module in modules()
         for node in ast.walk(module.tree)
-        if isinstance(node, ast.Call) and ast.unparse(node.func) == "http_client.send"
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("http_client.send", "http_client.begin")
     ]
     assert len(calls) >= 10
     assert [(name, line) for name, line, keywords in calls if "owner" not in keywords] == []

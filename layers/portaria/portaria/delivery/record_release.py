@@ -274,7 +274,8 @@ class _Drain:
         return found
 
     def _deal_with(self, entries: list[Entry], *, is_bulk: bool) -> set[Place]:
-        """Send entries, then delete those whose records were dealt with; the places of those that stay.
+        """Send entries, then delete those whose records were dealt with or have other entries. Returns the places of entries of
+        which some records still wait.
 
         After a death before the deletion, the records are sent again.
         """
@@ -289,11 +290,14 @@ class _Drain:
             self.counts[name] = self.counts.get(name, 0) + count
         self.quota_left |= outcome.quota_left
         self.pause_s = outcome.pause_s
-        failed = [entry for entry in entries if entry.message_id in outcome.waiting]
-        stays = {entry.place for entry in failed} | {entry.place for entry in entries if entry.place in outcome.held}
-        for entry in failed:
-            self._count_failure(entry)
-        waiting_entries.remove(self.table, [entry for entry in entries if entry.place not in stays])
+        failed = {entry.place for entry in entries if entry.message_id in outcome.waiting}
+        held = {waiting_entries.group(place) for place in outcome.held}
+        stays = failed | {entry.place for entry in entries if waiting_entries.group(entry.place) in held}
+        for entry in entries:
+            if entry.place in failed:
+                self._count_failure(entry)
+        kept = failed | {entry.place for entry in entries if entry.place in outcome.held}
+        waiting_entries.remove(self.table, [entry for entry in entries if entry.place not in kept])
         self.is_progress = self.is_progress or len(stays) < len({entry.place for entry in entries})
         return stays
 

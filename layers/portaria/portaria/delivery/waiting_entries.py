@@ -1,10 +1,11 @@
 """Entries of waiting lists: the records of one message that wait for the same route.
 
-    pk WAITING#{destination}#{object}#{kind}#{source}   sk {order}#{message id}#{route}#{part}
+    pk WAITING#{destination}#{object}#{kind}#{source}   sk {order}#{message id}#{route}#{digest}#{part}
 
 An entry holds its records as a Records message of their own, compressed, in as many items as it needs. The same records stored
-again (after a redelivery) replace their entry. An entry is removed only after its records were dealt with; if the worker dies
-before that, they are sent again.
+again (after a redelivery) replace their entry. Other records of the same message never do: the digest in the key is of the
+records. If some of an entry's records are dealt with, the others become an entry of their own. An entry is removed only after
+its records were dealt with or have another entry; if the worker dies before that, they are sent again.
 """
 
 from __future__ import annotations
@@ -14,25 +15,23 @@ import zlib
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import partial
-from typing import NamedTuple
+from functools import cached_property, partial
 
 from portaria.aws import service_clients
 from portaria.aws.table import Conflict, Item, Table, delete_of, put_of, run_concurrently
 from portaria.core import clock, record_messages
 from portaria.delivery import backlogs
 from portaria.delivery.waiting_lists import Place, WaitingList
-from portaria.records.dead_letters import MAX_PART_BYTES, cut
+from portaria.records.dead_letters import cut
 from portaria.records.mapping.record_mapping import Message, target_fields
 
 # A list is one partition, which takes 1,000 writes a second. Removals that it refuses are repeated after these pauses, because
 # records whose entry stays are sent twice.
 REMOVE_AGAIN_S = (0.5, 1.0, 2.0)
-# The parts of a message of 1 MiB that does not compress.
-MAX_PARTS = 4
 
 
-class HeldRecords(NamedTuple):
+@dataclass(frozen=True)
+class HeldRecords:
     """Records of one message that must wait. `order` is epoch milliseconds: their arrival, or the next try in a retry list."""
 
     waiting: WaitingList
@@ -41,10 +40,16 @@ class HeldRecords(NamedTuple):
     records: list[object]
     order: int
 
-    @property
+    @cached_property
+    def body(self) -> str:
+        """The records as a Records message."""
+        return narrowed(self.message, self.route, self.records)
+
+    @cached_property
     def prefix(self) -> str:
-        """The prefix of the sort keys of the entry's items: the same if the same records are held again."""
-        return f"{self.order:015d}#{self.message.id}#{self.route}#"
+        """The prefix of the sort keys of the entry's items: the same only if the same records are held again."""
+        digest = hashlib.sha256(self.body.encode()).hexdigest()[:16]
+        return f"{self.order:015d}#{self.message.id}#{self.route}#{digest}#"
 
     @property
     def place(self) -> Place:
@@ -85,7 +90,7 @@ def arrival_order(message: Message) -> int:
 
 def put(table: Table, held: HeldRecords) -> None:
     """Store an entry; the same records held again take its place. Raises what AWS raises."""
-    data = zlib.compress(narrowed(held.message, held.route, held.records).encode())
+    data = zlib.compress(held.body.encode())
     digest = hashlib.sha256(data).hexdigest()[:32]
     parts = cut(data)
     head: Item = {
@@ -100,19 +105,16 @@ def put(table: Table, held: HeldRecords) -> None:
         head | {"pk": held.waiting.pk, "sk": f"{held.prefix}{number}", "content": part}
         for number, part in enumerate(parts)
     ]
-    if len(items) == 1 and not _may_replace_more(held):
+    if len(items) == 1:
         table.put(items[0])
-        return
-    # In one transaction, with the removal of further parts of an entry that it replaces.
-    gone = [delete_of(held.waiting.pk, f"{held.prefix}{number}") for number in range(len(items), MAX_PARTS)]
-    table.write_all([*(put_of(item) for item in items), *gone])
+    else:
+        table.write_all([put_of(item) for item in items])
 
 
-def _may_replace_more(held: HeldRecords) -> bool:
-    """Whether an entry that was stored earlier for the same message can have had several parts."""
-    if len(held.records) == len(held.message.records):
-        return False
-    return len(narrowed(held.message, held.route, held.message.records).encode()) > MAX_PART_BYTES
+def group(place: Place) -> tuple[WaitingList, str]:
+    """The same for all entries of one message in a list that wait for the same route and moment."""
+    waiting, prefix = place
+    return waiting, prefix[:-1].rpartition("#")[0]
 
 
 def narrowed(message: Message, route: str, records: list[object]) -> str:

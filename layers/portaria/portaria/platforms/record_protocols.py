@@ -78,14 +78,16 @@ class RecordDestination(Protocol):
 
     `RANK` orders objects: those that others link to have a lower rank and are sent first. `MAX_OBJECTS` and `MAX_BODY_BYTES`
     limit one request. `REQUESTS_PER_SECOND` is the rate limit of one connection, for all workers together (None: only the
-    platform's responses limit it). `NEEDS_STATIC_CREDENTIALS` says that `request` needs the stored credentials in addition to
-    the access token.
+    platform's responses limit it). `REQUESTS_IN_PROGRESS` is how many requests a worker may send before the response to the
+    first one comes: more than 1 only if requests with different records do not affect each other. `NEEDS_STATIC_CREDENTIALS`
+    says that `request` needs the stored credentials in addition to the access token.
     """
 
     RANK: int
     MAX_OBJECTS: int
     MAX_BODY_BYTES: int
     REQUESTS_PER_SECOND: float | None
+    REQUESTS_IN_PROGRESS: int
     NEEDS_STATIC_CREDENTIALS: bool
 
     def check(self, attributes: dict[str, Any], target: Target) -> dict[str, Any]:

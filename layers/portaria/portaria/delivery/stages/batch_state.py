@@ -93,7 +93,8 @@ class BatchDestination:
 
     `after_s` is the wait in seconds that stopped it (None: the queue's back-off decides) and `code` the reason.
     `is_paused` says that the table has a pause for this wait. `is_busy` is false if the destination itself accepts requests,
-    and only these records must wait. `pauses` are those that the table had when sending began.
+    and only these records must wait. `pauses` are those that the table had when sending began. `is_accepting` says that the
+    last answer was a success.
     """
 
     connection: Connection
@@ -104,9 +105,13 @@ class BatchDestination:
     code: str = ""
     is_paused: bool = False
     is_busy: bool = True
+    is_accepting: bool = False
     static_credentials: dict[str, Any] | None = None
 
     def stop(self, code: str, after_s: float | None, *, is_paused: bool = False, is_busy: bool = True) -> None:
+        """A pause in the table stands: the answer to a request that was in progress when it began does not shorten it."""
+        if self.is_paused and not is_paused:
+            return
         self.is_stopped, self.after_s, self.code = True, after_s, code
         self.is_paused, self.is_busy = is_paused, is_busy
 

@@ -15,13 +15,14 @@ from __future__ import annotations
 import logging
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from portaria.aws.table import Conflict, Table
 from portaria.connections import connection_store, request_budget
-from portaria.connections.tokens import provider, refusal, static_credentials, usability
+from portaria.connections.tokens import cache, provider, refusal, static_credentials, usability
 from portaria.connections.vault import Vault
 from portaria.core import clock
 from portaria.core.entities import NO_TRACE, Answer, Connection, Disposition, Target, Trace
@@ -29,6 +30,7 @@ from portaria.core.errors import PlatformUnavailable, RateLimited, Rejected, Ret
 from portaria.core.http.messages import Request, Response
 from portaria.core.stored_reasons import ConnectionReason
 from portaria.core.unexpected_errors import log_unexpected
+from portaria.delivery.host_pauses import HostPause
 from portaria.delivery.stages.batch_state import Answered, BatchDestination
 from portaria.delivery.stages.host_gate import HostGate
 from portaria.outbound import http_client
@@ -36,6 +38,9 @@ from portaria.outbound.request_slots import Priority
 from portaria.records import receipts, record_index
 from portaria.records.mapping.record_mapping import OutgoingRecord
 from portaria.records.mapping.request_filling import encoded
+
+if TYPE_CHECKING:
+    from portaria.outbound import http_exchange
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +50,38 @@ TIME_TO_FINISH_S = 10.0
 # for a drain, which has no other destination to serve.
 MAX_RATE_WAIT_S = 0.5
 _HEADER_VALUE = re.compile(r"[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?")
+
+
+@dataclass
+class RequestInProgress:
+    """A request from before it is sent until its response has been handled.
+
+    `spent_s` is how long the batch has waited for the platform, `is_answered` whether the destination answered, and
+    `may_be_sent` whether it may have received the records. `failure` is the error of a request that was not sent.
+    """
+
+    destination: BatchDestination
+    target: Target
+    piece: list[OutgoingRecord]
+    body: bytes
+    receipt: dict[str, Any]
+    probe: HostPause | None
+    correlation_id: str = ""
+    spent_s: float = 0.0
+    timeout_s: float = 0.0
+    is_answered: bool = False
+    may_be_sent: bool = False
+    token: cache.Token | None = None
+    exchange: http_exchange.Exchange | None = None
+    failure: Exception | None = None
+
+    @contextmanager
+    def waiting_for_platform(self) -> Iterator[None]:
+        begin = clock.now()
+        try:
+            yield
+        finally:
+            self.spent_s += (clock.now() - begin).total_seconds()
 
 
 class DestinationRequests:
@@ -66,46 +103,55 @@ class DestinationRequests:
         self._hosts = hosts
         self._bulk = bulk
         self._is_drain = is_drain
-        # Of the current request: how long it waited for the platform, whether the destination answered, and whether it may
-        # have received the records.
-        self._spent_s = 0.0
-        self._is_answered = False
-        self.may_be_sent = False
         # How long the batch has waited for each destination's rate limit.
         self._rate_waits_s: dict[str, float] = defaultdict(float)
         # Without a sealing key: a destination's token comes from a log-in and is never renewed here.
         self._tokens = provider.TokenProvider(table, vault, "", time_left_s)
 
-    def send(
-        self, destination: BatchDestination, target: Target, frame: tuple[bytes, bytes], piece: list[OutgoingRecord]
-    ) -> Answered | None:
-        """Send one request; None if this very request was accepted before. Raises nothing.
+    def begin(
+        self,
+        destination: BatchDestination,
+        target: Target,
+        frame: tuple[bytes, bytes],
+        piece: list[OutgoingRecord],
+        probe: HostPause | None,
+    ) -> RequestInProgress:
+        """Send one request, without waiting for its response. Call `HostGate.enter` before; `finish` must follow.
 
-        Call `HostGate.enter` before. Stops the destination if it did not answer, because the next request would most likely
-        wait as well.
+        Raises nothing: `finish` handles what went wrong.
         """
         body = frame[0] + encoded(piece) + frame[1]
-        name = destination.connection.name
-        receipt = _receipt(name, target, piece, len(body))
-        message_ids = {source.message.id for one in piece for source in one.sources}
-        correlation_id = receipts.correlation_id(name, message_ids, body)
+        receipt = _receipt(destination.connection.name, target, piece, len(body))
+        request = RequestInProgress(destination, target, piece, body, receipt, probe)
+        try:
+            self._begin(request)
+        except Exception as error:  # noqa: BLE001 - `finish` raises it again and handles it
+            request.failure = error
+        return request
+
+    def finish(self, request: RequestInProgress) -> Answered | None:
+        """Wait for the response; None if this very request was accepted before. Raises nothing.
+
+        Stops the destination if it did not answer, because the next request would most likely wait as well.
+        """
+        destination, correlation_id = request.destination, request.correlation_id
+        name, is_unavailable = destination.connection.name, False
         facts: dict[str, Any] = {
             "connection": name,
-            "object": target.object,
-            "route": receipt["routes"],
+            "object": request.target.object,
+            "route": request.receipt["routes"],
             "correlation_id": correlation_id,
-            "records": len(piece),
-            "bytes": len(body),
+            "records": len(request.piece),
+            "bytes": len(request.body),
         }
-        if receipt["requests"]:
-            facts["requests"] = receipt["requests"]
-        self._spent_s, self._is_answered, self.may_be_sent, is_unavailable = 0.0, False, False, False
+        if request.receipt["requests"]:
+            facts["requests"] = request.receipt["requests"]
         try:
-            answer = self._post(destination, target, body, correlation_id, receipt)
+            answer = self._finish(request)
         except Conflict:
             # A worker that died, or one with the same delivery, has sent this request and it was accepted.
             logger.info("request_accepted_before", extra=facts)
-            self._leave_host(destination, failed=False)
+            self._leave_host(request, failed=False)
             return None
         except Rejected as rejected:
             answer = Answer(Disposition.STOP, rejected.reason, detail=rejected.detail)
@@ -118,8 +164,13 @@ class DestinationRequests:
             log_unexpected("request_not_sent", error, connection=name, correlation_id=correlation_id)
             answer = Answer(Disposition.BACK_OFF, "unexpected")
         facts |= {"request_id": answer.request_id, "code": answer.code, "meaning": answer.meaning.value}
-        silent_for_s = self._leave_host(destination, failed=is_unavailable or answer.meaning is Disposition.RETRY)
-        return Answered(piece, answer, facts, silent_for_s)
+        silent_for_s = self._leave_host(request, failed=is_unavailable or answer.meaning is Disposition.RETRY)
+        return Answered(request.piece, answer, facts, silent_for_s)
+
+    def has_time_beside(self, others: Collection[RequestInProgress]) -> bool:
+        """Whether there is time for one more request to a destination whose responses to `others` have not come."""
+        needed_s = sum(each.timeout_s for each in others) + max(each.timeout_s for each in others)
+        return self._time_left_s() >= needed_s + TIME_TO_FINISH_S
 
     def wait_for_rate(self, destination: BatchDestination) -> None:
         """Wait until the destination's rate limit, which all workers share, admits a request. Raises nothing.
@@ -134,8 +185,14 @@ class DestinationRequests:
             log_unexpected("request_slot_not_claimed", error, connection=destination.connection.name)
             destination.stop("rate_limit_unknown", None)
 
-    def _leave_host(self, destination: BatchDestination, *, failed: bool) -> float:
-        return self._hosts.leave(destination, spent_s=self._spent_s, failed=failed, is_answered=self._is_answered)
+    def _leave_host(self, request: RequestInProgress, *, failed: bool) -> float:
+        return self._hosts.leave(
+            request.destination,
+            request.probe,
+            spent_s=request.spent_s,
+            failed=failed,
+            is_answered=request.is_answered,
+        )
 
     def _not_answered(self, correlation_id: str, later: Retryable) -> Answer:
         failed = later.answer_lost or isinstance(later, Unreachable)
@@ -144,30 +201,43 @@ class DestinationRequests:
             self._close_receipt(correlation_id, answer)
         return answer
 
-    def _post(
-        self, destination: BatchDestination, target: Target, body: bytes, correlation_id: str, receipt: dict[str, Any]
-    ) -> Answer:
+    def _begin(self, request: RequestInProgress) -> None:
         """Raises `Conflict` if this very request was accepted before, and `Rejected` and `Retryable`."""
-        connection = destination.connection
-        with self._waiting_for_platform():
-            token = self._tokens.token(connection)
-        build, trace = destination.platform.request, _sendable(receipt["trace"], correlation_id)
-        credentials = {**self._static_credentials(destination), **token.credentials}
-        request = build(connection, credentials, target, body, trace)
-        if self._time_left_s() < request.connect_timeout_s + request.read_timeout_s + TIME_TO_FINISH_S:
+        message_ids = {source.message.id for one in request.piece for source in one.sources}
+        name = request.destination.connection.name
+        request.correlation_id = receipts.correlation_id(name, message_ids, request.body)
+        with request.waiting_for_platform():
+            request.token = self._tokens.token(request.destination.connection)
+        built = self._built(request, request.token)
+        request.timeout_s = built.connect_timeout_s + built.read_timeout_s
+        if self._time_left_s() < request.timeout_s + TIME_TO_FINISH_S:
             raise Retryable("short_of_time", "there is too little time left to wait for the response", after_s=0)
-        receipts.open_receipt(self._table, correlation_id, **receipt)
-        response, answer = self._exchange(destination, request)
-        if answer.meaning is Disposition.TOKEN_AGAIN and (newer := self._tokens.refresh_after_401(connection, token)):
-            destination.static_credentials = None
-            credentials = {**self._static_credentials(destination), **newer.credentials}
-            request = build(connection, credentials, target, body, trace)
-            self._claim_slot(destination)
-            response, answer = self._exchange(destination, request)
+        receipts.open_receipt(self._table, request.correlation_id, **request.receipt)
+        self._send(request, built)
+
+    def _finish(self, request: RequestInProgress) -> Answer:
+        """Raises what `_begin` raised, `Rejected` and `Retryable`."""
+        if request.failure:
+            raise request.failure
+        connection, token = request.destination.connection, request.token
+        response, answer = self._response(request)
+        is_refused = token and answer.meaning is Disposition.TOKEN_AGAIN
+        if token and is_refused and (newer := self._tokens.refresh_after_401(connection, token)):
+            request.destination.static_credentials = None
+            built = self._built(request, newer)
+            self._claim_slot(request.destination)
+            self._send(request, built)
+            response, answer = self._response(request)
         if answer.meaning is Disposition.TOKEN_AGAIN:
             self._end_if_dead(connection, response)
-        self._close_receipt(correlation_id, answer)
+        self._close_receipt(request.correlation_id, answer)
         return answer
+
+    def _built(self, request: RequestInProgress, token: cache.Token) -> Request:
+        destination = request.destination
+        credentials = {**self._static_credentials(destination), **token.credentials}
+        trace = _sendable(request.receipt["trace"], request.correlation_id)
+        return destination.platform.request(destination.connection, credentials, request.target, request.body, trace)
 
     def _end_if_dead(self, connection: Connection, response: Response) -> None:
         """End the connection if the platform calls its static credential invalid and no other has replaced it."""
@@ -186,25 +256,25 @@ class DestinationRequests:
             destination.static_credentials = dict(credentials)
         return destination.static_credentials
 
-    def _exchange(self, destination: BatchDestination, request: Request) -> tuple[Response, Answer]:
-        connection, before = destination.connection, self.may_be_sent
-        self.may_be_sent = True
+    def _send(self, request: RequestInProgress, built: Request) -> None:
+        connection, before = request.destination.connection, request.may_be_sent
+        request.may_be_sent = True
         try:
-            with self._waiting_for_platform():
-                response = http_client.send(request, allowed_domain=connection.allowed_domain, owner=connection.name)
+            with request.waiting_for_platform():
+                request.exchange = http_client.begin(
+                    built, allowed_domain=connection.allowed_domain, owner=connection.name
+                )
         except Unreachable as later:
-            self.may_be_sent = before or later.answer_lost
+            request.may_be_sent = before or later.answer_lost
             raise
-        self._is_answered = True
-        return response, destination.platform.read_answer(response)
 
-    @contextmanager
-    def _waiting_for_platform(self) -> Iterator[None]:
-        begin = clock.now()
-        try:
-            yield
-        finally:
-            self._spent_s += (clock.now() - begin).total_seconds()
+    def _response(self, request: RequestInProgress) -> tuple[Response, Answer]:
+        if request.exchange is None:
+            raise RuntimeError("the request was not sent")
+        with request.waiting_for_platform():
+            response = request.exchange.response()
+        request.is_answered = True
+        return response, request.destination.platform.read_answer(response)
 
     def _claim_slot(self, destination: BatchDestination) -> None:
         """Wait for the destination's next free slot. Raises `RateLimited`, and what AWS raises; then nothing may be sent."""

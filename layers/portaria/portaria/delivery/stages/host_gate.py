@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from portaria.aws.table import Table
 from portaria.core import clock
@@ -35,11 +36,10 @@ NEXT_TRY_S = 15.0
 
 @dataclass
 class _Host:
-    """`probe` is this batch's claim. `slow_s` has the time of slow requests in this batch, by destination."""
+    """`slow_s` has the time of slow requests in this batch, by destination."""
 
     pause: HostPause | None = None
     read_at: float | None = None
-    probe: HostPause | None = None
     slow_s: dict[str, float] = field(default_factory=lambda: defaultdict(float))
 
     def is_used_up(self, destination: str) -> bool:
@@ -47,6 +47,13 @@ class _Host:
         if self.slow_s.get(destination, 0.0) >= BATCH_SLOW_S:
             return True
         return len(self.slow_s) > 1 and sum(self.slow_s.values()) >= BATCH_HOST_SLOW_S
+
+
+class HostEntry(NamedTuple):
+    """`closed_until` is 0 if a request may be sent; `probe` is then its claim to be the one that tries a paused host."""
+
+    closed_until: float = 0.0
+    probe: HostPause | None = None
 
 
 class HostGate:
@@ -78,33 +85,34 @@ class HostGate:
                 log_unexpected("host_pause_not_read", error, connection=destination.connection.name)
         return host.pause.until if host.pause and host.pause.until > now else 0.0
 
-    def enter(self, destination: BatchDestination) -> float:
-        """0 if a request may be sent now, which `leave` must follow; otherwise as `closed_until`. Raises nothing."""
+    def enter(self, destination: BatchDestination) -> HostEntry:
+        """Call this before each request, and `leave` after it if it may be sent. Raises nothing."""
         if until := self.closed_until(destination):
-            return until
+            return HostEntry(until)
         name = destination.connection.allowed_domain
         host = self._hosts[name]
         if host.pause is None:
-            return 0.0
+            return HostEntry()
         try:
-            host.probe = host_pauses.claim_probe(self._table, host.pause)
+            if probe := host_pauses.claim_probe(self._table, host.pause):
+                return HostEntry(probe=probe)
         except Exception as error:  # noqa: BLE001 - these records wait for another probe
             log_unexpected("host_probe_not_claimed", error, connection=destination.connection.name)
-        if host.probe:
-            return 0.0
         host.read_at = None
         # The pause may have ended since it was read. If it has passed again, the next batch tries the host.
         until = self.closed_until(destination)
-        return until or (clock.now().timestamp() + NEXT_TRY_S if host.pause else 0.0)
+        return HostEntry(until or (clock.now().timestamp() + NEXT_TRY_S if host.pause else 0.0))
 
-    def leave(self, destination: BatchDestination, *, spent_s: float, failed: bool, is_answered: bool) -> float:
+    def leave(
+        self, destination: BatchDestination, probe: HostPause | None, *, spent_s: float, failed: bool, is_answered: bool
+    ) -> float:
         """Count a request; how long its destination must be paused because it does not answer, or 0. Raises nothing.
 
-        `spent_s` is the time that the request waited for the platform; `failed`: for nothing, so that it must be repeated.
+        `probe` is what `enter` returned, `spent_s` the time that the batch waited for the platform; `failed`: for nothing, so
+        that the request must be repeated.
         """
         connection = destination.connection
         host = self._hosts[connection.allowed_domain]
-        probe, host.probe = host.probe, None
         is_slow = spent_s >= SLOW_S
         if is_slow:
             host.slow_s[connection.name] += spent_s

@@ -1,7 +1,7 @@
 """Stage 3, send: cut a target's records into full requests, send them, and report each result to the next stage.
 
-`Sender.send` is a generator. `record_outcomes` handles each result before the next request is sent, so a pause that an answer
-causes is in the table, and its destination is stopped, before anything else is sent there.
+`Sender.send` is a generator. `record_outcomes` handles each result before anything else is sent, so a pause that an answer
+causes is in the table by then, and its destination is stopped.
 
 Order for each request:
 
@@ -13,12 +13,20 @@ Order for each request:
    death from here on, the reserved objects stay counted, although they were not sent.
 5. If the host's pause has passed, the request claims to be the one that tries it (`host_gate`).
 6. The request is sent with its receipt (`destination_request`).
+
+A platform that queues what it accepts may allow several requests in progress (`REQUESTS_IN_PROGRESS`). The first request of a
+target is sent alone, as is the one after any answer but a success, and one that tries a host: so a destination that refuses
+requests gets one. Then the next request is sent while the response to the last one is on its way. Responses are handled in the
+order of their requests, by the same thread. After a death, each request in progress has an open receipt, as a single one.
 """
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from typing import NamedTuple
 
 from portaria import platforms
 from portaria.aws.table import Table
@@ -35,8 +43,8 @@ from portaria.delivery.stages.batch_state import (
     Waits,
 )
 from portaria.delivery.stages.deduplicate import Deduplicator
-from portaria.delivery.stages.destination_request import DestinationRequests
-from portaria.delivery.stages.host_gate import HostGate
+from portaria.delivery.stages.destination_request import DestinationRequests, RequestInProgress
+from portaria.delivery.stages.host_gate import HostEntry, HostGate
 from portaria.records.mapping import record_mapping, request_filling
 from portaria.records.mapping.record_mapping import OutgoingRecord, RejectedRecord
 
@@ -47,6 +55,20 @@ MAX_BISECT_REQUESTS = 250
 REFUSED_BY_DESTINATION = "refused_by_destination"
 
 
+@dataclass(frozen=True)
+class Reservation:
+    """The records that may be sent today, and those that wait for their share."""
+
+    granted: list[OutgoingRecord]
+    waits: list[Waits] = field(default_factory=list)
+    give_back: Callable[[Counter[str]], None] | None = None
+
+    def keep_for(self, sent: list[OutgoingRecord]) -> None:
+        """Give back what was reserved, but for the records that may have been sent. Raises nothing."""
+        if self.give_back and len(sent) < len(self.granted):
+            self.give_back(_shares(self.granted) - _shares(sent))
+
+
 class QuotaReserver:
     """Reserves a destination's daily quota for the tenants of a request. `weights` are those of their routes."""
 
@@ -55,16 +77,12 @@ class QuotaReserver:
         self._weights = weights
         self._outcome = outcome
         self._bulk = bulk
-        # The day of the last reservation.
-        self._day = ""
 
-    def reserve(
-        self, destination: BatchDestination, piece: list[OutgoingRecord]
-    ) -> tuple[list[OutgoingRecord], list[Waits]]:
-        """The records that may be sent today, and those that wait for their share. Stops the destination on a failure."""
+    def reserve(self, destination: BatchDestination, piece: list[OutgoingRecord]) -> Reservation:
+        """Stops the destination on a failure."""
         quota = platforms.load(destination.connection.platform).daily_quota
         if quota is None:
-            return piece, []
+            return Reservation(piece)
         shares = _shares(piece)
         subscription = quota.subscription(destination.connection)
         try:
@@ -78,11 +96,11 @@ class QuotaReserver:
         except Exception as error:  # noqa: BLE001 - records that cannot be counted are not sent
             log_unexpected("quota_not_reserved", error, connection=destination.connection.name)
             destination.stop("quota_unknown", None)
-            return piece, []
-        self._day = reservation.day
+            return Reservation(piece)
+        give_back = partial(self._ledger.give_back, subscription, reservation.day)
         self._outcome.quota_left[subscription] = reservation.left * 100 // quota.DAILY_QUOTA
         if all(reservation.granted.get(tenant) == count for tenant, count in shares.items()):
-            return piece, []
+            return Reservation(piece, give_back=give_back)
         by_tenant: dict[str, list[OutgoingRecord]] = defaultdict(list)
         for one in piece:
             by_tenant[one.sources[-1].message.connection].append(one)
@@ -95,16 +113,29 @@ class QuotaReserver:
                 self._outcome.counts["RecordsOverShare"] += len(ones) - count
                 until = clock.now().timestamp() + (reservation.after_s or 0)
                 waits.append(Waits(ones[count:], until, is_share=True))
-        return granted, waits
+        return Reservation(granted, waits, give_back)
 
-    def give_back(
-        self, destination: BatchDestination, reserved: list[OutgoingRecord], sent: list[OutgoingRecord]
-    ) -> None:
-        """Give back what was reserved last, without the records that may have been sent. Raises nothing."""
-        quota = platforms.load(destination.connection.platform).daily_quota
-        if quota is not None and self._day and len(sent) < len(reserved):
-            unsent = _shares(reserved) - _shares(sent)
-            self._ledger.give_back(quota.subscription(destination.connection), self._day, unsent)
+
+@dataclass
+class _Search:
+    """Of one full request: how many more requests may search for its invalid records."""
+
+    requests_left: int = MAX_BISECT_REQUESTS
+
+
+class _Piece(NamedTuple):
+    """Records of one request, which is a full one or a part of one."""
+
+    outgoing: list[OutgoingRecord]
+    search: _Search
+
+
+class _Sent(NamedTuple):
+    """A request in progress, and the quota that is reserved for it."""
+
+    piece: _Piece
+    request: RequestInProgress
+    reservation: Reservation
 
 
 class Sender:
@@ -161,8 +192,7 @@ class Sender:
         )
         for refused in cut.refused:
             yield Refused(refused)
-        for chunk in cut.chunks:
-            yield from self._send_chunk(destination, target, frame, chunk)
+        yield from self._send_pieces(destination, target, frame, deque(_Piece(each, _Search()) for each in cut.chunks))
 
     def _not_waiting(
         self, target: Target, outgoing: list[OutgoingRecord], now: float
@@ -184,51 +214,78 @@ class Sender:
                 free.append(one)
         return free, waits
 
-    def _send_chunk(
-        self, destination: BatchDestination, target: Target, frame: tuple[bytes, bytes], chunk: list[OutgoingRecord]
+    def _send_pieces(
+        self, destination: BatchDestination, target: Target, frame: tuple[bytes, bytes], pieces: deque[_Piece]
     ) -> Iterator[SendResult]:
-        """Send a request. If the destination finds invalid data in it, halve it until each invalid record stands alone."""
-        pieces = [chunk]
-        requests_left = MAX_BISECT_REQUESTS
-        while pieces:
-            piece = pieces.pop()
-            if not destination.is_stopped and (until := self._hosts.closed_until(destination)):
-                yield self._parked(piece, until)
-                continue
-            if not destination.is_stopped:
-                self._requests.wait_for_rate(destination)
-            reserved: list[OutgoingRecord] = []
-            if not destination.is_stopped:
-                piece, waits = self._quota.reserve(destination, piece)
-                reserved = piece if not destination.is_stopped else []
-                yield from waits
-            # Last, so that little time is left in which a newer version can be sent.
-            if piece and not destination.is_stopped:
-                piece = self._not_overtaken(destination, piece)
-            if destination.is_stopped:
-                self._quota.give_back(destination, reserved, [])
-                yield Unsent(piece)
-                continue
-            if not piece:
-                self._quota.give_back(destination, reserved, [])
-                continue
-            if until := self._hosts.enter(destination):
-                self._quota.give_back(destination, reserved, [])
-                yield self._parked(piece, until)
-                continue
-            answered = self._requests.send(destination, target, frame, piece)
-            self._quota.give_back(destination, reserved, piece if self._requests.may_be_sent else [])
-            requests_left -= 1
-            if answered is None:
-                continue
-            yield answered
-            if answered.answer.meaning is not Disposition.BAD_DATA:
-                continue
-            if len(piece) > 1 and requests_left > 0:
-                half = len(piece) // 2
-                pieces += [piece[half:], piece[:half]]
+        """Send requests. If the destination finds invalid data in one, halve it until each invalid record stands alone."""
+        sent: deque[_Sent] = deque()
+        while pieces or sent:
+            if pieces and (not sent or self._may_send_beside(destination, sent)):
+                yield from self._begin(destination, target, frame, pieces.popleft(), sent)
             else:
-                yield from _refused(piece, answered.answer)
+                yield from self._finish(destination, sent.popleft(), pieces)
+
+    def _may_send_beside(self, destination: BatchDestination, sent: deque[_Sent]) -> bool:
+        return (
+            destination.is_accepting
+            and len(sent) < destination.platform.REQUESTS_IN_PROGRESS
+            and self._requests.has_time_beside([each.request for each in sent])
+        )
+
+    def _begin(
+        self,
+        destination: BatchDestination,
+        target: Target,
+        frame: tuple[bytes, bytes],
+        piece: _Piece,
+        sent: deque[_Sent],
+    ) -> Iterator[SendResult]:
+        """Send one request and add it to `sent`, or return the records that must not be sent."""
+        if not destination.is_stopped and (until := self._hosts.closed_until(destination)):
+            yield self._parked(piece.outgoing, until)
+            return
+        if not destination.is_stopped:
+            self._requests.wait_for_rate(destination)
+        if destination.is_stopped:
+            yield Unsent(piece.outgoing)
+            return
+        reservation = self._quota.reserve(destination, piece.outgoing)
+        yield from reservation.waits
+        outgoing, entry = reservation.granted, HostEntry()
+        # Last, so that little time is left in which a newer version can be sent.
+        if outgoing and not destination.is_stopped:
+            outgoing = self._not_overtaken(destination, outgoing)
+        if outgoing and not destination.is_stopped:
+            entry = self._hosts.enter(destination)
+        if destination.is_stopped or entry.closed_until or not outgoing:
+            reservation.keep_for([])
+            if destination.is_stopped:
+                yield Unsent(outgoing)
+            elif outgoing:
+                yield self._parked(outgoing, entry.closed_until)
+            return
+        if entry.probe:
+            destination.is_accepting = False
+        request = self._requests.begin(destination, target, frame, outgoing, entry.probe)
+        sent.append(_Sent(_Piece(outgoing, piece.search), request, reservation))
+
+    def _finish(self, destination: BatchDestination, sent: _Sent, pieces: deque[_Piece]) -> Iterator[SendResult]:
+        """Return the result of a request. `pieces` gets the halves of one that the destination finds invalid data in."""
+        outgoing, search = sent.piece
+        answered = self._requests.finish(sent.request)
+        sent.reservation.keep_for(outgoing if sent.request.may_be_sent else [])
+        search.requests_left -= 1
+        if answered is None:
+            return
+        destination.is_accepting = answered.answer.meaning in (Disposition.ACCEPTED, Disposition.APPLIED)
+        yield answered
+        if answered.answer.meaning is not Disposition.BAD_DATA:
+            return
+        if len(outgoing) > 1 and search.requests_left > 0:
+            half = len(outgoing) // 2
+            pieces.extendleft((_Piece(outgoing[half:], search), _Piece(outgoing[:half], search)))
+        else:
+            yield from _refused(outgoing, answered.answer)
 
     def _parked(self, piece: list[OutgoingRecord], until: float) -> Waits:
         self._outcome.counts["RecordsParked"] += len(piece)

@@ -23,6 +23,8 @@ MAX_OBJECTS = identifiers.MAX_USERS
 MAX_BODY_BYTES = 250_000
 VALUE = re.compile(r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,255}")
 # Each request has the client id and the customer's token in addition to the access token.
+# Not documented for this API.
+REQUESTS_IN_PROGRESS = 1
 NEEDS_STATIC_CREDENTIALS = True
 REQUESTS_PER_SECOND: float | None = None
 

@@ -27,6 +27,8 @@ MAX_BODY_BYTES = 300_000
 # requests that are delayed after their slot, and for proxied calls with the same token. A location with a lower limit (a trial)
 # says in its responses' headers when to pause.
 REQUESTS_PER_SECOND: float | None = 9.0
+# Two contacts can share a phone number; a second request would not see the contact that the first one creates.
+REQUESTS_IN_PROGRESS = 1
 NEEDS_STATIC_CREDENTIALS = False
 # When the day begins is not documented, so the destination is tried again after this time.
 DAY_OVER_WAIT_S = 7_200.0

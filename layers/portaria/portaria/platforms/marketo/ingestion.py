@@ -19,6 +19,7 @@ __all__ = [
     "MAX_BODY_BYTES",
     "MAX_OBJECTS",
     "NEEDS_STATIC_CREDENTIALS",
+    "REQUESTS_IN_PROGRESS",
     "REQUESTS_PER_SECOND",
     "read_answer",
     "request",
@@ -29,6 +30,9 @@ MAX_OBJECTS = 1_000
 # Documented as "1 MB", which is at least 10^6.
 MAX_BODY_BYTES = 1_000_000
 REQUESTS_PER_SECOND: float | None = None
+# Marketo queues what it accepts. No record of a batch is in two requests for the same object, and objects that others link to
+# are sent before those.
+REQUESTS_IN_PROGRESS = 2
 NEEDS_STATIC_CREDENTIALS = False
 REQUEST_SOURCE = "Portaria"
 # The attribute that identifies a person in a list or a program.

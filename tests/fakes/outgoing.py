@@ -1,0 +1,49 @@
+"""What stands for `http_client` where a test answers its requests: `send` and `begin` by one function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+from unittest.mock import patch
+
+from portaria.core.errors import AnswerLost
+from portaria.core.http.messages import Request, Response
+from portaria.outbound import http_client
+
+Send = Callable[..., Response]
+
+
+class SentRequest:
+    """`http_exchange.Exchange`: `read` returns the response, or raises what concerns it."""
+
+    def __init__(self, read: Callable[[], Response]) -> None:
+        self._read = read
+
+    def response(self) -> Response:
+        return self._read()
+
+    def close(self) -> None:
+        pass
+
+
+@contextmanager
+def answering(send: Send, begin: Callable[..., Any] | None = None) -> Iterator[None]:
+    """`send` answers each request. Without `begin`, a request that is begun is answered at once, and read later."""
+
+    def at_once(request: Request, *, allowed_domain: str, owner: str = "") -> SentRequest:
+        try:
+            response = send(request, allowed_domain=allowed_domain, owner=owner)
+        except AnswerLost as lost:
+            return SentRequest(_raising(lost))
+        return SentRequest(lambda: response)
+
+    with patch.object(http_client, "send", send), patch.object(http_client, "begin", begin or at_once):
+        yield
+
+
+def _raising(error: Exception) -> Callable[[], Response]:
+    def read() -> Response:
+        raise error
+
+    return read
