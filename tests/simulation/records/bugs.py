@@ -21,6 +21,13 @@ RECORD_BUGS = (
         ("runs",),
     ),
     Bug(
+        "records of a message replace its others that wait",
+        "portaria.delivery.waiting_entries",
+        '        return f"{self.order:015d}#{self.message.id}#{self.route}#{digest}#"\n',
+        '        return f"{self.order:015d}#{self.message.id}#{self.route}#{digest[:0]}#"\n',
+        ("runs",),
+    ),
+    Bug(
         "a message deleted although its records could not be kept",
         "portaria.delivery.stages.undelivered",
         "            return messages\n",

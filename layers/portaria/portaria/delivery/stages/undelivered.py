@@ -175,7 +175,7 @@ class Undelivered:
 def _letter(one: RejectedRecord, destination: str) -> dead_letters.Letter:
     """Its id is the same if a redelivery rejects the same records again. `destination` is the route's."""
     message = one.sources[0].message
-    keys = sorted(source.key for source in one.sources)
+    keys = sorted(f"{source.key}#{source.updated_at}" for source in one.sources)
     return dead_letters.Letter(
         id=hashlib.sha256("\n".join([message.id, one.route, one.reason, *keys]).encode()).hexdigest()[:32],
         connection=message.connection,
