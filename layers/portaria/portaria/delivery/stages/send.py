@@ -120,7 +120,7 @@ class QuotaReserver:
 class _Search:
     """Of one full request: how many more requests may search for its invalid records."""
 
-    requests_left: int = MAX_BISECT_REQUESTS
+    requests_left: int
 
 
 class _Piece(NamedTuple):
@@ -192,7 +192,7 @@ class Sender:
         )
         for refused in cut.refused:
             yield Refused(refused)
-        yield from self._send_pieces(destination, target, frame, deque(_Piece(each, _Search()) for each in cut.chunks))
+        yield from self._send_pieces(destination, target, frame, deque(_Piece(each, _Search(MAX_BISECT_REQUESTS)) for each in cut.chunks))
 
     def _not_waiting(
         self, target: Target, outgoing: list[OutgoingRecord], now: float
