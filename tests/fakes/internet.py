@@ -89,13 +89,16 @@ class Server:
             except OSError:
                 return
             raw.settimeout(10)
-            with raw:
-                try:
-                    tls = self._context.wrap_socket(raw, server_side=True)
-                except OSError:
-                    continue
-                with tls:
-                    self._one_connection(tls)
+            threading.Thread(target=self._accept, args=(raw,), daemon=True).start()
+
+    def _accept(self, raw: socket.socket) -> None:
+        with raw:
+            try:
+                tls = self._context.wrap_socket(raw, server_side=True)
+            except OSError:
+                return
+            with tls:
+                self._one_connection(tls)
 
     def _one_connection(self, tls: ssl.SSLSocket) -> None:
         script = self.scripts.pop(0) if len(self.scripts) > 1 else self.scripts[0]

@@ -20,7 +20,7 @@ class SentRequest:
     def __init__(self, read: Callable[[], Response]) -> None:
         self._read = read
 
-    def response(self) -> Response:
+    def response(self, *, least_s: float = 0.0) -> Response:
         return self._read()
 
     def close(self) -> None:

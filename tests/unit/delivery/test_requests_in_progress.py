@@ -67,6 +67,7 @@ class Destination:
 @pytest.fixture
 def marketo(monkeypatch: pytest.MonkeyPatch) -> Iterator[Destination]:
     monkeypatch.setattr(persons, "MAX_OBJECTS", 1)
+    monkeypatch.setattr(persons, "REQUESTS_IN_PROGRESS", 2)
     with ingesting.harness() as harness:
         destination = Destination(harness)
         with outgoing.answering(harness.answer, destination.begin):
@@ -87,7 +88,7 @@ def test_sender_platform_without_concurrent_requests_reads_each_response_first(
 
 
 def test_sender_little_time_left_reads_each_response_first(marketo: Destination) -> None:
-    marketo.ingest(3, time_left_s=40.0)
+    marketo.ingest(3, time_left_s=33.5)
     assert marketo.log == ["sent 1", "read 1", "sent 2", "read 2", "sent 3", "read 3"]
 
 

@@ -240,6 +240,63 @@ def test_http_client_send_reuses_connection(server: Server, net: Internet) -> No
     assert len(net.dialled) == 1
 
 
+def begun(path: str = "/", **options: Any) -> http_exchange.Exchange:
+    request = Request("GET", f"https://{HOST}{path}", {"Authorization": "Bearer canary"}, **options)
+    return http_client.begin(request, allowed_domain=HOST)
+
+
+@pytest.mark.enable_socket
+def test_http_client_begin_two_requests_have_a_connection_each(server: Server, net: Internet) -> None:
+    """Given a server that answers nothing before both requests have come, then both are answered."""
+    both = threading.Barrier(2, timeout=5)
+
+    def script(tls: ssl.SSLSocket) -> bool:
+        both.wait()
+        tls.sendall(OK)
+        return True
+
+    server.scripts = [script]
+    for _ in range(2):
+        exchanges = [begun("/1"), begun("/2")]
+        assert [exchange.response().body for exchange in exchanges] == [b"ok", b"ok"]
+    assert sorted(request.split()[1] for request in server.requests) == [b"/1", b"/1", b"/2", b"/2"]
+    assert len(net.dialled) == 2
+
+
+@pytest.mark.enable_socket
+def test_exchange_response_that_came_in_time_is_read_after_the_time_is_over(server: Server) -> None:
+    exchange = begun(total_timeout_s=0.3)
+    time.sleep(0.4)
+    assert exchange.response(least_s=1.0).body == b"ok"
+
+
+@pytest.mark.enable_socket
+def test_exchange_response_missing_after_the_time_is_waited_for_no_longer_than_asked(server: Server) -> None:
+    server.scripts = [dripping(b"", b"")]
+    exchange = begun(total_timeout_s=0.1)
+    time.sleep(0.2)
+    began = time.monotonic()
+    with pytest.raises(Retryable) as lost:
+        exchange.response(least_s=0.2)
+    assert (lost.value.reason, lost.value.answer_lost) == ("no_answer", True)
+    assert time.monotonic() - began < 1.5
+
+
+@pytest.mark.enable_socket
+def test_exchange_closed_unread_leaves_no_connection_for_the_next_request(server: Server, net: Internet) -> None:
+    begun().close()
+    assert begun().response().body == b"ok"
+    assert len(net.dialled) == 2
+
+
+@pytest.mark.enable_socket
+@pytest.mark.parametrize("url", ["http://acme.kommo.com/", "https://evil.example/"])
+def test_http_client_begin_request_that_is_not_allowed_is_refused_without_traffic(net: Internet, url: str) -> None:
+    with pytest.raises(Rejected):
+        http_client.begin(Request("GET", url, {"Authorization": "Bearer canary"}), allowed_domain=HOST)
+    assert (net.looked_up, net.dialled) == ([], [])
+
+
 @pytest.mark.enable_socket
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 @pytest.mark.parametrize(

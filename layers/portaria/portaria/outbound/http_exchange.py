@@ -55,22 +55,21 @@ def prepare(request: Request) -> requests.PreparedRequest:
 
 
 class Exchange:
-    """A request that was sent, and whose response has not been read. Call either `response` or `close`.
-
-    The time limits do not count the time between sending and `response`, in which the caller does something else.
-    """
+    """A request that was sent, and whose response has not been read. Call either `response` or `close`."""
 
     def __init__(self, request: Request, sent: SentRequest, limits: Limits, *, redirected: bool) -> None:
         self._request = request
         self._sent = sent
         self._limits = limits
-        self._left_s = limits.ends_at - time.monotonic()
         self._redirected = redirected
 
-    def response(self) -> Response:
-        """Wait for the response. Raises `AnswerLost` and `AnswerTooLarge`."""
+    def response(self, *, least_s: float = 0.0) -> Response:
+        """Wait for the response, for `least_s` even if the request's time is over. Raises `AnswerLost` and `AnswerTooLarge`.
+
+        The time counts from `begin`. A caller that did something else meanwhile needs `least_s` to read a response that came.
+        """
         request, host = self._request, urlsplit(self._request.url).hostname or ""
-        limits = self._limits._replace(ends_at=time.monotonic() + self._left_s)
+        limits = self._limits._replace(ends_at=max(self._limits.ends_at, time.monotonic() + least_s))
         with _errors_of(host, redirected=self._redirected), self._sent.answer(limits) as answer:
             body = answer.raw.read(request.max_response_bytes + 1, decode_content=False)
         found = {name.lower(): value for name, value in answer.headers.items()}

@@ -46,6 +46,8 @@ logger = logging.getLogger(__name__)
 
 # After a request's own timeouts there must be time to write its receipt and to return messages to the queue.
 TIME_TO_FINISH_S = 10.0
+# If the wait for another response has used a request's time, a response that has come meanwhile is read within this time.
+LATE_READ_S = 1.0
 # The time of a live batch in waits for a destination's rate limit. The destination's other records wait in the queue, and then
 # for a drain, which has no other destination to serve.
 MAX_RATE_WAIT_S = 0.5
@@ -169,7 +171,7 @@ class DestinationRequests:
 
     def has_time_beside(self, others: Collection[RequestInProgress]) -> bool:
         """Whether there is time for one more request to a destination whose responses to `others` have not come."""
-        needed_s = sum(each.timeout_s for each in others) + max(each.timeout_s for each in others)
+        needed_s = max(each.timeout_s for each in others) + len(others) * LATE_READ_S
         return self._time_left_s() >= needed_s + TIME_TO_FINISH_S
 
     def wait_for_rate(self, destination: BatchDestination) -> None:
@@ -272,7 +274,7 @@ class DestinationRequests:
         if request.exchange is None:
             raise RuntimeError("the request was not sent")
         with request.waiting_for_platform():
-            response = request.exchange.response()
+            response = request.exchange.response(least_s=LATE_READ_S)
         request.is_answered = True
         return response, request.destination.platform.read_answer(response)
 

@@ -192,7 +192,9 @@ class Sender:
         )
         for refused in cut.refused:
             yield Refused(refused)
-        yield from self._send_pieces(destination, target, frame, deque(_Piece(each, _Search(MAX_BISECT_REQUESTS)) for each in cut.chunks))
+        yield from self._send_pieces(
+            destination, target, frame, deque(_Piece(each, _Search(MAX_BISECT_REQUESTS)) for each in cut.chunks)
+        )
 
     def _not_waiting(
         self, target: Target, outgoing: list[OutgoingRecord], now: float

@@ -32,7 +32,7 @@ MAX_BODY_BYTES = 1_000_000
 REQUESTS_PER_SECOND: float | None = None
 # Marketo queues what it accepts. No record of a batch is in two requests for the same object, and objects that others link to
 # are sent before those.
-REQUESTS_IN_PROGRESS = 2
+REQUESTS_IN_PROGRESS = 4
 NEEDS_STATIC_CREDENTIALS = False
 REQUEST_SOURCE = "Portaria"
 # The attribute that identifies a person in a list or a program.
