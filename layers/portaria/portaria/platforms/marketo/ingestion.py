@@ -31,8 +31,8 @@ MAX_OBJECTS = 1_000
 MAX_BODY_BYTES = 1_000_000
 REQUESTS_PER_SECOND: float | None = None
 # Marketo queues what it accepts. No record of a batch is in two requests for the same object, and objects that others link to
-# are sent before those.
-REQUESTS_IN_PROGRESS = 4
+# are sent before those. More than two gain little, and how many calls of this API may be concurrent is not documented.
+REQUESTS_IN_PROGRESS = 2
 NEEDS_STATIC_CREDENTIALS = False
 REQUEST_SOURCE = "Portaria"
 # The attribute that identifies a person in a list or a program.
