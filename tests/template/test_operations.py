@@ -242,7 +242,7 @@ def test_dashboard_shows_key_metrics_and_is_on_by_default() -> None:
     asked_for = (
         "InstallsConnected CodeAgeSeconds RecordsSent DeadLetters QuotaLeftPercent TokensRenewed DaysToDeath 5XXError"
     )
-    for name in (*asked_for.split(), "Duration", "ApproximateAgeOfOldestMessage"):
+    for name in (*asked_for.split(), "NoAnswerSeconds", "Duration", "ApproximateAgeOfOldestMessage"):
         assert f'"{name}"' in text
     assert read_template()["Parameters"]["Dashboard"]["Default"] == "yes"
 
