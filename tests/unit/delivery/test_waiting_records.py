@@ -414,6 +414,24 @@ def test_release_entry_failing_unexpectedly_becomes_dead_letter_and_rest_is_sent
     assert waiting_records.entries(closed.table) == []
 
 
+def test_release_entries_of_one_message_failing_unexpectedly_become_a_dead_letter_each(
+    closed: Harness, time: Any
+) -> None:
+    """Given two parts of one message that wait apart, when both fail for good, then neither letter replaces the other."""
+    fields = json.loads(body([contact(2)], "people", read_at=2))
+    fields["records"] = [{"key": str(n), "updated_at": 1, "data": contact(n)} for n in (2, 3)]
+    message = record_mapping.read_message("m2", record_messages.encode(fields))
+    for some in (message.records[:1], message.records[1:]):
+        waiting_entries.put(closed.table, waiting_entries.HeldRecords(LIVE, message, "people", some, 2))
+    open_again(closed, time)
+    with patch.object(persons, "identity", side_effect=ZeroDivisionError):
+        for _ in range(2 * record_release.MAX_TRIES):
+            closed.release()
+            time["now"] += timedelta(seconds=record_release.TRY_AGAIN_S + 1)
+    assert sorted(record["key"] for letter in closed.letters() for record in letter["records"]) == ["1", "2", "3"]
+    assert waiting_records.entries(closed.table) == []
+
+
 def test_release_entry_that_kills_workers_becomes_dead_letter_and_rest_is_sent(closed: Harness, time: Any) -> None:
     for number in (2, 3):
         closed.ingest(QueuedMessage(f"m{number}", body([contact(number)], read_at=number)))

@@ -112,8 +112,11 @@ def put(table: Table, letter: Letter) -> None:
 
 
 def of_message(message_id: str, body: str) -> Letter:
-    """The letter of a Records message that failed on each delivery; an unreadable message is kept as text."""
-    letter_id = hashlib.sha256(f"{message_id}\n{GAVE_UP}".encode()).hexdigest()[:32]
+    """The letter of a Records message that failed on each delivery; an unreadable message is kept as text.
+
+    Its id is that of the message and its body, because parts of one message can wait, and fail, apart.
+    """
+    letter_id = hashlib.sha256(f"{message_id}\n{GAVE_UP}\n{body}".encode(errors="surrogatepass")).hexdigest()[:32]
     try:
         message = record_mapping.read_message(message_id, body)
         # A message that cannot be encoded again, such as one that is nested too deeply, is kept as it is.
