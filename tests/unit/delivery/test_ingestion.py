@@ -526,3 +526,15 @@ def test_pipeline_wrong_token_type_pauses_destination_after_one_request(harness:
     assert [(pause.reason, pause.code) for pause in status.pauses] == [("stopped", "wrong_token_type")]
     assert status.backlog
     assert status.backlog.records == 20
+
+
+def test_pipeline_parts_of_one_message_sends_no_superseded_record(harness: Harness) -> None:
+    """Given two parts of a message, as a drain has them, when the record of one is outdated, then only the other is sent."""
+    harness.route("people")
+    harness.ingest(QueuedMessage("newer", body([contact(5, updated_at=9)])))
+    harness.accepted.clear()
+    outcome = harness.ingest(
+        QueuedMessage("m1", body([contact(5, updated_at=8)])), QueuedMessage("m1", body([contact(6, updated_at=8)]))
+    )
+    assert outcome.counts["RecordsSuperseded"] == 1
+    assert [person["email"] for person in harness.persons] == ["person6@example.com"]

@@ -71,12 +71,13 @@ class Deduplicator:
                 self._outcome.hold(each.message.id)
             return
         self._outcome.counts["RecordsSuperseded"] += len(superseded)
-        by_message: dict[str, list[int]] = defaultdict(list)
+        # Not by their ids: parts of one message wait apart, and a drain can send several of them together.
+        by_message: dict[int, list[int]] = defaultdict(list)
         for number, source in enumerate(newest):
-            by_message[source.message.id].append(number)
+            by_message[id(source.message)].append(number)
         older_on = {route: superseded | numbers for route, numbers in by_route.items()}
         for each in group:
-            numbers = by_message[each.message.id]
+            numbers = by_message[id(each.message)]
             for route, mapped in each.routes:
                 left_out = set() if route.scope is VersionScope.NONE else older_on.get(route.name, superseded)
                 yield route, mapped, [newest[number] for number in numbers if number not in left_out]
