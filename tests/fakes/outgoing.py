@@ -17,14 +17,12 @@ Send = Callable[..., Response]
 class SentRequest:
     """`http_exchange.Exchange`: `read` returns the response, or raises what concerns it."""
 
-    def __init__(self, read: Callable[[], Response]) -> None:
+    def __init__(self, read: Callable[[], Response], close: Callable[[], None] = lambda: None) -> None:
         self._read = read
+        self.close = close
 
     def response(self, *, least_s: float = 0.0) -> Response:
         return self._read()
-
-    def close(self) -> None:
-        pass
 
 
 @contextmanager

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from typing import Any
+from unittest.mock import Mock
 
 import orjson
 import pytest
 
 from portaria.core.errors import AnswerLost, Unreachable
 from portaria.core.http.messages import Request, Response
-from portaria.delivery import backlogs, quotas
+from portaria.delivery import backlogs, quotas, retry_schedule
 from portaria.delivery.pipeline import BatchOutcome, QueuedMessage
 from portaria.platforms.marketo import persons
 from tests.fakes import outgoing
@@ -53,7 +54,7 @@ class Destination:
                 self.accepted.extend(numbers)
             return answer
 
-        return SentRequest(read)
+        return SentRequest(read, lambda: self.log.append(f"closed {name}"))
 
     def ingest(self, count: int, **options: Any) -> BatchOutcome:
         contacts = [contact(number) for number in range(1, count + 1)]
@@ -158,6 +159,22 @@ def test_sender_request_not_sent_gives_back_its_quota_only(marketo: Destination)
         patched.setattr(quotas.Ledger, "give_back", counted)
         marketo.ingest(3)
     assert (marketo.accepted, given_back) == ([1, 2], [1])
+
+
+def test_sender_request_that_fails_at_once_is_handled_before_the_next(marketo: Destination) -> None:
+    marketo.unreachable = {2}
+    marketo.ingest(4)
+    assert marketo.log == ["sent 1", "read 1"]
+
+
+def test_pipeline_result_not_recorded_closes_request_in_progress_and_returns_message(
+    marketo: Destination, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given two requests in progress, when a pause cannot be decided on, then no connection is left with an unread response."""
+    marketo.answers = {2: refusal("5000801")}
+    monkeypatch.setattr(retry_schedule.Schedule, "next", Mock(side_effect=OSError))
+    assert set(marketo.ingest(4).waiting) == {"m1"}
+    assert marketo.log == ["sent 1", "read 1", "sent 2", "sent 3", "read 2", "closed 3"]
 
 
 def test_sender_token_refused_beside_another_request_is_renewed_once(marketo: Destination) -> None:

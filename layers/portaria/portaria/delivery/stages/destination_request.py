@@ -77,6 +77,11 @@ class RequestInProgress:
     exchange: http_exchange.Exchange | None = None
     failure: Exception | None = None
 
+    def close(self) -> None:
+        """Give up the response. The receipt stays open."""
+        if self.exchange:
+            self.exchange.close()
+
     @contextmanager
     def waiting_for_platform(self) -> Iterator[None]:
         begin = clock.now()

@@ -14,10 +14,10 @@ Order for each request:
 5. If the host's pause has passed, the request claims to be the one that tries it (`host_gate`).
 6. The request is sent with its receipt (`destination_request`).
 
-A platform that queues what it accepts may allow several requests in progress (`REQUESTS_IN_PROGRESS`). The first request of a
-target is sent alone, as is the one after any answer but a success, and one that tries a host: so a destination that refuses
-requests gets one. Then the next request is sent while the response to the last one is on its way. Responses are handled in the
-order of their requests, by the same thread. After a death, each request in progress has an open receipt, as a single one.
+A platform that queues what it accepts may allow several requests in progress (`REQUESTS_IN_PROGRESS`). The first request for
+an object is sent alone, and so is the one after any answer but a success, and the one that tries a host: a destination that
+refuses requests gets one. Otherwise the next request is sent while the response to the last one is on its way. Responses are
+handled in the order of their requests, by the same thread. After a death, each request in progress has an open receipt.
 """
 
 from __future__ import annotations
@@ -221,16 +221,22 @@ class Sender:
     ) -> Iterator[SendResult]:
         """Send requests. If the destination finds invalid data in one, halve it until each invalid record stands alone."""
         sent: deque[_Sent] = deque()
-        while pieces or sent:
-            if pieces and (not sent or self._may_send_beside(destination, sent)):
-                yield from self._begin(destination, target, frame, pieces.popleft(), sent)
-            else:
-                yield from self._finish(destination, sent.popleft(), pieces)
+        try:
+            while pieces or sent:
+                if pieces and (not sent or self._may_send_beside(destination, sent)):
+                    yield from self._begin(destination, target, frame, pieces.popleft(), sent)
+                else:
+                    yield from self._finish(destination, sent.popleft(), pieces)
+        finally:
+            # The caller failed: as after a death, these requests have an open receipt.
+            for each in sent:
+                each.request.close()
 
     def _may_send_beside(self, destination: BatchDestination, sent: deque[_Sent]) -> bool:
         return (
             destination.is_accepting
             and len(sent) < destination.platform.REQUESTS_IN_PROGRESS
+            and not any(each.request.failure for each in sent)
             and self._requests.has_time_beside([each.request for each in sent])
         )
 
