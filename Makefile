@@ -40,23 +40,25 @@ environments: $(ENVIRONMENTS)
 linters: environments .node/.ready
 	@:
 
+# The pip that installs everything. The one that Python 3.11 brings takes twice as long, and each environment would get its own.
+PIP := .venv-pip/bin/python -m pip
+.venv-pip/.ready: requirements/build.txt
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.13")'
+	@$(PYTHON) -m venv --clear $(@D)
+	@$(PIP) install --quiet --disable-pip-version-check --require-hashes --only-binary :all: --requirement $<
+	@touch $@
+
 .venv/.ready: requirements/dev.txt
 .venv-sam/.ready: requirements/sam.txt
 .venv-ministack/.ready: requirements/ministack.txt
-# A lock names everything, so pip resolves nothing: the pip of Python 3.11 would look for others where a name has extras.
-.venv/.ready .venv-sam/.ready .venv-ministack/.ready:
-	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.13")'
-	@echo "Installing $< into $(@D) (once)"
-	@$(PYTHON) -m venv --clear $(@D)
-	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: --no-deps --requirement $<
-	@$(@D)/bin/python -m pip check --quiet --disable-pip-version-check
-	@touch $@
-
 # Without pip: a function sees what Lambda's runtime has, and nothing else.
-.venv-runtime/.ready: requirements/runtime.txt .venv/.ready
+.venv-runtime/.ready: requirements/runtime.txt
+# A lock names everything, so pip resolves nothing.
+.venv/.ready .venv-sam/.ready .venv-ministack/.ready .venv-runtime/.ready: | .venv-pip/.ready
 	@echo "Installing $< into $(@D) (once)"
 	@$(PYTHON) -m venv --clear --without-pip $(@D)
-	@.venv/bin/python -m pip --python $(@D)/bin/python install --quiet --disable-pip-version-check --require-hashes --only-binary :all: --no-deps --requirement $<
+	@$(PIP) --python $(@D)/bin/python install --quiet --disable-pip-version-check --require-hashes --only-binary :all: --no-deps --requirement $<
+	@$(PIP) --python $(@D)/bin/python check --quiet --disable-pip-version-check
 	@touch $@
 
 # The linter of docs/openapi.yaml. `make check` needs Node.js; nothing else does.
@@ -207,4 +209,4 @@ lock: .venv/.ready ## Pin anew what requirements/*.in ask for, with hashes (some
 	@cd requirements && for name in dev sam ministack runtime build; do PIP_CONFIG_FILE=/dev/null ../.venv/bin/$(PIN) $$name.in || exit; done
 
 clean: ## Remove what was built and installed here
-	@rm -rf .aws-sam build .venv .venv-sam .venv-ministack .venv-runtime .venv-build-* .node
+	@rm -rf .aws-sam build .venv .venv-* .node
