@@ -1,8 +1,8 @@
 """Calls of boto3's clients to moto without HTTP: botocore passes the JSON of a call to moto's method and reads its JSON.
 
-botocore builds a request, moto reads it with a web framework, builds a response, and botocore reads that: two thirds of the time
-of a call. Here parameters are validated as botocore validates them, they pass through JSON in both directions, and moto's method
-that carries out the operation is the same. A response with an error takes botocore's way, with its retries.
+botocore builds a request, moto reads it with a web framework, builds a response, and botocore reads that: two thirds of the
+time of a call. Here parameters are validated as botocore validates them, they pass through JSON in both directions, and moto's
+method that carries out the operation is the same. A response with an error takes botocore's way, with its retries.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from typing import Any, NamedTuple
 from unittest.mock import patch
 from urllib.parse import urlsplit
@@ -106,6 +106,11 @@ class Operation:
                     return text, True
         return self.serializer.serialize_to_request(parameters, self.model)["body"].decode(), False
 
+    def request_parsed(self, body: str) -> Any:
+        """What moto makes of the body of a request."""
+        request: Any = {"body": body}
+        return self.request_parser.parse(request)
+
     def parsed(self, body: str) -> dict[str, Any]:
         """What botocore makes of the body of a response."""
         shape = self.model.output_shape
@@ -117,7 +122,7 @@ class Operation:
             content = {"message": body}
         if self.holds_attribute_values and _may_hold_bytes(body):
             return self.parser._parse_shape(shape, content)  # type: ignore[no-any-return]
-        return content if self.read is None else self.read(content)  # type: ignore[no-any-return]
+        return content if self.read is None else self.read(content)
 
 
 def _may_hold_bytes(text: str) -> bool:
@@ -167,10 +172,13 @@ class Checks:
             case "list" | "map" | "structure":
                 # A structure may contain itself.
                 if shape.name not in self.made:
-                    self.made[shape.name] = lambda value: self.made[shape.name](value)
+                    self.made[shape.name] = partial(self._later, shape.name)
                     self.made[shape.name] = getattr(self, f"_{shape.type_name}")(shape, least or 0)
                 return self.made[shape.name]
         return lambda _: False
+
+    def _later(self, name: str, value: Any) -> bool:
+        return self.made[name](value)
 
     def _list(self, shape: Shape, least: int) -> Callable[[Any], bool]:
         check = self.of(shape.member)
@@ -178,9 +186,7 @@ class Checks:
 
     def _map(self, shape: Shape, _least: int) -> Callable[[Any], bool]:
         key, value = self.of(shape.key), self.of(shape.value)
-        return lambda values: (
-            isinstance(values, dict) and all(map(key, values)) and all(map(value, values.values()))
-        )
+        return lambda values: isinstance(values, dict) and all(map(key, values)) and all(map(value, values.values()))
 
     def _structure(self, shape: Shape, _least: int) -> Callable[[Any], bool]:
         if shape.is_document_type:
@@ -209,7 +215,10 @@ def _is_number(value: Any) -> bool:
 
 
 def _reader(shape: Shape, parser: JSONParser) -> Callable[[Any], Any] | None:
-    """What turns JSON into what botocore's parser makes of it; None if that is the same. Attribute values have no bytes here."""
+    """What turns JSON into what botocore's parser makes of it; None if that is the same.
+
+    Attribute values have no bytes here.
+    """
     if shape.name == "AttributeValue":
         return None
     match shape.type_name:
@@ -217,9 +226,7 @@ def _reader(shape: Shape, parser: JSONParser) -> Callable[[Any], Any] | None:
             return lambda value: parser._parse_shape(shape, value)
         case "list":
             read_member = _reader(shape.member, parser)
-            return read_member and (
-                lambda values: [None if value is None else read_member(value) for value in values]
-            )
+            return read_member and (lambda values: [None if value is None else read_member(value) for value in values])
         case "map":
             read_value = _reader(shape.value, parser)
             return read_value and (lambda values: {name: read_value(value) for name, value in values.items()})
@@ -232,7 +239,8 @@ def _structure_reader(shape: Shape, parser: JSONParser) -> Callable[[Any], Any]:
     if shape.is_document_type or shape.is_tagged_union:
         return lambda value: parser._parse_shape(shape, value)
     members = [
-        (member.serialization.get("name", name), name, _reader(member, parser)) for name, member in shape.members.items()
+        (member.serialization.get("name", name), name, _reader(member, parser))
+        for name, member in shape.members.items()
     ]
 
     def read(value: dict[str, Any] | None) -> dict[str, Any] | None:
@@ -327,7 +335,7 @@ def _convert(
         context=context,
     )
     call.operation, call.region = operation, client.meta.region_name
-    call.parameters = json.loads(body) if is_plain else operation.request_parser.parse({"body": body})
+    call.parameters = json.loads(body) if is_plain else operation.request_parsed(body)
     return call
 
 
@@ -357,7 +365,9 @@ def _send(endpoint: Endpoint, request: dict[str, Any], model: OperationModel) ->
                 "RetryAttempts": attempts - 1,
             }
             return Answer(status, lower, body.encode()), parsed
-        refused = _refusal(endpoint, request, model, AWSResponse(request["url"], status, headers, MockRawResponse(body)))
+        refused = _refusal(
+            endpoint, request, model, AWSResponse(request["url"], status, headers, MockRawResponse(body))
+        )
         endpoint._update_retries_context(request["context"], attempts, refused)
         if not endpoint._needs_retry(attempts, model, request, refused, None):
             refused[1]["ResponseMetadata"]["RetryAttempts"] = attempts - 1

@@ -1,4 +1,4 @@
-"""moto responds the same with and without `tests.fakes.aws.fast_moto` and `fast_botocore`."""
+"""moto responds the same with and without `tests.fakes.aws.fast_moto`, `fast_botocore` and `direct_calls`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 from botocore.exceptions import ClientError
 from moto import mock_aws
 
+from tests.fakes.aws.direct_calls import direct_calls
 from tests.fakes.aws.fast_botocore import fast_botocore
 from tests.fakes.aws.fast_moto import fast_moto
 
@@ -33,7 +34,7 @@ ITEM: dict[str, Any] = {
 
 @contextmanager
 def fast() -> Iterator[None]:
-    with fast_moto(), fast_botocore():
+    with fast_moto(), fast_botocore(), direct_calls():
         yield
 
 
