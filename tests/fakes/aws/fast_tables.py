@@ -242,7 +242,7 @@ def _to_dict(content: Any) -> Any:
             return {content.type: _to_dict(content.value)}
     elif kind is str or kind is bool or kind is int:
         return content
-    elif kind is dict:
+    elif kind is dict or kind is LimitedSizeDict:
         return {name: _to_dict(each) for name, each in content.items()}
     elif kind is list:
         return [_to_dict(each) for each in content]
