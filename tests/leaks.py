@@ -20,7 +20,7 @@ import json
 import logging
 import os
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -59,7 +59,10 @@ _SECRET = re.compile(rf"(?:{'|'.join(map(re.escape, NEEDLES))})[^\s\"'\\&,;<>]*"
 
 
 def holds_secret(text: str, needles: tuple[str, ...] = NEEDLES) -> bool:
-    return any(needle in text for needle in needles)
+    for needle in needles:  # noqa: SIM110  (a third of the time of `any`, for 250,000 texts)
+        if needle in text:
+            return True
+    return False
 
 
 def masked(text: str) -> str:
@@ -167,11 +170,11 @@ class Watch:
 
     needles: tuple[str, ...] = NEEDLES
     file: str = ""
-    figures: dict[str, Counter[str]] = field(default_factory=dict)
+    figures: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     found: list[Leak] = field(default_factory=list)
 
     def count(self, kind: str, number: int = 1) -> None:
-        self.figures.setdefault(self.file, Counter())[kind] += number
+        self.figures[self.file][kind] += number
 
     def look(self, kind: str, text: str, where: str) -> None:
         """Check one text."""

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
+from decimal import Decimal
+from functools import cache, lru_cache
 from typing import Any
 from unittest.mock import patch
 
@@ -52,6 +53,8 @@ Kind, Nonterminal = ConditionExpressionParser.Kind, ConditionExpressionParser.No
 
 _parse = ConditionExpressionParser.parse
 _size = DynamoType.size
+_cast: Any = DynamoType.cast_value.fget  # type: ignore[attr-defined]
+_decimal = lru_cache(10_000)(Decimal)
 _is: Any = cache(issubclass)
 _handled: dict[type, tuple[type, ...]] = {}
 _accepted: set[tuple[Any, ...]] = set()
@@ -201,6 +204,12 @@ def _size_of(value: DynamoType) -> int:
     return _size(value)
 
 
+def _cast_value(value: Any) -> Any:
+    if value.type == "S":
+        return value.value
+    return _decimal(value.value) if value.type == "N" else _cast(value)
+
+
 def _make_item(item: Item, hash_key: DynamoType, range_key: DynamoType | None, attrs: dict[str, Any]) -> None:
     item.hash_key, item.range_key = hash_key, range_key
     item.attrs = LimitedSizeDict()
@@ -261,6 +270,7 @@ def fast_tables() -> Iterator[None]:
         patch.object(DynamoType, "__init__", _make_type),
         patch.object(DynamoType, "size", _size_of),
         patch.object(DynamoType, "__deepcopy__", _copy_type),
+        patch.object(DynamoType, "cast_value", property(_cast_value)),
         patch.object(Item, "__deepcopy__", _copy_item),
         patch.object(Item, "__init__", _make_item),
         patch.object(responses, "dynamo_to_dict", _to_dict),
