@@ -8,6 +8,7 @@
 - It lists the methods of a response class, by inspection, for each call.
 - It compares the URL of each call with the patterns of all services.
 - It builds the WSGI environment of each call with a form builder.
+- It calculates the time since 1970 with a calendar, several times for each message of a queue.
 - It registers 1,300 patterns of URLs with `responses` at each start, for calls of `requests`, which nothing here makes to AWS.
 - It copies the whole table for each write of a transaction, to be able to undo it.
 """
@@ -17,6 +18,7 @@ from __future__ import annotations
 import copy
 import random
 import re
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -37,7 +39,7 @@ from moto.core.botocore_stubber import BotocoreStubber
 from moto.core.models import DEFAULT_ACCOUNT_ID
 from moto.core.request import PRESERVED_HEADER_NAMES_ENVIRON_KEY, Request, environ_key_for_header
 from moto.core.serialize import AttributePickerContext, JSONSerializer
-from moto.core.utils import camelcase_to_underscores, method_names_from_class
+from moto.core.utils import camelcase_to_underscores, method_names_from_class, unix_time_millis
 from moto.dynamodb.models import DynamoDBBackend
 from moto.dynamodb.models.dynamo_type import DynamoType
 from moto.dynamodb.models.table import Table
@@ -197,6 +199,10 @@ def _backup(table: Table, _memo: object) -> Table:
     return backup
 
 
+def _milliseconds(moment: Any = None) -> float:
+    return time.time() * 1000 if moment is None else unix_time_millis(moment)
+
+
 @contextmanager
 def fast_moto() -> Iterator[None]:
     with (
@@ -207,6 +213,7 @@ def fast_moto() -> Iterator[None]:
         patch.object(responses, "method_names_from_class", _method_names),
         patch.object(responses, "camelcase_to_underscores", _underscored),
         patch.object(sqs, "camelcase_to_underscores", _underscored),
+        patch.object(sqs, "unix_time_millis", _milliseconds),
         patch.object(models, "RESPONSES_METHODS", []),
         patch.object(BotocoreStubber, "process_request", _answer),
         patch.object(DynamoDBBackend, "transact_write_items", _transact),
