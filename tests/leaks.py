@@ -190,7 +190,7 @@ class Watch:
         more = {name: value for name, value in record.__dict__.items() if name not in STANDARD}
         errors = texts_of_exception(record.exc_info[1]) if record.exc_info else ()
         told = "\n".join([message, repr(more) if more else "", *errors])
-        self.look("log_records", told, f"{record.name} at {Path(record.pathname).name}:{record.lineno}")
+        self.look("log_records", told, f"{record.name} at {os.path.basename(record.pathname)}:{record.lineno}")
 
     def look_at_exception(self, error: BaseException) -> None:
         for text in texts_of_exception(error):
@@ -226,7 +226,7 @@ def _hook(patch: pytest.MonkeyPatch) -> None:
 
     def hooked_format(handler: logging.Handler, record: logging.LogRecord) -> str:
         text = form(handler, record)
-        WATCH.look("log_lines", text, f"{record.name} at {Path(record.pathname).name}:{record.lineno}")
+        WATCH.look("log_lines", text, f"{record.name} at {os.path.basename(record.pathname)}:{record.lineno}")
         return text
 
     def hooked_call(client: Any, operation: str, parameters: dict[str, Any]) -> Any:
