@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gc
 import os
+import socket
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -133,7 +135,23 @@ def long(request: pytest.FixtureRequest) -> bool:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("long") and not item.config.getoption("--long"):
         pytest.skip("a shorter case shows the same: make faults")
-    if item.path.relative_to(ROOT / "tests").parts[0] in ON_LOOPBACK or item.get_closest_marker("enable_socket"):
+    if _is_on_loopback(item.path) or item.get_closest_marker("enable_socket"):
         enable_socket()
-    else:
+    elif _network() != _disabled:
+        # Each call would derive a class from that of the last.
+        enable_socket()
         disable_socket(allow_unix_socket=True)
+        _disabled[:] = _network()
+
+
+def _network() -> list[Any]:
+    return [socket.socket, socket.getaddrinfo, socket.gethostbyname]
+
+
+# What `disable_socket` left.
+_disabled: list[Any] = []
+
+
+@cache
+def _is_on_loopback(path: Path) -> bool:
+    return path.relative_to(ROOT / "tests").parts[0] in ON_LOOPBACK

@@ -2,13 +2,13 @@
 
 - Its serializer looks for each member of an attribute value under up to ten names, for each of ten members, and for the method
   of each type by name; a plain dictionary has the one member under its own name.
-- It reads each condition and each update expression again for each call, with patterns that it compiles for each word.
-- It draws each of the 52 characters of a response's id.
+- It reads each update expression again for each call.
+- It draws each of the 52 characters of a response's id, and looks for an XML element in each response.
 - It builds a parser, with its tables, for each JSONPath of each event.
 - It lists the methods of a response class, by inspection, for each call.
 - It compares the URL of each call with the patterns of all services.
 - It builds the WSGI environment of each call with a form builder.
-- It lists the kinds of nodes that a pass over an update expression handles, for each node.
+- It calculates the time since 1970 with a calendar, several times for each message of a queue.
 - It registers 1,300 patterns of URLs with `responses` at each start, for calls of `requests`, which nothing here makes to AWS.
 - It copies the whole table for each write of a transaction, to be able to undo it.
 """
@@ -16,9 +16,10 @@
 from __future__ import annotations
 
 import copy
+import random
 import re
-import uuid
-from collections import defaultdict, deque
+import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -37,30 +38,31 @@ from moto.core import models, responses
 from moto.core.botocore_stubber import BotocoreStubber
 from moto.core.models import DEFAULT_ACCOUNT_ID
 from moto.core.request import PRESERVED_HEADER_NAMES_ENVIRON_KEY, Request, environ_key_for_header
-from moto.core.serialize import JSONSerializer
-from moto.core.utils import camelcase_to_underscores, method_names_from_class
-from moto.dynamodb.comparisons import ConditionExpressionParser
+from moto.core.serialize import AttributePickerContext, JSONSerializer
+from moto.core.utils import camelcase_to_underscores, method_names_from_class, unix_time_millis
 from moto.dynamodb.models import DynamoDBBackend
 from moto.dynamodb.models.dynamo_type import DynamoType
 from moto.dynamodb.models.table import Table
-from moto.dynamodb.parsing.ast_nodes import DepthFirstTraverser  # type: ignore[attr-defined]
 from moto.dynamodb.parsing.expressions import UpdateExpressionParser  # type: ignore[attr-defined]
 from moto.sqs import models as sqs
 from moto.utilities import aws_headers
 from werkzeug.exceptions import HTTPException
 
+from tests.fakes.aws.fast_tables import fast_tables
+
 # Services whose calls are JSON and have a region in their URL.
 JSON_SERVICES = ("dynamodb", "events", "kms", "secretsmanager", "sqs")
 
 _serialize_structure = JSONSerializer._serialize_type_structure
+_serialize_map = JSONSerializer._serialize_type_map
+_get_value = JSONSerializer.get_value
+_enrich = responses.BaseResponse._enrich_response
+_random = random.Random()
 _process_request = BotocoreStubber.process_request
 _transact_write_items = DynamoDBBackend.transact_write_items
-_nodes_to_be_processed = DepthFirstTraverser.nodes_to_be_processed
 _parse = cache(parse)
 _method_names = cache(method_names_from_class)
-_lex_condition = ConditionExpressionParser._lex_condition_expression
 _update_tree = cache(UpdateExpressionParser.make)
-_kinds: dict[type, tuple[type, ...]] = {}
 _underscored = cache(camelcase_to_underscores)
 
 
@@ -84,13 +86,40 @@ def _attribute_value(serializer: Any, value: dict[str, Any], shape: Any) -> dict
     return wrapper
 
 
-@cache
-def _words(condition: str) -> tuple[Any, ...]:
-    return tuple(_lex_condition(ConditionExpressionParser(condition, None, None)))
+def _serialize_type_map(serializer: Any, serialized: Any, value: Any, shape: Any, key: str) -> None:
+    if shape.value.name != "AttributeValue":
+        return _serialize_map(serializer, serialized, value, shape, key)
+    attributes = {name: _attribute_value(serializer, each, shape.value) for name, each in value.items()}
+    serializer._default_serialize(serialized, attributes, shape, key)
+
+
+_names: dict[tuple[Any, str], tuple[str, ...]] = {}
+
+
+def _value(serializer: Any, value: Any, key: str, shape: Any) -> Any:
+    """A member of a dictionary under the first of its names, which depend on the shape unless there is a transformer."""
+    picker = serializer._value_picker
+    if type(value) is not dict or picker.response_transformers:
+        return _get_value(serializer, value, key, shape)
+    if (names := _names.get((shape, key))) is None:
+        names = _names[shape, key] = tuple(picker.get_possible_keys(AttributePickerContext(value, key, shape)))
+    for name in names:
+        if name in value:
+            return value[name]
+    return None
+
+
+def _enriched(headers: dict[str, Any], body: Any) -> tuple[dict[str, Any], Any]:
+    if not isinstance(body, str) or "<RequestId>" in body:
+        return _enrich(headers, body)
+    if "status" in headers:
+        headers["status"] = str(headers["status"])
+    _id_of_response(headers)
+    return headers, body
 
 
 def _id_of_response(headers: dict[str, Any] | None = None) -> str:
-    made = f"{uuid.uuid4().hex}{uuid.uuid4().hex}"[:52].upper()
+    made = f"{_random.getrandbits(208):052X}"
     if headers is not None:
         headers["x-amzn-requestid"] = made
     return made
@@ -143,12 +172,6 @@ def _request(request: AWSPreparedRequest) -> Request:
     return Request(environ)
 
 
-def _nodes(traverser: DepthFirstTraverser) -> tuple[type, ...]:
-    if type(traverser) not in _kinds:
-        _kinds[type(traverser)] = _nodes_to_be_processed(traverser)
-    return _kinds[type(traverser)]
-
-
 _keys_in_transaction: ContextVar[list[dict[str, Any]]] = ContextVar("keys_in_transaction")
 
 
@@ -176,26 +199,30 @@ def _backup(table: Table, _memo: object) -> Table:
     return backup
 
 
+def _milliseconds(moment: Any = None) -> float:
+    return time.time() * 1000 if moment is None else unix_time_millis(moment)
+
+
 @contextmanager
 def fast_moto() -> Iterator[None]:
     with (
         patch.object(JSONSerializer, "_serialize_type_structure", _serialize_type_structure),
+        patch.object(JSONSerializer, "_serialize_type_map", _serialize_type_map),
+        patch.object(JSONSerializer, "get_value", _value),
         patch.object(ext, "parse", _parse),
         patch.object(responses, "method_names_from_class", _method_names),
         patch.object(responses, "camelcase_to_underscores", _underscored),
         patch.object(sqs, "camelcase_to_underscores", _underscored),
+        patch.object(sqs, "unix_time_millis", _milliseconds),
         patch.object(models, "RESPONSES_METHODS", []),
         patch.object(BotocoreStubber, "process_request", _answer),
         patch.object(DynamoDBBackend, "transact_write_items", _transact),
         patch.object(Table, "__deepcopy__", _backup, create=True),
-        patch.object(
-            ConditionExpressionParser,
-            "_lex_condition_expression",
-            lambda parser: deque(_words(parser.condition_expression)),
-        ),
         # moto changes a copy of the tree only.
         patch.object(UpdateExpressionParser, "make", _update_tree),
         patch.object(aws_headers, "gen_amzn_requestid_long", _id_of_response),
-        patch.object(DepthFirstTraverser, "nodes_to_be_processed", _nodes),
+        patch.object(responses, "gen_amzn_requestid_long", _id_of_response),
+        patch.object(responses.BaseResponse, "_enrich_response", staticmethod(_enriched)),
+        fast_tables(),
     ):
         yield

@@ -10,7 +10,8 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
@@ -29,11 +30,26 @@ def load(name: str, environment: dict[str, str]) -> ModuleType:
     assert spec.loader
     module = importlib.util.module_from_spec(spec)
     # Clients outlive the copies of a function here: each copy would add one more Powertools feature to every later call.
-    with patch.dict(os.environ, environment), patch.object(user_agent, "register_feature_to_client"):
+    with variables(environment), patch.object(user_agent, "register_feature_to_client", lambda *_, **__: None):
         spec.loader.exec_module(module)
     sys.modules[spec.name] = module
     vars(module)["handler"] = checked(module.handler)
     return module
+
+
+@contextmanager
+def variables(environment: dict[str, str]) -> Iterator[None]:
+    """`patch.dict` copies and replaces the whole environment."""
+    before = {name: os.environ.get(name) for name in environment}
+    os.environ.update(environment)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def checked(handler: Callable[[dict[str, Any], Any], Any]) -> Callable[[dict[str, Any], Any], Any]:

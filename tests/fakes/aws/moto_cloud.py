@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from local.template_file import read_template
 from portaria.aws import service_clients
 from portaria.aws.table import Table
 from tests.fakes import published_events
+from tests.fakes.aws.direct_calls import ONE_CALL, direct_calls
 from tests.fakes.aws.fast_botocore import fast_botocore
 from tests.fakes.aws.fast_moto import fast_moto
 from tests.fakes.paths import ROOT
@@ -32,14 +32,12 @@ PREFIX = "portaria"
 TEMPLATE = ROOT / "template.yaml"
 # moto makes RSA keys for every KMS key, also for one that only encrypts: a tenth of a second each, so one is made for all.
 _private_key = cache(generate_private_key)
-# A transaction of moto's copies the whole table, which fails while another thread writes.
-_one_call = threading.RLock()
 _call_moto = BotocoreStubber.__call__
 _put_events = EventsBackend.put_events
 
 
 def _call_alone(stubber: BotocoreStubber, *arguments: Any, **named: Any) -> Any:
-    with _one_call:
+    with ONE_CALL:
         return _call_moto(stubber, *arguments, **named)
 
 
@@ -100,6 +98,7 @@ def cloud() -> Iterator[Cloud]:
         fast_moto(),
         mock_aws(),
         fast_botocore(),
+        direct_calls(),
         patch("moto.kms.models.generate_private_key", _private_key),
         patch.object(BotocoreStubber, "__call__", _call_alone),
         # moto answers boto3's clients in process. `tests/unit/aws/test_json_client.py` compares the others with them.

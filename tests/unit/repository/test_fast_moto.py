@@ -1,16 +1,17 @@
-"""moto responds the same with and without `tests.fakes.aws.fast_moto` and `fast_botocore`."""
+"""moto responds the same with and without `tests.fakes.aws.fast_moto`, `fast_botocore` and `direct_calls`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import boto3
 import pytest
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, ParamValidationError
 from moto import mock_aws
 
+from tests.fakes.aws.direct_calls import direct_calls
 from tests.fakes.aws.fast_botocore import fast_botocore
 from tests.fakes.aws.fast_moto import fast_moto
 
@@ -33,19 +34,25 @@ ITEM: dict[str, Any] = {
 
 @contextmanager
 def fast() -> Iterator[None]:
-    with fast_moto(), fast_botocore():
+    with fast_moto(), fast_botocore(), direct_calls():
         yield
+
+
+def make_table(table: Any, names: list[str]) -> None:
+    table.create_table(
+        TableName="t",
+        BillingMode="PAY_PER_REQUEST",
+        AttributeDefinitions=[{"AttributeName": name, "AttributeType": "S"} for name in names],
+        KeySchema=[
+            {"AttributeName": name, "KeyType": kind} for name, kind in zip(names, ("HASH", "RANGE"), strict=False)
+        ],
+    )
 
 
 def table_responses(context: AbstractContextManager[None]) -> list[Any]:
     with mock_aws(), context:
         table = boto3.client("dynamodb")
-        table.create_table(
-            TableName="t",
-            BillingMode="PAY_PER_REQUEST",
-            AttributeDefinitions=[{"AttributeName": "pk", "AttributeType": "S"}],
-            KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}],
-        )
+        make_table(table, ["pk"])
         table.put_item(TableName="t", Item=ITEM)
         key = {"pk": {"S": "a"}}
         found = [
@@ -92,19 +99,116 @@ def test_fast_moto_queue_and_secret_responses_equal_those_of_moto() -> None:
     assert queue_and_secret_responses(fast()) == queue_and_secret_responses(nullcontext())
 
 
+def refusal(call: Callable[[], object]) -> Any:
+    """What botocore or moto raises, with everything that the response of AWS has except its time and its id."""
+    with pytest.raises((ClientError, ParamValidationError, KeyError, ValueError)) as refused:
+        call()
+    if isinstance(refused.value, ClientError):
+        metadata = refused.value.response["ResponseMetadata"]
+        return {**refused.value.response, "ResponseMetadata": (metadata["HTTPStatusCode"], metadata["RetryAttempts"])}
+    return repr(refused.value)
+
+
+def refusals(context: AbstractContextManager[None]) -> list[Any]:
+    with mock_aws(), context:
+        table, sqs, events = boto3.client("dynamodb"), boto3.client("sqs"), boto3.client("events")
+        key: dict[str, Any] = {"TableName": "t", "Key": {"pk": {"S": "a"}}}
+        make_table(table, ["pk"])
+        table.put_item(TableName="t", Item=ITEM)
+
+        def update(expression: str, **more: Any) -> Any:
+            return refusal(lambda: table.update_item(**key, UpdateExpression=expression, **more))
+
+        def put(item: dict[str, Any], **more: Any) -> Any:
+            return refusal(lambda: table.put_item(TableName="t", Item=item, **more))
+
+        one = {":one": {"N": "1"}}
+        old = {"ReturnValuesOnConditionCheckFailure": "ALL_OLD"}
+        return [
+            # By botocore, before the call.
+            refusal(lambda: table.get_item(TableName="t")),
+            refusal(lambda: table.get_item(TableName="t", Key={"pk": {"S": 1}})),
+            refusal(lambda: table.get_item(TableName="t", Key={"pk": {}}, Unknown=1)),
+            refusal(lambda: table.query(TableName="t", Limit=0)),
+            put({"pk": {"L": [{"M": {"a": {"B": 1}}}]}}),
+            refusal(lambda: sqs.send_message(QueueUrl="u", MessageBody=None)),
+            refusal(lambda: sqs.send_message_batch(QueueUrl="u", Entries=[{"Id": "1"}])),
+            refusal(lambda: events.put_events(Entries=[])),
+            refusal(lambda: events.put_events(Entries=[{"Time": "never"}])),
+            # By moto.
+            refusal(lambda: table.get_item(TableName="other", Key={"pk": {"S": "a"}})),
+            refusal(lambda: table.get_item(TableName="t", Key={"other": {"S": "a"}})),
+            refusal(lambda: sqs.get_queue_url(QueueName="other")),
+            put({"pk": {"S": "a"}}, ConditionExpression="attribute_not_exists(pk)", **old),
+            put({"pk": {"S": "a"}}, ConditionExpression="a = :one AND"),
+            put({"pk": {"S": "a"}}, ConditionExpression="#a = :one", ExpressionAttributeValues=one),
+            put({"pk": {"S": ""}}),
+            put({"pk": {"N": "1"}}),
+            put({"pk": {"S": "a"}, "big": {"S": "x" * 410_000}}),
+            put({"pk": {"S": "a"}, "number": {"N": "one"}}),
+            update("SET a = :one, a = :one", ExpressionAttributeValues=one),
+            update("SET pk = :one", ExpressionAttributeValues=one),
+            update("SET a = :two", ExpressionAttributeValues=one),
+            update("SET #a = :one", ExpressionAttributeValues=one),
+            update("SET a = b + :one", ExpressionAttributeValues=one),
+            update("SET a = empty + :one", ExpressionAttributeValues=one),
+            update("SET a.b = :one", ExpressionAttributeValues=one),
+            update("SET a = :one SET b = :one", ExpressionAttributeValues=one),
+            update("SET a = :one", ExpressionAttributeValues=one, ConditionExpression="number > :one", **old),
+            update("SET a = :one", ExpressionAttributeValues={**one, ":more": {"S": "x"}}),
+            update("SET big = :big", ExpressionAttributeValues={":big": {"S": "x" * 410_000}}),
+        ]
+
+
+def test_fast_moto_refusals_equal_those_of_botocore_and_moto() -> None:
+    told = refusals(fast())
+    assert told == refusals(nullcontext())
+    # The second time, when expressions are known.
+    assert told == refusals(fast())
+
+
+def encryption_and_update_responses(context: AbstractContextManager[None]) -> list[Any]:
+    with mock_aws(), context:
+        kms, table, secrets = boto3.client("kms"), boto3.client("dynamodb"), boto3.client("secretsmanager")
+        key_id, encryption = kms.create_key()["KeyMetadata"]["KeyId"], {"connection": "c"}
+        sealed = kms.encrypt(KeyId=key_id, Plaintext=b"\x00text", EncryptionContext=encryption)["CiphertextBlob"]
+        plain = kms.decrypt(KeyId=key_id, CiphertextBlob=sealed, EncryptionContext=encryption)["Plaintext"]
+        made = secrets.create_secret(Name="a", SecretBinary=b"\xff")
+        found = secrets.get_secret_value(SecretId="a")
+        make_table(table, ["pk"])
+        key: dict[str, Any] = {"TableName": "t", "Key": {"pk": {"S": "a"}}}
+        made_twice = [
+            table.update_item(
+                **key,
+                UpdateExpression="SET #l = list_append(if_not_exists(#l, :none), :more), n = :n ADD s :s, c :n REMOVE gone",
+                ExpressionAttributeNames={"#l": "list"},
+                ExpressionAttributeValues={
+                    ":none": {"L": []}, ":more": {"L": [{"S": "x"}, {"B": b"y"}]}, ":n": {"N": "1.5"}, ":s": {"SS": ["a"]},
+                },
+                ConditionExpression="NOT attribute_exists(#l) OR (size(#l) < :n AND s IN (:s, :n)) OR n BETWEEN :n AND :n",
+                ReturnValues=values,
+            ).get("Attributes")
+            for values in ("ALL_NEW", "UPDATED_OLD", "UPDATED_NEW", "ALL_OLD", "NONE")
+        ]  # fmt: skip
+        items = table.batch_get_item(RequestItems={"t": {"Keys": [key["Key"]], "ConsistentRead": True}})["Responses"][
+            "t"
+        ]
+        return [plain, type(made["ARN"]), found["SecretBinary"], type(found["CreatedDate"]), *made_twice, items]
+
+
+def test_fast_moto_encryption_and_update_responses_equal_those_of_moto() -> None:
+    responses = encryption_and_update_responses(fast())
+    assert responses == encryption_and_update_responses(nullcontext())
+    assert responses == encryption_and_update_responses(fast())
+    assert responses[0] == b"\x00text"
+
+
 def transaction_responses(context: AbstractContextManager[None], *, has_range_key: bool) -> list[Any]:
     """A transaction that is carried out, and one whose last condition fails after an update, a put and a deletion."""
     names = ["pk", "sk"] if has_range_key else ["pk"]
     with mock_aws(), context:
         table = boto3.client("dynamodb")
-        table.create_table(
-            TableName="t",
-            BillingMode="PAY_PER_REQUEST",
-            AttributeDefinitions=[{"AttributeName": name, "AttributeType": "S"} for name in names],
-            KeySchema=[
-                {"AttributeName": name, "KeyType": kind} for name, kind in zip(names, ("HASH", "RANGE"), strict=False)
-            ],
-        )
+        make_table(table, names)
 
         def key(text: str) -> dict[str, Any]:
             return {name: {"S": text} for name in names}
