@@ -142,7 +142,7 @@ document:
 # What tests/secret_scan.py explains is none. Nothing is looked up on the network.
 secrets:
 	@git ls-files -z --cached --others --exclude-standard -- ':!.secrets.baseline' \
-		| xargs -0 -n 150 -P 2 .venv/bin/detect-secrets-hook --no-verify --baseline .secrets.baseline
+		| xargs -0 -n 440 -P 2 .venv/bin/detect-secrets-hook --no-verify --baseline .secrets.baseline
 
 # A group that fails stops no other one, and the summary names what failed in each.
 test: check ## Everything: checks, unit, platforms, template, the local cloud, browser, short faults; a summary at the end

@@ -13,7 +13,6 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from local import lifecycle
-from local.functions import invoke as invocation
 from local.processes import NotStarted
 from local.stack import Stack
 
@@ -118,6 +117,9 @@ def logs(function: str | None, since: float, follow: bool) -> None:
 @click.argument("event")
 def invoke(function: str, event: str) -> None:
     """Invoke FUNCTION (`AcceptInstallFunction`) as Lambda runs it, with the EVENT of a file or of standard input (`-`)."""
+    # Only this command runs a function.
+    from local.functions import invoke as invocation
+
     # Standard output contains only the answer.
     console.stderr = True
     stack = lifecycle.up(step, lambda _text: None, keep=True)

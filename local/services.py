@@ -12,8 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import requests
-import trustme
-from cryptography import x509
 
 from local import processes
 from local.fingerprint import local_sources
@@ -172,6 +170,9 @@ def _write_certificates(*, renew: bool) -> Path:
     certificate = LOCAL / "proxy.pem"
     if not renew and (LOCAL / "ca.pem").exists() and _hosts_of(certificate) == set(hosts):
         return certificate
+    # A start of a running local cloud, and its stop, make none. Both libraries take long to import.
+    import trustme
+
     authority = trustme.CA(organization_name="Portaria's local cloud")
     authority.cert_pem.write_to_path(str(LOCAL / "ca.pem"))
     certificate.unlink(missing_ok=True)
@@ -184,6 +185,8 @@ def _hosts_of(certificate: Path) -> set[str]:
     """The hosts that a certificate is for; empty if there is none."""
     if not certificate.exists():
         return set()
+    from cryptography import x509
+
     names = x509.load_pem_x509_certificate(certificate.read_bytes()).extensions.get_extension_for_class(
         x509.SubjectAlternativeName
     )

@@ -11,9 +11,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import botocore.session
-from botocore.config import Config
-
 from local import processes
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -85,6 +82,10 @@ class Stack:
 
     def client(self, service: str) -> Any:
         """A boto3 client for MiniStack as the account's root. It ignores the AWS settings of the user's shell."""
+        # Most commands call no AWS service, and botocore takes long to import.
+        import botocore.session
+        from botocore.config import Config
+
         unset = (None, None, None, None)
         session = botocore.session.Session(
             session_vars={"profile": unset, "config_file": unset, "credentials_file": unset}

@@ -9,9 +9,14 @@ After a change of detect-secrets or of the list of its plugins, read the baselin
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterator
+from functools import cache
 from typing import NamedTuple
 
+from detect_secrets.plugins import keyword
 from detect_secrets.plugins.base import BasePlugin, RegexBasedDetector
+from detect_secrets.plugins.high_entropy_strings import HighEntropyStringsPlugin
+from detect_secrets.settings import get_plugins
 
 
 class PortariaTokenDetector(RegexBasedDetector):
@@ -45,6 +50,8 @@ class Known(NamedTuple):
         return all(re.search(pattern, text) for pattern, text in pairs)
 
 
+KEYWORDS = re.compile("|".join(keyword.DENYLIST))
+KEYWORDS_IN_ANY_CASE = re.compile(KEYWORDS.pattern, re.IGNORECASE)
 MADE_UP = "^(tests|events|bench|local)/"
 API_DOCUMENT = r"^(docs/openapi\.yaml$|layers/portaria/portaria/api/openapi/)"
 KNOWN = [
@@ -127,3 +134,31 @@ def is_known(filename: str, secret: str, line: str, plugin: BasePlugin) -> bool:
 def is_short(line: str) -> bool:
     """A filter of detect-secrets: two lines in five, which hold no secret worth the name and would take as much of the time."""
     return len(line.strip()) < 16
+
+
+def is_without_match(line: str) -> bool:
+    """A filter of detect-secrets: whether no plugin finds anything in a line. Its own way takes ten times as long."""
+    return not any(search(line) for search in _searches())
+
+
+@cache
+def _searches() -> tuple[Callable[[str], object], ...]:
+    return tuple(search for plugin in get_plugins() for search in _searches_of(plugin))
+
+
+def _searches_of(plugin: BasePlugin) -> Iterator[Callable[[str], object]]:
+    """Searches of which one succeeds in each line in which a plugin finds something."""
+    if isinstance(plugin, RegexBasedDetector):
+        yield from (pattern.search for pattern in plugin.denylist)
+    elif isinstance(plugin, HighEntropyStringsPlugin):
+        # A text of n characters has at most log2(n) bits of entropy.
+        yield re.compile(rf"['\"][{re.escape(plugin.charset)}]{{{int(2**plugin.entropy_limit)},}}['\"]").search
+    elif isinstance(plugin, keyword.KeywordDetector):
+        yield _has_keyword
+    else:
+        raise NotImplementedError(plugin)
+
+
+def _has_keyword(line: str) -> bool:
+    """Without regard to case Python searches ten times as slowly, because a few other characters equal ASCII ones."""
+    return bool(KEYWORDS.search(line.lower()) if line.isascii() else KEYWORDS_IN_ANY_CASE.search(line))

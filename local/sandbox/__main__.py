@@ -11,8 +11,6 @@ import click
 from click.shell_completion import get_completion_class
 from rich.console import Console
 
-from local import lifecycle
-from local.__main__ import step
 from local.control import Control
 from local.processes import NotStarted
 from local.sandbox import accounts, browser, console, environment, faults, kommo, marketo, platforms
@@ -50,6 +48,8 @@ def clean(yes: bool) -> None:
     """Stop the local cloud and remove its data and credentials."""
     if not yes:
         click.confirm("Remove the sandbox with all its data?", abort=True, err=True)
+    from local import lifecycle
+
     lifecycle.forget()
     environment.remove()
     click.echo("The sandbox is removed.")
@@ -89,6 +89,10 @@ for command in (
 
 def furnish(output: Console) -> tuple[Stack, environment.Variables]:
     """Start the local cloud and create missing accounts. If this is interrupted, the next call completes it."""
+    # What starts the local cloud takes long to import, and the other commands only use it.
+    from local import lifecycle
+    from local.__main__ import step
+
     stack = lifecycle.up(step, output.print, keep=True)
     # Write the file before any account has these credentials, so that none is lost if this is interrupted.
     variables = environment.complete(environment.read(), stack)

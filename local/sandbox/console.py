@@ -16,10 +16,7 @@ import sys
 from pathlib import Path
 
 import click
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from local.functions.invoke import ALIAS
 from local.processes import NotStarted
 from local.sandbox.context import Sandbox, pass_sandbox, say
 from local.stack import LOCAL, STACK_FILE, Stack
@@ -37,6 +34,9 @@ def console(sandbox: Sandbox, only_prints: bool, options: tuple[str, ...]) -> No
 
     OPTIONS are passed on to `portaria console`: `sandbox console -- --read-only`.
     """
+    # Imported here, because the sandbox's other commands need none of it.
+    from local.functions.invoke import ALIAS
+
     # The overview's counts are made every five minutes: one more count now, so that what the sandbox just did is in them.
     count = sandbox.stack.functions["count_states"]
     sandbox.stack.client("lambda").invoke(FunctionName=count, Qualifier=ALIAS, InvocationType="Event", Payload=b"{}")
@@ -75,6 +75,9 @@ def browser_command(stack: Stack, browser: str, url: str) -> list[str]:
 
 def _key_hash(certificate: bytes) -> str:
     """The SHA-256 of the public key of a file's first certificate, as Chromium's option takes it."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
     key = x509.load_pem_x509_certificates(certificate)[0].public_key()
     return base64.b64encode(
         hashlib.sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).digest()

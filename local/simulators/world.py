@@ -8,9 +8,11 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from aiohttp import web
+# The sandbox's commands use the names below without the server, which takes long to import.
+if TYPE_CHECKING:
+    from aiohttp import web
 
 FAULT_KINDS = ("slow", "lost_answer", "dropped", "status", "rate_limited", "forbidden", "garbled")
 
@@ -122,7 +124,7 @@ class World:
         self.calls: Counter[Call] = Counter()
 
 
-Handler = Callable[[web.BaseRequest, dict[str, str]], Awaitable[web.Response]]
+Handler: TypeAlias = "Callable[[web.BaseRequest, dict[str, str]], Awaitable[web.Response]]"
 
 
 @dataclass(frozen=True)
@@ -145,4 +147,6 @@ NGINX_FORBIDDEN = (
 
 
 def nginx_forbidden() -> web.Response:
+    from aiohttp import web
+
     return web.Response(status=403, text=NGINX_FORBIDDEN, content_type="text/html")

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import random
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
-from multiprocessing import get_context
 from typing import Any
 
 from portaria.connections.credential_stores.protocol import SECRETS_MANAGER
@@ -162,12 +161,8 @@ def worth_a_fault(end: End, after: int) -> list[int]:
     return sorted({number for numbers in same.values() for number in (*numbers[:FIRST_CALLS], *numbers[-LAST_CALLS:])})
 
 
-def run_all(chunks: list[Chunk], processes: int) -> Tally:
-    total = Tally()
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        for tally in pool.map(run, chunks):
-            total += tally
-    return total
+def run_all(chunks: list[Chunk], processes: Executor) -> Tally:
+    return sum(processes.map(run, chunks), Tally())
 
 
 def random_chunks(schedules: int, first: int = 0, size: int = 500, store: str = SECRETS_MANAGER) -> list[Chunk]:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import time
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+from concurrent.futures import Executor
 from pathlib import Path
-from unittest.mock import patch
 
 import pytest
 from hypothesis import given, settings
@@ -23,23 +20,18 @@ from tests.simulation.records.runs import Ended, attempt_all
 
 RESULT = Path("build/faults/record_faults.json")
 RUNS, LONG_RUNS = 24, 3_000
-PROCESSES, SEEDS_AT_ONCE = 2, 12
+SEEDS_AT_ONCE = 12
 CASES = 10_000
 
 
-def test_records_faults_and_kills_every_record_is_applied_after_redrive(long: bool) -> None:
+def test_records_faults_and_kills_every_record_is_applied_after_redrive(long: bool, processes: Executor) -> None:
     started = time.monotonic()
     runs = LONG_RUNS if long else RUNS
     total, broken = Ended(), []
     seeds = [range(first, min(first + SEEDS_AT_ONCE, runs)) for first in range(0, runs, SEEDS_AT_ONCE)]
-    # The order of sets is part of what a seed decides.
-    with (
-        patch.dict(os.environ, PYTHONHASHSEED="0"),
-        ProcessPoolExecutor(PROCESSES, mp_context=get_context("spawn")) as pool,
-    ):
-        for ended, what in pool.map(attempt_all, seeds):
-            total += ended
-            broken += what
+    for ended, what in processes.map(attempt_all, seeds):
+        total += ended
+        broken += what
     figures = {"runs": runs, "broken": len(broken), **vars(total)}
     RESULT.parent.mkdir(parents=True, exist_ok=True)
     RESULT.write_text(json.dumps(figures, indent=2) + "\n")

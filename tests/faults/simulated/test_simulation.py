@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import Executor
 
 import pytest
 
@@ -17,7 +18,6 @@ from tests.simulation.schedule import simulating
 SCHEDULES, LONG_SCHEDULES = 250, 100_000
 # With the credentials in the table, where most code is the same.
 SCHEDULES_IN_TABLE = 150
-PROCESSES = 2
 # The scenarios in which every pair of faults is tried, with the modes that make a difference.
 PAIRS = {
     "one_renewal": MODES, "install": ("strict",), "fresh_rotation": ("strict",),
@@ -60,16 +60,16 @@ def conclude(store: str, parts: dict[str, Tally], took_s: float) -> None:
 
 
 @pytest.mark.parametrize("store", STORES)
-def test_simulation_schedules_lose_no_connection(store: str, long: bool) -> None:
+def test_simulation_schedules_lose_no_connection(store: str, long: bool, processes: Executor) -> None:
     started = time.monotonic()
     if not long:
         short = SHORT_SINGLES if store == SECRETS_MANAGER else SHORT_SINGLES_IN_TABLE
         chunks = [Chunk("singles", mode, name, store=store) for name, modes in short.items() for mode in modes]
         schedules, size = (SCHEDULES, 250) if store == SECRETS_MANAGER else (SCHEDULES_IN_TABLE, 50)
-        singles = run_all(chunks, PROCESSES)
-        drawn = run_all(random_chunks(schedules, size=size, store=store), PROCESSES)
+        singles = run_all(chunks, processes)
+        drawn = run_all(random_chunks(schedules, size=size, store=store), processes)
         return conclude(store, {"singles": singles, "random": drawn}, time.monotonic() - started)
-    singles = run_all([Chunk("singles", mode, name, store=store) for name in SCENARIOS for mode in MODES], PROCESSES)
+    singles = run_all([Chunk("singles", mode, name, store=store) for name in SCENARIOS for mode in MODES], processes)
     pairs = run_all(
         [
             Chunk("pairs", mode, name, first=part, count=PARTS, store=store)
@@ -77,9 +77,9 @@ def test_simulation_schedules_lose_no_connection(store: str, long: bool) -> None
             for mode in modes
             for part in range(PARTS)
         ],
-        PROCESSES,
+        processes,
     )
-    drawn = run_all(random_chunks(LONG_SCHEDULES, store=store), PROCESSES)
+    drawn = run_all(random_chunks(LONG_SCHEDULES, store=store), processes)
     conclude(store, {"singles": singles, "pairs": pairs, "random": drawn}, time.monotonic() - started)
 
 

@@ -64,6 +64,8 @@ MAX_TURNS = 400_000
 class Worker(Process):
     name: str
     work: Callable[[Worker], None]
+    # It works when the queue has a message for it. The others work until the end.
+    reads: bool = False
     budgets: dict[str, RequestBudget] = field(default_factory=dict)
 
     def forget(self) -> None:
@@ -115,7 +117,7 @@ class ReconciliationRun(Run[Worker, Result]):
         self.waiting: dict[tuple[str, int, int], float] = {}
         self.sent: dict[str, list[float]] = defaultdict(list)
         self.result = Result(runs=1)
-        self.processes = [Worker(f"reader {number}", self.read) for number in range(READERS)]
+        self.processes = [Worker(f"reader {number}", self.read, reads=True) for number in range(READERS)]
         program = Worker("program", self.change)
         if self.kind == "idle":
             # The accounts are idle for most of the time, and then change.
@@ -167,11 +169,11 @@ class ReconciliationRun(Run[Worker, Result]):
             if sweep_at <= self.time:
                 sweep_at += 60
                 self.post('{"reconcile": "due"}')
-            ready = [process for process in self.processes if self.is_ready(process)]
-            if ready:
+            if ready := self.ready():
                 self.resume(self.rng.choice(ready))
                 continue
-            moments = [process.wake_at for process in self.processes if process.running or self.is_standing(process)]
+            goes_on = self.time < ends_at
+            moments = [each.wake_at for each in self.processes if each.running or (goes_on and not each.reads)]
             moments += [message.visible_at for message in self.cloud.queues.get(BACKFILLS, ())]
             self.time = min([sweep_at, *(moment for moment in moments if moment > self.time)])
             self.check_lateness()
@@ -179,20 +181,20 @@ class ReconciliationRun(Run[Worker, Result]):
             raise Broken(f"{len(self.waiting)} changes were never found, such as {min(self.waiting)}")
         return self.result
 
-    def is_standing(self, process: Worker) -> bool:
-        """Whether a process works without a message of a queue."""
-        return process.work != self.read and self.time < BEGIN + self.lasts_s
-
-    def is_ready(self, process: Worker) -> bool:
-        if process.running:
-            return process.wake_at <= self.time
-        if process.work == self.read:
-            return any(message.visible_at <= self.time for message in self.cloud.queues.get(BACKFILLS, ()))
-        return self.is_standing(process) and process.wake_at <= self.time
+    def ready(self) -> list[Worker]:
+        """The processes that can go on now."""
+        now = self.time
+        has_message = any(message.visible_at <= now for message in self.cloud.queues.get(BACKFILLS, ()))
+        goes_on = now < BEGIN + self.lasts_s
+        return [
+            each
+            for each in self.processes
+            if (has_message if each.reads and not each.running else each.wake_at <= now and (goes_on or each.running))
+        ]
 
     def resume(self, process: Worker) -> None:
         if process.running is None:
-            process.deadline = self.time + (TIME_LIMIT_S if process.work == self.read else 1e9)
+            process.deadline = self.time + (TIME_LIMIT_S if process.reads else 1e9)
             process.running = greenlet(lambda: self.begin(process), parent=self.main)
         super().resume(process)
 

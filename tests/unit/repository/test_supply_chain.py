@@ -13,9 +13,11 @@ from importlib.metadata import Distribution, distributions
 from pathlib import Path
 
 import pytest
+from detect_secrets.settings import get_plugins, transient_settings
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name as canonical
 
+from tests import secret_scan
 from tests.dependency_audit import LOCKS, Audit
 from tests.fakes.package_locks import pins
 from tests.fakes.paths import ROOT
@@ -196,6 +198,36 @@ def test_secret_scan_words_resembling_tokens_are_ignored(tmp_path: Path) -> None
     text = "def portaria_connections_are_listed_by_name_and_never_by_anything_else(): ...\nstop = 'pit-stop'\n"
     file.write_text(text)
     assert scan(file) == set()
+
+
+# Of these files many lines look like secrets: passwords, digests, signatures.
+MANY_FINDINGS = (
+    "peers/oidc_provider/package-lock.json",
+    "faults/simulated/test_aws_limits.py",
+    "unit/api/test_manage.py",
+    "unit/aws/test_light_client.py",
+)
+
+
+def test_secret_scan_skipped_lines_have_no_match() -> None:
+    """Given lines of which some look like secrets, then each in which a plugin finds something is not skipped."""
+    baseline = json.loads((ROOT / ".secrets.baseline").read_text())
+    files = [ROOT / "tests" / name for name in MANY_FINDINGS]
+    lines = {line for file in files for line in file.read_text().splitlines()}
+    lines |= {'db_password = "hunter2-hunter2"', 'DB_PASSWORD: "hunter2-hunter2"', "ſecret = 'hunter2-hunter2'"}
+    lines |= {f"stripe: sk_live_{secrets.token_hex(12)}", f"bearer: portaria_{secrets.token_hex(24)}"}
+    lines |= {f'"{secrets.token_hex(size)}" "{secrets.token_urlsafe(size)}"' for size in range(4, 40)}
+    with transient_settings({"plugins_used": baseline["plugins_used"]}):
+        found = {
+            line
+            for line in lines
+            for plugin in get_plugins()
+            for name in ("notes.py", "notes.yaml")
+            if plugin.analyze_line(filename=name, line=line)
+        }
+        assert len(found) > 100
+        assert {line for line in found if secret_scan.is_without_match(line)} == set()
+        assert sum(map(secret_scan.is_without_match, lines)) > len(lines) / 2
 
 
 def test_secret_scan_baseline_excludes_nothing() -> None:
