@@ -80,7 +80,7 @@ BUGS = (
         "portaria.connections.tokens.provider",
         "            if leased_until is None:\n",
         "            if leased_until and clock.now() >= ends - timedelta(seconds=50):\n"
-        "                turn = self._refresh(connection, token)\n"
+        "                turn = self._refresh(connection, token, item)\n"
         "                turn.lease.item, turn.lease.tries = item, 2\n"
         "                turn.lease.ends_at = clock.now().timestamp() + 45\n"
         "                turn._take_turn()\n"

@@ -108,6 +108,10 @@ class Platform:
                 self.revoked_grants.add(pair.grant)
         self.webhooks.pop(host, None)
 
+    def end_access_tokens(self) -> None:
+        """The access tokens that were given so far end before their time. The authorisations stay."""
+        self.access.clear()
+
     def access_alive(self, token: str) -> bool:
         pair = self.access.get(token)
         now = clock.now().timestamp()

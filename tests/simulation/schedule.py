@@ -129,8 +129,6 @@ class Schedule:
         # When a refresh token was first stored, and the authorisations whose tokens a secret contains.
         self.stored: dict[str, float] = {}
         self.grants_of: dict[str, int] = {}
-        # When each turn began.
-        self.began_at: list[float] = []
         # The responses that a turn got, and the turns that a fault ended before they could store them.
         self.delivered: dict[str, int] = {}
         self.cut_short: set[int] = set()
@@ -149,7 +147,7 @@ class Schedule:
         # Tags that were given: when (ISO 8601), which, and by which code's install; None for a claim.
         self.tagged: list[tuple[str, dict[str, str], str | None]] = []
         # A generator of its own, so that the lag of the indexes does not change what else a seed decides.
-        self.lag_rng = random.Random(hash(rng.getstate()))
+        self.lag_rng = random.Random(hash(rng.getstate()[1]))
         self.over = False
         self.observe()
 
@@ -250,7 +248,6 @@ class Schedule:
         if self.deliveries > MAX_DELIVERIES:
             raise Violation(f"never comes to rest: {queue} {message.body[:80]}")
         self.turns += 1
-        self.began_at.append(self.time)
         message.deliveries += 1
         message.visible_at = self.time + HIDDEN_S[queue]
         worker.turn, worker.queue, worker.message, worker.paused = self.turns, queue, message, False
@@ -284,6 +281,8 @@ class Schedule:
         if self.over:
             return
         self.note(f"takes {queue} {message.body[:90]}")
+        if message.body.startswith("once "):
+            self.take_away(queue, message)
         try:
             getattr(self, f"take_{queue}")(message.body, lambda: worker.deadline - self.time)
         except Died:
@@ -356,7 +355,10 @@ class Schedule:
                 raise Violation(f"a rotation to a good token was refused: {rejected.reason}") from None
 
     def take_callers(self, body: str, time_left_s: Callable[[], float]) -> None:
-        """A caller that needs a connection's token, through the provider's `send` or `token`."""
+        """A caller that needs a connection's token, through the provider's `send` or `token`.
+
+        One that calls `once` is not seen again if that fails.
+        """
         how, _, name = body.partition(" ")
         table_ = Table(TABLE)
         connection = connection_store.find(table_, name)
@@ -365,7 +367,7 @@ class Schedule:
             return
         supply = provider.TokenProvider(table_, self.cloud.vault(), KEY_ID, time_left_s)
         try:
-            if how == "send":
+            if how in ("send", "once"):
                 supply.send(connection, lambda token: self.build(connection, token))
             else:
                 self.build(connection, supply.token(connection))

@@ -23,6 +23,12 @@ if TYPE_CHECKING:
     from portaria.platforms.protocols import TokenEndpoint
 
 
+# What is left of the lease and of the function's time after the answer, to store the pair.
+TIME_TO_STORE_S = 10.0
+# The shortest time-out of a second attempt. Platforms answer a refresh within a second or two as a rule.
+LEAST_TIMEOUT_S = 8.0
+
+
 class RefreshCall:
     """`sent`: the last attempt may have sent the refresh token. `verdict`: what its response means for the grant."""
 
@@ -40,20 +46,25 @@ class RefreshCall:
         """Send the refresh token, and once more immediately if the response was lost, because that response cannot be requested
         again.
 
-        Each waits for the platform's request budget. Raises `Rejected` and `Retryable` as the platform's `read_refreshed` and
-        the HTTP client do, `Retryable` (`short_of_time`), and `Conflict` where the lease has been lost.
+        The time-out of the second one is shorter where the lease or the function's time demands it. Each waits for the
+        platform's request budget. Raises `Rejected` and `Retryable` as the platform's `read_refreshed` and the HTTP client do,
+        `Retryable` (`short_of_time`), and `Conflict` where the lease has been lost.
         """
         domain = endpoint.token_domain(self.connection, client)
         needed_s = refresh_lease.TIME_TO_REFRESH_S
         while True:
             request_budget.wait(self.lease.table, self.connection.platform, Priority.REFRESH)
-            if min(self.lease.time_left_s(), self.time_left_s()) < needed_s:
+            left_s = min(self.lease.time_left_s(), self.time_left_s())
+            if left_s < needed_s:
                 raise refresh_lease.short_of_time()
+            timeout_s = min(request.connect_timeout_s + request.read_timeout_s, left_s - TIME_TO_STORE_S)
             try:
                 self.sent, status = True, None
                 # A token's life begins when the provider issues it, which is before its answer arrives.
                 given_at = clock.now()
-                response = http_client.send(request, allowed_domain=domain, owner=self.connection.name)
+                response = http_client.send(
+                    with_changes(request, total_timeout_s=timeout_s), allowed_domain=domain, owner=self.connection.name
+                )
                 status = response.status
                 grant = endpoint.read_refreshed(response, given_at, self.old.credentials["refresh_token"])
             except Rejected as rejected:
@@ -66,6 +77,6 @@ class RefreshCall:
                     raise
                 self.lease.count_try()
                 self.sent = False
-                needed_s = request.connect_timeout_s + request.read_timeout_s + 10
+                needed_s = LEAST_TIMEOUT_S + TIME_TO_STORE_S
                 continue
             return with_changes(grant, given_at=given_at, client_id=client.client_id)
