@@ -35,6 +35,7 @@ class Bug:
 
 RENEWALS = ("one_renewal", "renewal")
 STRICT = ("strict",)
+FORGIVING = ("grace", "replay")
 
 BUGS = (
     # Leases.
@@ -133,6 +134,24 @@ BUGS = (
         "    version = str(uuid.uuid4())\n    if vault_.add",
         RENEWALS,
         STRICT,
+    ),
+    Bug(
+        "a lost answer that no sweep looks for",
+        "portaria.connections.tokens.refresh_lease",
+        "            due = due_after\n",
+        "            due = {}\n",
+        ("ended_token",),
+        FORGIVING,
+        STORES,
+    ),
+    Bug(
+        "a visit that leaves a lost answer alone",
+        "portaria.connections.renewal_sweep",
+        "(self._is_due(connection) or self._lost_an_answer(item)):\n",
+        "self._is_due(connection):\n",
+        ("ended_token",),
+        FORGIVING,
+        STORES,
     ),
     # The order of storing and using.
     Bug(
@@ -484,6 +503,7 @@ QUICK = (
     "a new token that is not tried",
     "tags that the commit forgets",
     "the old copy removed before the item points to the new one",
+    "a lost answer that no sweep looks for",
 )
 
 

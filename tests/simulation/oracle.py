@@ -46,6 +46,11 @@ def judge(schedule: Schedule) -> End:
     for _ in range(int(HOUR_S / SWEEP_EVERY_S)):
         # Lost answers are asked for again, sealed grants are moved, and owed events are put on the bus.
         rest(schedule, SWEEP_EVERY_S)
+    if schedule.platform.ended_early:
+        # Only a request shows that a token ended before its time.
+        scenarios.call(schedule, scenarios.NAME, 0)
+        schedule.run()
+        rest(schedule, SWEEP_EVERY_S)
     if schedule.migrates_to:
         finish_migration(schedule)
     flagged = check_installs(schedule) + check_connections(schedule)

@@ -75,7 +75,10 @@ class Violation(BaseException):
 
 @dataclass
 class Worker:
-    """A process: its memory, and its current turn. `paused` says that it was paused for a lease."""
+    """A process: its memory, and its current turn. `paused` says that it was paused for a lease.
+
+    `http_timeout_s` is the time-out of the request that it sends.
+    """
 
     number: int
     memory: cache.TokenCache = field(default_factory=cache.TokenCache)
@@ -84,6 +87,7 @@ class Worker:
     wake_at: float = 0.0
     deadline: float = 0.0
     paused: bool = False
+    http_timeout_s: float = 0.0
     queue: str = ""
     message: Message | None = None
 
@@ -537,7 +541,7 @@ class Schedule:
             case "pause_before":
                 self.wait(self.pause_s())
             case "timeout_before":
-                self.wait(faults.HTTP_TIMEOUT_S if http else faults.AWS_TIMEOUT_S)
+                self.wait(self.timeout_s(http))
                 raise faults.no_answer(name)
             case "throttle":
                 if name == "events.put_events":
@@ -557,7 +561,7 @@ class Schedule:
             case "pause_after":
                 self.wait(self.pause_s())
             case "timeout_after":
-                self.wait(faults.HTTP_TIMEOUT_S if http else faults.AWS_TIMEOUT_S)
+                self.wait(self.timeout_s(http))
                 raise faults.no_answer(name)
             case "error_after":
                 return faults.refused(502)
@@ -606,6 +610,9 @@ class Schedule:
             return chance * 0.5 if chance < 0.85 else (0.5 + (chance - 0.85) * 15 if chance < 0.97 else 3 + chance * 3)
         return chance * 0.05 if chance < 0.8 else (0.05 + (chance - 0.8) * 3 if chance < 0.98 else 1 + chance)
 
+    def timeout_s(self, http: bool) -> float:
+        return self.current.http_timeout_s if http and self.current else faults.AWS_TIMEOUT_S
+
     def pause_s(self) -> float:
         """Mostly until shortly after a lease that has just begun, when its next holder is working."""
         chance = self.rng.random()
@@ -638,7 +645,11 @@ _ASIDE = cache.TokenCache()
 
 
 def _send(request: Request, *, allowed_domain: str, follow_redirects: int = 0, owner: str) -> Response:
-    return HERE.get().platform.send(request, allowed_domain=allowed_domain)
+    schedule = HERE.get()
+    if schedule.current:
+        usual_s = request.connect_timeout_s + request.read_timeout_s
+        schedule.current.http_timeout_s = request.total_timeout_s or usual_s
+    return schedule.platform.send(request, allowed_domain=allowed_domain)
 
 
 def _seal(seal: Callable[[sealing.Seal, Credentials], str]) -> Callable[[sealing.Seal, Credentials], str]:
