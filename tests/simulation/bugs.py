@@ -209,10 +209,10 @@ BUGS = (
     Bug(
         "a time-out that kills the grant",
         "portaria.connections.tokens.refresh_call",
-        "                if not retryable.answer_lost or self.lease.tries > 1:\n                    raise\n",
+        "                if not is_lost or self.lease.tries > 1:\n                    raise\n",
         "                if retryable.answer_lost:\n                    from portaria.core.errors import GrantRevoked\n"
         '                    raise GrantRevoked("") from None\n'
-        "                if not retryable.answer_lost or self.lease.tries > 1:\n                    raise\n",
+        "                if not is_lost or self.lease.tries > 1:\n                    raise\n",
         RENEWALS,
     ),
     Bug(

@@ -155,7 +155,7 @@ def call_with_ended_token(worker: WorkerHarness, ends: list[Any]) -> None:
 
 @pytest.mark.parametrize(
     "ends",
-    [[requests.exceptions.ReadTimeout()] * 2, [(502, {}, "")], [(429, {}, "")]],
+    [[requests.exceptions.ReadTimeout()] * 2, [(502, {}, "")] * 2, [(429, {}, "")]],
     ids=["time-outs", "bad gateway", "rate limit"],
 )
 def test_renewal_sweep_refresh_by_a_caller_without_an_answer_is_repeated(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -281,6 +282,18 @@ def test_token_provider_lost_answer_is_requested_once_more(harness: Harness) -> 
     harness.kommo.before[TOKEN_PATH] = [requests.exceptions.ReadTimeout()]
     assert harness.ask() == "canary-access-one+", "the platform had not used the token"
     assert len(harness.kommo.calls) == 2
+
+
+@pytest.mark.parametrize(("status", "calls"), [(502, 2), (504, 2), (500, 1), (503, 1), (429, 1)])
+def test_token_provider_answer_lost_behind_gateway_is_requested_once_more(
+    harness: Harness, status: int, calls: int
+) -> None:
+    harness.expire()
+    harness.kommo.before[TOKEN_PATH] = [(status, {}, "")]
+    with contextlib.suppress(Retryable):
+        harness.ask()
+    assert len(harness.kommo.calls) == calls
+    assert harness.item["generation"] == calls
 
 
 def test_token_provider_lost_answer_with_used_token_sets_needs_reconnect(harness: Harness) -> None:

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 TIME_TO_STORE_S = 10.0
 # The shortest time-out of a second attempt. Platforms answer a refresh within a second or two as a rule.
 LEAST_TIMEOUT_S = 8.0
+# A gateway got no valid answer, or none in time, from a server that may have renewed the tokens.
+# https://www.rfc-editor.org/rfc/rfc9110#section-15.6.3
+LOST_BEHIND_GATEWAY = (502, 504)
 
 
 class RefreshCall:
@@ -43,8 +46,8 @@ class RefreshCall:
         self.verdict = Verdict.NONE
 
     def send(self, endpoint: TokenEndpoint, client: OAuthClient, request: Request) -> Grant:
-        """Send the refresh token, and once more immediately if the response was lost, because that response cannot be requested
-        again.
+        """Send the refresh token, and once more immediately if the response was lost, because some platforms answer again for
+        some seconds only.
 
         The time-out of the second one is shorter where the lease or the function's time demands it. Each waits for the
         platform's request budget. Raises `Rejected` and `Retryable` as the platform's `read_refreshed` and the HTTP client do,
@@ -73,7 +76,8 @@ class RefreshCall:
             except Retryable as retryable:
                 self.verdict = refused_grants.verdict(status, retryable)
                 self.sent = not isinstance(retryable, Unreachable)
-                if not retryable.answer_lost or self.lease.tries > 1:
+                is_lost = retryable.answer_lost or status in LOST_BEHIND_GATEWAY
+                if not is_lost or self.lease.tries > 1:
                     raise
                 self.lease.count_try()
                 self.sent = False
