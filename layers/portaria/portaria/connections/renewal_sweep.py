@@ -4,8 +4,8 @@
 
 A visit does everything that is due: it publishes an event that the item still holds, moves sealed credentials into the vault,
 drops the old credentials of a rotation whose overlap has ended, warns of old credentials and of refused refreshes, and
-refreshes tokens. Each step is idempotent, so if the worker dies, another visit repeats it. A connection that must be connected
-again leaves the index after its event has been published, and is not tried again.
+refreshes tokens that are due or whose last refresh had no answer. Each step is idempotent, so if the worker dies, another visit
+repeats it. A connection that must be connected again leaves the index after its event has been published, and is not tried again.
 """
 
 from __future__ import annotations
@@ -190,7 +190,7 @@ class _Visit:
         return bool(connection.token_ends_at) and connection_store.renewal_at(connection) <= clock.now()
 
     def _lost_an_answer(self, item: Item) -> bool:
-        """Whether the refresh token may have been sent without an answer. Its platform may still answer it again."""
+        """Whether the refresh token may have been sent without an answer. The platform may still answer it again."""
         return bool(item.get("tries")) and not item.get("refused_since")
 
     def _strike_off(self, item: Item) -> None:

@@ -6,9 +6,10 @@ stored (`pair_storage`):
 
     claim (lease, fence, tries) → look for a pair that an earlier worker stored → send → store → point to it
 
-If the worker dies, its successor finds the stored pair. If the platform refuses the first sending of a refresh token, the grant
-was revoked; if it refuses a later one, an answer was lost. `refused_grants` decides on refusals that do not end the grant. The
-platform's `token_endpoint` builds the request and reads the answer.
+If the worker dies, its successor (a caller, or the visit of a sweep) finds the stored pair, or sends again. If the platform
+refuses the first sending of a refresh token, the grant was revoked; if it refuses a later one, an answer was lost.
+`refused_grants` decides on refusals that do not end the grant. The platform's `token_endpoint` builds the request and reads the
+answer.
 
 https://www.rfc-editor.org/rfc/rfc9700#section-4.14
 """
