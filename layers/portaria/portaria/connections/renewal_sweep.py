@@ -5,7 +5,8 @@
 A visit does everything that is due: it publishes an event that the item still holds, moves sealed credentials into the vault,
 drops the old credentials of a rotation whose overlap has ended, warns of old credentials and of refused refreshes, and
 refreshes tokens that are due or whose last refresh had no answer. Each step is idempotent, so if the worker dies, another visit
-repeats it. A connection that must be connected again leaves the index after its event has been published, and is not tried again.
+repeats it. A connection that must be connected again leaves the index after its event has been published, and is not tried
+again.
 """
 
 from __future__ import annotations
