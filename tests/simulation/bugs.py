@@ -35,6 +35,7 @@ class Bug:
 
 RENEWALS = ("one_renewal", "renewal")
 STRICT = ("strict",)
+FORGIVING = ("grace", "replay")
 
 BUGS = (
     # Leases.
@@ -80,7 +81,7 @@ BUGS = (
         "portaria.connections.tokens.provider",
         "            if leased_until is None:\n",
         "            if leased_until and clock.now() >= ends - timedelta(seconds=50):\n"
-        "                turn = self._refresh(connection, token)\n"
+        "                turn = self._refresh(connection, token, item)\n"
         "                turn.lease.item, turn.lease.tries = item, 2\n"
         "                turn.lease.ends_at = clock.now().timestamp() + 45\n"
         "                turn._take_turn()\n"
@@ -133,6 +134,24 @@ BUGS = (
         "    version = str(uuid.uuid4())\n    if vault_.add",
         RENEWALS,
         STRICT,
+    ),
+    Bug(
+        "a lost answer that no sweep looks for",
+        "portaria.connections.tokens.refresh_lease",
+        "            due = due_after\n",
+        "            due = {}\n",
+        ("ended_token",),
+        FORGIVING,
+        STORES,
+    ),
+    Bug(
+        "a visit that leaves a lost answer alone",
+        "portaria.connections.renewal_sweep",
+        "(self._is_due(connection) or self._lost_an_answer(item)):\n",
+        "self._is_due(connection):\n",
+        ("ended_token",),
+        FORGIVING,
+        STORES,
     ),
     # The order of storing and using.
     Bug(
@@ -190,10 +209,10 @@ BUGS = (
     Bug(
         "a time-out that kills the grant",
         "portaria.connections.tokens.refresh_call",
-        "                if not retryable.answer_lost or self.lease.tries > 1:\n                    raise\n",
+        "                if not is_lost or self.lease.tries > 1:\n                    raise\n",
         "                if retryable.answer_lost:\n                    from portaria.core.errors import GrantRevoked\n"
         '                    raise GrantRevoked("") from None\n'
-        "                if not retryable.answer_lost or self.lease.tries > 1:\n                    raise\n",
+        "                if not is_lost or self.lease.tries > 1:\n                    raise\n",
         RENEWALS,
     ),
     Bug(
@@ -484,6 +503,7 @@ QUICK = (
     "a new token that is not tried",
     "tags that the commit forgets",
     "the old copy removed before the item points to the new one",
+    "a lost answer that no sweep looks for",
 )
 
 

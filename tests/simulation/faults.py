@@ -20,7 +20,6 @@ OF_HTTP = (*EVERYWHERE, "timeout_before", "timeout_after", "unreachable", "rate_
 OUTAGE_S = 120.0
 LONGEST_INDEX_LAG_S = 60.0
 AWS_TIMEOUT_S = 9.0
-HTTP_TIMEOUT_S = 18.0
 CONNECT_TIMEOUT_S = 3.0
 
 

@@ -20,7 +20,8 @@ from portaria.core.http.messages import Request, Response
 from portaria.outbound import http_client
 
 MODES = ("strict", "grace", "replay")
-# Longer than a lease and the pauses after a failed try, so that one lost response never ends a grant in these modes.
+# Longer than it takes until another worker tries again: a lease and the next sweep, or the visibility timeout of a visit that
+# died. So one lost response never ends a grant in these modes.
 WINDOW_S = 900.0
 LIFE_S = 86_400
 REFRESH_LIFE_S = 90 * 86_400
@@ -69,6 +70,7 @@ class Platform:
         self.used_codes: set[str] = set()
         self.refreshes: dict[str, RefreshToken] = {}
         self.access: dict[str, Pair] = {}
+        self.ended_early = False
         self.webhooks: dict[str, set[str]] = {}
         self.revoked_grants: set[int] = set()
         self.given: list[Pair] = []
@@ -84,7 +86,7 @@ class Platform:
         other.life_s = self.life_s
         other.codes, other.used_codes = dict(self.codes), set(self.used_codes)
         other.refreshes = {token: replace(held) for token, held in self.refreshes.items()}
-        other.access = dict(self.access)
+        other.access, other.ended_early = dict(self.access), self.ended_early
         other.webhooks = {host: set(hooks) for host, hooks in self.webhooks.items()}
         other.revoked_grants = set(self.revoked_grants)
         other.given = list(self.given)
@@ -107,6 +109,11 @@ class Platform:
             if pair.host == host:
                 self.revoked_grants.add(pair.grant)
         self.webhooks.pop(host, None)
+
+    def end_access_tokens(self) -> None:
+        """The access tokens that were given so far end before their time. The authorisations stay."""
+        self.ended_early = True
+        self.access.clear()
 
     def access_alive(self, token: str) -> bool:
         pair = self.access.get(token)

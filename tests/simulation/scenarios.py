@@ -302,6 +302,16 @@ def short_lives(schedule: Schedule, soon: Soon) -> None:
         sweep(schedule, number * 600 + soon(60))
 
 
+def ended_token(schedule: Schedule, soon: Soon) -> None:
+    """The platform ends a token long before it is due. The program that notices does not call again; another one does later."""
+    call(schedule, NAME, 0)
+    schedule.at(600, schedule.platform.end_access_tokens)
+    call(schedule, NAME, 600 + soon(60), "once")
+    for number in range(1, 6):
+        sweep(schedule, 600 + number * 300)
+    call(schedule, NAME, 3_000 + soon(60))
+
+
 def rotation(schedule: Schedule, soon: Soon) -> None:
     rotate(schedule, "canary-static-2", soon(1))
     call(schedule, STATIC, soon(3))
@@ -399,6 +409,7 @@ SCENARIOS: dict[str, tuple[Scenario, int]] = {
     "replayed_hook": (replayed_hook, 3),
     "revocation": (revocation, 4),
     "short_lives": (short_lives, 6),
+    "ended_token": (ended_token, 6),
     "rotation": (rotation, 4),
     "fresh_rotation": (fresh_rotation, 3),
     "rotation_at_once": (rotation_at_once, 2),

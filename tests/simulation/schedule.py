@@ -75,7 +75,10 @@ class Violation(BaseException):
 
 @dataclass
 class Worker:
-    """A process: its memory, and its current turn. `paused` says that it was paused for a lease."""
+    """A process: its memory, and its current turn. `paused` says that it was paused for a lease.
+
+    `http_timeout_s` is the time-out of the request that it sends.
+    """
 
     number: int
     memory: cache.TokenCache = field(default_factory=cache.TokenCache)
@@ -84,6 +87,7 @@ class Worker:
     wake_at: float = 0.0
     deadline: float = 0.0
     paused: bool = False
+    http_timeout_s: float = 0.0
     queue: str = ""
     message: Message | None = None
 
@@ -129,8 +133,6 @@ class Schedule:
         # When a refresh token was first stored, and the authorisations whose tokens a secret contains.
         self.stored: dict[str, float] = {}
         self.grants_of: dict[str, int] = {}
-        # When each turn began.
-        self.began_at: list[float] = []
         # The responses that a turn got, and the turns that a fault ended before they could store them.
         self.delivered: dict[str, int] = {}
         self.cut_short: set[int] = set()
@@ -149,7 +151,7 @@ class Schedule:
         # Tags that were given: when (ISO 8601), which, and by which code's install; None for a claim.
         self.tagged: list[tuple[str, dict[str, str], str | None]] = []
         # A generator of its own, so that the lag of the indexes does not change what else a seed decides.
-        self.lag_rng = random.Random(hash(rng.getstate()))
+        self.lag_rng = random.Random(hash(rng.getstate()[1]))
         self.over = False
         self.observe()
 
@@ -250,7 +252,6 @@ class Schedule:
         if self.deliveries > MAX_DELIVERIES:
             raise Violation(f"never comes to rest: {queue} {message.body[:80]}")
         self.turns += 1
-        self.began_at.append(self.time)
         message.deliveries += 1
         message.visible_at = self.time + HIDDEN_S[queue]
         worker.turn, worker.queue, worker.message, worker.paused = self.turns, queue, message, False
@@ -284,6 +285,8 @@ class Schedule:
         if self.over:
             return
         self.note(f"takes {queue} {message.body[:90]}")
+        if message.body.startswith("once "):
+            self.take_away(queue, message)
         try:
             getattr(self, f"take_{queue}")(message.body, lambda: worker.deadline - self.time)
         except Died:
@@ -356,7 +359,10 @@ class Schedule:
                 raise Violation(f"a rotation to a good token was refused: {rejected.reason}") from None
 
     def take_callers(self, body: str, time_left_s: Callable[[], float]) -> None:
-        """A caller that needs a connection's token, through the provider's `send` or `token`."""
+        """A caller that needs a connection's token, through the provider's `send` or `token`.
+
+        One that calls `once` is not seen again if that fails.
+        """
         how, _, name = body.partition(" ")
         table_ = Table(TABLE)
         connection = connection_store.find(table_, name)
@@ -365,7 +371,7 @@ class Schedule:
             return
         supply = provider.TokenProvider(table_, self.cloud.vault(), KEY_ID, time_left_s)
         try:
-            if how == "send":
+            if how in ("send", "once"):
                 supply.send(connection, lambda token: self.build(connection, token))
             else:
                 self.build(connection, supply.token(connection))
@@ -535,7 +541,7 @@ class Schedule:
             case "pause_before":
                 self.wait(self.pause_s())
             case "timeout_before":
-                self.wait(faults.HTTP_TIMEOUT_S if http else faults.AWS_TIMEOUT_S)
+                self.wait(self.timeout_s(http))
                 raise faults.no_answer(name)
             case "throttle":
                 if name == "events.put_events":
@@ -555,7 +561,7 @@ class Schedule:
             case "pause_after":
                 self.wait(self.pause_s())
             case "timeout_after":
-                self.wait(faults.HTTP_TIMEOUT_S if http else faults.AWS_TIMEOUT_S)
+                self.wait(self.timeout_s(http))
                 raise faults.no_answer(name)
             case "error_after":
                 return faults.refused(502)
@@ -604,6 +610,9 @@ class Schedule:
             return chance * 0.5 if chance < 0.85 else (0.5 + (chance - 0.85) * 15 if chance < 0.97 else 3 + chance * 3)
         return chance * 0.05 if chance < 0.8 else (0.05 + (chance - 0.8) * 3 if chance < 0.98 else 1 + chance)
 
+    def timeout_s(self, http: bool) -> float:
+        return self.current.http_timeout_s if http and self.current else faults.AWS_TIMEOUT_S
+
     def pause_s(self) -> float:
         """Mostly until shortly after a lease that has just begun, when its next holder is working."""
         chance = self.rng.random()
@@ -636,7 +645,11 @@ _ASIDE = cache.TokenCache()
 
 
 def _send(request: Request, *, allowed_domain: str, follow_redirects: int = 0, owner: str) -> Response:
-    return HERE.get().platform.send(request, allowed_domain=allowed_domain)
+    schedule = HERE.get()
+    if schedule.current:
+        usual_s = request.connect_timeout_s + request.read_timeout_s
+        schedule.current.http_timeout_s = request.total_timeout_s or usual_s
+    return schedule.platform.send(request, allowed_domain=allowed_domain)
 
 
 def _seal(seal: Callable[[sealing.Seal, Credentials], str]) -> Callable[[sealing.Seal, Credentials], str]:

@@ -27,7 +27,7 @@ PARTS = 8
 # The scenarios in which the short run tries every single fault; the long one tries all scenarios, in all modes.
 SHORT_SINGLES = {
     "one_renewal": MODES, "install": ("strict",), "departure": ("strict",),
-    "fresh_rotation": ("strict",),
+    "fresh_rotation": ("strict",), "ended_token": ("grace",),
 }  # fmt: skip
 SHORT_SINGLES_IN_TABLE = {"one_renewal": ("strict",), "install": ("strict",)}
 
@@ -38,6 +38,13 @@ ONCE_BROKEN = (
     Case("strict", 0, "replayed_hook", ((13, "pause_before"),)),
     # An event was published at each sweep, because every visit found a renewal due and returned before its end.
     Case("strict", 0, "short_lives", ((141, "pause_after"),), TABLE),
+    # The answer to an early refresh was lost, and nobody asked for it again within the platform's grace period.
+    Case("grace", 0, "short_lives", ((153, "timeout_after"),), TABLE),
+    Case("grace", 0, "short_lives", ((153, "error_after"),), TABLE),
+    # The same after a 401, hours before the connection was due; the worker died, or gave up.
+    Case("grace", 0, "ended_token", ((33, "crash_after"),), TABLE),
+    Case("grace", 0, "ended_token", ((33, "timeout_after"),), TABLE),
+    Case("replay", 0, "ended_token", ((33, "error_after"),), TABLE),
 )
 
 

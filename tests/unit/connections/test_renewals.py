@@ -12,20 +12,24 @@ from unittest.mock import patch
 
 import boto3
 import pytest
+import requests
 import responses
 
 from portaria.aws import due_index
 from portaria.connections import connection_store, renewal_sweep, vault
-from portaria.connections.tokens import usability
+from portaria.connections.tokens import refresh_lease, usability
 from portaria.core import clock
 from portaria.core.callbacks import Secret
 from portaria.core.entities import Connection
+from portaria.core.errors import Retryable
 from portaria.core.stored_reasons import ConnectionReason
+from portaria.outbound import http_client
 from tests.fakes.aws import functions
 from tests.fakes.aws.errors import refusing
 from tests.fakes.aws.moto_cloud import PREFIX, Cloud, cloud
 from tests.fakes.connections import installs as fakes
 from tests.fakes.connections.tokens import NAME, TOKEN_PATH, Harness
+from tests.fakes.crashes import Died
 from tests.fakes.virtual_time import DAY_S, VirtualClock
 
 RECONNECT = "https://api.example.com/live/install/kommo/acme/start"
@@ -139,6 +143,62 @@ def test_renew_tokens_failed_visit_is_retried(worker: WorkerHarness) -> None:
     worker.time.passed_s += 60
     assert worker.handle(body) == set()
     assert worker.item["generation"] == 2
+
+
+def call_with_ended_token(worker: WorkerHarness, ends: list[Any]) -> None:
+    """One call by a program, hours before the connection is due. The platform refuses its token; `ends` are the refresh's."""
+    worker.kommo._tokens.pop("canary-access-one", None)
+    worker.kommo.before[TOKEN_PATH] = ends
+    connection = connection_store.get(worker.table, NAME)
+    worker.process().refresh_after_401(connection, worker.process().token(connection))
+
+
+@pytest.mark.parametrize(
+    "ends",
+    [[requests.exceptions.ReadTimeout()] * 2, [(502, {}, "")] * 2, [(429, {}, "")]],
+    ids=["time-outs", "bad gateway", "rate limit"],
+)
+def test_renewal_sweep_refresh_by_a_caller_without_an_answer_is_repeated(
+    worker: WorkerHarness, ends: list[Any]
+) -> None:
+    with pytest.raises(Retryable):
+        call_with_ended_token(worker, ends)
+    worker.time.passed_s += refresh_lease.LEASE_S + 1
+    assert worker.round() == [NAME], "no caller came back"
+    assert worker.item["generation"] == 2
+    assert worker.round() == []
+
+
+def test_renewal_sweep_refresh_by_a_caller_that_died_is_repeated_when_lease_ends(worker: WorkerHarness) -> None:
+    with patch.object(http_client, "send", side_effect=Died), pytest.raises(Died):
+        call_with_ended_token(worker, [])
+    worker.time.passed_s += refresh_lease.LEASE_S - 1
+    assert worker.round() == []
+    worker.time.passed_s += 2
+    assert worker.round() == [NAME]
+    assert worker.item["generation"] == 2
+
+
+def test_renewal_sweep_unsent_refresh_by_a_caller_leaves_due_time(worker: WorkerHarness) -> None:
+    due_at = worker.item["due_at"]
+    for _ in range(3):
+        with pytest.raises(Retryable):
+            call_with_ended_token(worker, [requests.exceptions.ConnectTimeout()])
+        assert worker.item["due_at"] == due_at
+        worker.time.passed_s += refresh_lease.LEASE_S + 1
+        assert worker.round() == []
+
+
+def test_renewal_sweep_refreshes_that_fail_for_hours_queue_no_more_visits_than_before(worker: WorkerHarness) -> None:
+    """Given a platform that is down, callers every minute and a sweep every five, then one visit is queued each half hour."""
+    queued = []
+    for minute in range(180):
+        with pytest.raises(Retryable):
+            call_with_ended_token(worker, [(503, {}, "")] * 4)
+        if minute % 5 == 4:
+            queued += [minute for _ in worker.round()]
+        worker.time.passed_s += 60
+    assert len(queued) in range(5, 8)
 
 
 def test_renew_tokens_revoked_grant_is_announced_once_and_not_retried(worker: WorkerHarness) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -17,7 +18,7 @@ import responses
 
 from portaria.connections import connection_store, rotation, vault
 from portaria.connections.credential_stores import sealing
-from portaria.connections.tokens import cache, pair_storage, refresh_lease, sealed_credentials
+from portaria.connections.tokens import cache, pair_storage, refresh_call, refresh_lease, sealed_credentials
 from portaria.connections.tokens.cache import Token
 from portaria.connections.tokens.provider import TokenProvider
 from portaria.core import clock
@@ -283,6 +284,18 @@ def test_token_provider_lost_answer_is_requested_once_more(harness: Harness) -> 
     assert len(harness.kommo.calls) == 2
 
 
+@pytest.mark.parametrize(("status", "calls"), [(502, 2), (504, 2), (500, 1), (503, 1), (429, 1)])
+def test_token_provider_answer_lost_behind_gateway_is_requested_once_more(
+    harness: Harness, status: int, calls: int
+) -> None:
+    harness.expire()
+    harness.kommo.before[TOKEN_PATH] = [(status, {}, "")]
+    with contextlib.suppress(Retryable):
+        harness.ask()
+    assert len(harness.kommo.calls) == calls
+    assert harness.item["generation"] == calls
+
+
 def test_token_provider_lost_answer_with_used_token_sets_needs_reconnect(harness: Harness) -> None:
     harness.expire()
 
@@ -294,6 +307,33 @@ def test_token_provider_lost_answer_with_used_token_sets_needs_reconnect(harness
         harness.ask()
     assert (harness.item["state"], harness.item["reason"]) == ("needs_reconnect", "answer_lost")
     assert harness.kommo.refreshes == {"canary-refresh-one": 2}, "one retry with the old token, and no more"
+
+
+@pytest.mark.parametrize("function_s", [refresh_lease.LEASE_S, 600.0])
+def test_token_provider_answer_lost_by_slow_time_out_is_requested_once_more_in_time_that_is_left(
+    harness: Harness, function_s: float
+) -> None:
+    """Given a first attempt that used up both time-outs, then the second one is made at once, and leaves time to store."""
+    harness.expire()
+    ends_at = harness.time.passed_s + function_s
+    sent: list[float | None] = []
+
+    def send(request: Request, **how: Any) -> Response:
+        sent.append(request.total_timeout_s)
+        if len(sent) == 1:
+            harness.time.passed_s += request.connect_timeout_s + request.read_timeout_s
+            raise AnswerLost("the platform gave no answer")
+        return real(request, **how)
+
+    supply = harness.process()
+    supply.time_left_s = lambda: ends_at - harness.time.passed_s
+    real = http_client.send
+    with patch.object(http_client, "send", send):
+        supply.token(connection_store.get(harness.table, NAME))
+    assert harness.item["generation"] == 2
+    longest_s = refresh_lease.LEASE_S - 18 - refresh_call.TIME_TO_STORE_S
+    assert sent[0] == 18
+    assert refresh_call.LEAST_TIMEOUT_S < (sent[1] or 0) <= longest_s
 
 
 def test_token_provider_timeouts_do_not_end_connection(harness: Harness) -> None:

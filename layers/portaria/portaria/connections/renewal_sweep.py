@@ -4,8 +4,9 @@
 
 A visit does everything that is due: it publishes an event that the item still holds, moves sealed credentials into the vault,
 drops the old credentials of a rotation whose overlap has ended, warns of old credentials and of refused refreshes, and
-refreshes tokens. Each step is idempotent, so if the worker dies, another visit repeats it. A connection that must be connected
-again leaves the index after its event has been published, and is not tried again.
+refreshes tokens that are due or whose last refresh had no answer. Each step is idempotent, so if the worker dies, another visit
+repeats it. A connection that must be connected again leaves the index after its event has been published, and is not tried
+again.
 """
 
 from __future__ import annotations
@@ -152,7 +153,7 @@ class _Visit:
             self._settle(item, connection, announced=announce)
             return RenewalOutcome("ended" if connection.state == "needs_reconnect" else "ignored")
         self._warn_of_refusals(item)
-        if connection.kind == "oauth2" and self._is_due(connection):
+        if connection.kind == "oauth2" and (self._is_due(connection) or self._lost_an_answer(item)):
             if announce:
                 self._strike_off(item)
             return self._renew(connection)
@@ -188,6 +189,10 @@ class _Visit:
     def _is_due(self, connection: Connection) -> bool:
         """Whether the token is in the last part of its life, counted from its last refresh."""
         return bool(connection.token_ends_at) and connection_store.renewal_at(connection) <= clock.now()
+
+    def _lost_an_answer(self, item: Item) -> bool:
+        """Whether the refresh token may have been sent without an answer. The platform may still answer it again."""
+        return bool(item.get("tries")) and not item.get("refused_since")
 
     def _strike_off(self, item: Item) -> None:
         """Record that the item's event has been published, before a renewal that would keep it for the new generation."""

@@ -6,9 +6,10 @@ stored (`pair_storage`):
 
     claim (lease, fence, tries) → look for a pair that an earlier worker stored → send → store → point to it
 
-If the worker dies, its successor finds the stored pair. If the platform refuses the first sending of a refresh token, the grant
-was revoked; if it refuses a later one, an answer was lost. `refused_grants` decides on refusals that do not end the grant. The
-platform's `token_endpoint` builds the request and reads the answer.
+If the worker dies, its successor (a caller, or the visit of a sweep) finds the stored pair, or sends again. If the platform
+refuses the first sending of a refresh token, the grant was revoked; if it refuses a later one, an answer was lost.
+`refused_grants` decides on refusals that do not end the grant. The platform's `token_endpoint` builds the request and reads the
+answer.
 
 https://www.rfc-editor.org/rfc/rfc9700#section-4.14
 """
@@ -59,11 +60,17 @@ CLIENT_WRONG_LONGEST_WAIT_S = 3_600.0
 
 
 class TokenRefresh:
-    """One worker's turn at refreshing a connection's tokens. `after_401` is whether the platform refused the old token."""
+    """One worker's turn at refreshing a connection's tokens.
 
-    def __init__(self, context: RefreshContext, connection: Connection, old: Token, *, after_401: bool = False) -> None:
+    `found` is the connection's item as it was read. `after_401` is whether the platform refused the old token.
+    """
+
+    def __init__(
+        self, context: RefreshContext, connection: Connection, old: Token, found: Item, *, after_401: bool = False
+    ) -> None:
         self.context = context
         self.connection = connection
+        self.found = found
         self.old = old
         self.lease = RefreshLease(context.table, connection)
         self.call = RefreshCall(connection, old, self.lease, context.time_left_s)
@@ -81,7 +88,7 @@ class TokenRefresh:
                 f"the access token of {self.connection.name} has expired and cannot be renewed: connect again"
             )
         try:
-            self.lease.claim(self.context.time_left_s())
+            self.lease.claim(self.context.time_left_s(), self.found, is_visit=self.context.is_visit)
         except Conflict as conflict:
             return self.lease.held_until(conflict.item or self._item_now())
         try:
@@ -181,18 +188,23 @@ class TokenRefresh:
         raise NeedsReconnect(f"the customer must connect {self.connection.name} again: {detail}")
 
     def _give_up(self, error: Exception) -> None:
-        """Return the lease with a pause before the next turn. If that write fails, the lease ends by itself."""
+        """Return the lease with a pause before the next turn. If that write fails, the lease ends by itself.
+
+        If the refresh token may have been sent, the connection stays due for a sweep (see `refresh_lease`).
+        """
         if isinstance(error, NeedsReconnect):
             return
         changes: Item = {"retry_at": int(clock.now().timestamp() + self._wait_s(error))}
         verdict = self.call.verdict
         changes |= refused_grants.changes(self.lease.item, verdict, error, clock.now())
-        if "refused_since" in changes and self.context.refused_limit is None and verdict is Verdict.REFUSED:
+        if "refused_since" in changes and not self.context.is_visit and verdict is Verdict.REFUSED:
             # The visit of the next sweep warns the owner.
             changes |= {"due_pk": due_index.RENEWALS, "due_at": clock.to_iso(clock.now())}
         if not self.call.sent:
             # An absolute number: boto3 repeats a write whose answer was lost, and the first one may have been carried out.
             changes["tries"] = self.lease.tries - 1
+            if self.lease.due_before and not changes["tries"]:
+                changes["due_at"] = self.lease.due_before
         if verdict is Verdict.REFUSED:
             since = changes.get("refused_since") or self.lease.item.get("refused_since")
             reason = error.reason if isinstance(error, PortariaError) else ""

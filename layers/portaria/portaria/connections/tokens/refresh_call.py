@@ -23,6 +23,15 @@ if TYPE_CHECKING:
     from portaria.platforms.protocols import TokenEndpoint
 
 
+# What is left of the lease and of the function's time after the answer, to store the pair.
+TIME_TO_STORE_S = 10.0
+# The shortest time-out of a second attempt. Platforms answer a refresh within a second or two as a rule.
+LEAST_TIMEOUT_S = 8.0
+# A gateway got no valid answer, or none in time, from a server that may have renewed the tokens.
+# https://www.rfc-editor.org/rfc/rfc9110#section-15.6.3
+LOST_BEHIND_GATEWAY = (502, 504)
+
+
 class RefreshCall:
     """`sent`: the last attempt may have sent the refresh token. `verdict`: what its response means for the grant."""
 
@@ -37,23 +46,28 @@ class RefreshCall:
         self.verdict = Verdict.NONE
 
     def send(self, endpoint: TokenEndpoint, client: OAuthClient, request: Request) -> Grant:
-        """Send the refresh token, and once more immediately if the response was lost, because that response cannot be requested
-        again.
+        """Send the refresh token, and once more immediately if the response was lost, because some platforms answer again for
+        some seconds only.
 
-        Each waits for the platform's request budget. Raises `Rejected` and `Retryable` as the platform's `read_refreshed` and
-        the HTTP client do, `Retryable` (`short_of_time`), and `Conflict` where the lease has been lost.
+        The time-out of the second one is shorter where the lease or the function's time demands it. Each waits for the
+        platform's request budget. Raises `Rejected` and `Retryable` as the platform's `read_refreshed` and the HTTP client do,
+        `Retryable` (`short_of_time`), and `Conflict` where the lease has been lost.
         """
         domain = endpoint.token_domain(self.connection, client)
         needed_s = refresh_lease.TIME_TO_REFRESH_S
         while True:
             request_budget.wait(self.lease.table, self.connection.platform, Priority.REFRESH)
-            if min(self.lease.time_left_s(), self.time_left_s()) < needed_s:
+            left_s = min(self.lease.time_left_s(), self.time_left_s())
+            if left_s < needed_s:
                 raise refresh_lease.short_of_time()
+            timeout_s = min(request.connect_timeout_s + request.read_timeout_s, left_s - TIME_TO_STORE_S)
             try:
                 self.sent, status = True, None
                 # A token's life begins when the provider issues it, which is before its answer arrives.
                 given_at = clock.now()
-                response = http_client.send(request, allowed_domain=domain, owner=self.connection.name)
+                response = http_client.send(
+                    with_changes(request, total_timeout_s=timeout_s), allowed_domain=domain, owner=self.connection.name
+                )
                 status = response.status
                 grant = endpoint.read_refreshed(response, given_at, self.old.credentials["refresh_token"])
             except Rejected as rejected:
@@ -62,10 +76,11 @@ class RefreshCall:
             except Retryable as retryable:
                 self.verdict = refused_grants.verdict(status, retryable)
                 self.sent = not isinstance(retryable, Unreachable)
-                if not retryable.answer_lost or self.lease.tries > 1:
+                is_lost = retryable.answer_lost or status in LOST_BEHIND_GATEWAY
+                if not is_lost or self.lease.tries > 1:
                     raise
                 self.lease.count_try()
                 self.sent = False
-                needed_s = request.connect_timeout_s + request.read_timeout_s + 10
+                needed_s = LEAST_TIMEOUT_S + TIME_TO_STORE_S
                 continue
             return with_changes(grant, given_at=given_at, client_id=client.client_id)

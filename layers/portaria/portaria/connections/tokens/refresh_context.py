@@ -23,3 +23,8 @@ class RefreshContext:
     sealing_key_id: str
     time_left_s: Callable[[], float]
     refused_limit: timedelta | None
+
+    @property
+    def is_visit(self) -> bool:
+        """Whether a visit of `renew_tokens` refreshes. Its message returns to the queue until that has been done."""
+        return self.refused_limit is not None

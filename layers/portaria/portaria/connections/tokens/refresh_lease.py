@@ -2,10 +2,16 @@
 
 The lease is part of the connection's item. `fence` grows with each claim, so that a worker that lost its lease cannot write:
 each of its writes is conditional on its fence. `tries` counts how often the refresh token may have been sent.
+
+A worker may die, or lose the platform's answer. So a claim also makes the connection due when the lease ends: the next sweep
+then visits it, even if no caller returns. A visit needs no second one, because its message returns.
 """
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
+from portaria.aws import due_index
 from portaria.aws.table import Item, Table
 from portaria.connections import connection_store
 from portaria.core import clock
@@ -19,7 +25,10 @@ TIME_TO_REFRESH_S = 40.0
 
 
 class RefreshLease:
-    """One worker's claim to refresh a connection's tokens. `item` is the connection's item as the claim found it."""
+    """One worker's claim to refresh a connection's tokens. `item` is the connection's item right after the claim.
+
+    `due_before` is when the connection was due before the claim (ISO 8601), if the claim has changed that.
+    """
 
     def __init__(self, table: Table, connection: Connection) -> None:
         self.table = table
@@ -27,20 +36,31 @@ class RefreshLease:
         self.item: Item = {}
         self.tries = 0
         self.ends_at = 0.0
+        self.due_before = ""
 
     @property
     def fence(self) -> int:
         return fence_of(self.item)
 
-    def claim(self, time_left_s: float) -> None:
-        """Raises `Conflict` if there is nothing to claim (see `held_until`), and `Retryable` (`short_of_time`)."""
+    def claim(self, time_left_s: float, found: Item, *, is_visit: bool) -> None:
+        """Claim the lease. `found` is the connection's item as it was read.
+
+        Only the first claim for a refresh token changes the due time: the visit that follows repeats until it succeeds.
+        Raises `Conflict` if there is nothing to claim (see `held_until`), and `Retryable` (`short_of_time`).
+        """
         now = clock.now().timestamp()
         if time_left_s < LEASE_S:
             raise short_of_time()
         self.ends_at = now + LEASE_S
+        due: Item = {}
+        due_before = str(found.get("due_at", ""))
+        due_after = due_index.attributes(due_index.RENEWALS, datetime.fromtimestamp(self.ends_at, UTC))
+        if not is_visit and not found.get("tries") and not "" < due_before <= due_after["due_at"]:
+            due = due_after
         self.item = self.table.update(
             *connection_store.key(self.connection.name),
-            "SET lease_until = :until, fence = if_not_exists(fence, :zero) + :one, tries = if_not_exists(tries, :zero) + :one",
+            "SET lease_until = :until, fence = if_not_exists(fence, :zero) + :one, tries = if_not_exists(tries, :zero) + :one"
+            + "".join(f", {name} = :{name}" for name in due),
             condition="generation = :generation AND #state = :connected AND "
             "(attribute_not_exists(lease_until) OR lease_until < :now) AND "
             "(attribute_not_exists(retry_at) OR retry_at <= :now)",
@@ -52,9 +72,11 @@ class RefreshLease:
                 ":one": 1,
                 ":generation": self.connection.generation,
                 ":connected": "connected",
+                **{f":{name}": value for name, value in due.items()},
             },
         )
         self.tries = int(self.item["tries"])
+        self.due_before = due_before if due else ""
 
     def held_until(self, item: Item) -> float | None:
         """After a failed claim: until when (epoch seconds) another worker holds the lease; None if the item has changed.
