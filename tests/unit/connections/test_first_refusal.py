@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from unittest.mock import patch
 
 import orjson
 import pytest
@@ -12,7 +11,7 @@ from portaria.connections import connection_store
 from portaria.connections.tokens.cache import PROCESS_CACHE
 from portaria.core.http.messages import Request, Response
 from portaria.delivery.pipeline import QueuedMessage
-from portaria.outbound import http_client
+from tests.fakes import outgoing
 from tests.fakes.api.manage import Answer, proxy_event, read
 from tests.fakes.aws import functions
 from tests.fakes.aws.moto_cloud import cloud
@@ -98,7 +97,7 @@ def marketo() -> Iterator[Marketo]:
     with ingesting.harness() as harness:
         harness.route("people")
         made = Marketo(harness)
-        with patch.object(http_client, "send", made.answer):
+        with outgoing.answering(made.answer):
             yield made
 
 
