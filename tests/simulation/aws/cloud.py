@@ -80,6 +80,8 @@ class View:
         return other
 
     def put(self, key: tuple[str, str], new: Stored | None) -> None:
+        if key not in self.items and (new is None or self.pk_name not in new):
+            return
         before = _place(self.items.get(key), self.pk_name, self.sk_name)
         after = _place(new, self.pk_name, self.sk_name)
         if before != after:
@@ -263,7 +265,7 @@ class Cloud:
 
     def write(self, key: tuple[str, str], new: Item | None) -> None:
         old = self.items.get(key)
-        stored = Stored(new) if new is not None else None
+        stored = new if new is None or isinstance(new, Stored) else Stored(new)
         self.views[""].put(key, stored)
         for name in (*[index for index in self.views if index], REPLICA):
             lag_s = self.lag()
@@ -351,14 +353,14 @@ class DynamoDB:
 
     def batch_write_item(self, RequestItems: dict[str, Any]) -> dict[str, Any]:  # noqa: N803
         (writes,) = RequestItems.values()
-        items = [write["PutRequest"]["Item"] for write in writes]
+        items = [Stored(write["PutRequest"]["Item"]) for write in writes]
         if not 1 <= len(items) <= limits.BATCH_WRITES:
             raise error("ValidationException", "BatchWriteItem", "Too many items requested for the BatchWriteItem call")
         if not all({"pk", "sk"} <= set(item) for item in items):
             raise error("ValidationException", "BatchWriteItem", "The provided key element does not match the schema")
         if len({_key(item) for item in items}) < len(items):
             raise error("ValidationException", "BatchWriteItem", "Provided list of item keys contains duplicates")
-        if limits.items_size(items) > limits.BATCH_BYTES:
+        if sum(item.size for item in items) > limits.BATCH_BYTES:
             raise error("ValidationException", "BatchWriteItem", "the request is larger than 16 MB")
         for item in items:
             _validate(item, "BatchWriteItem")
@@ -368,9 +370,10 @@ class DynamoDB:
 
     def put_item(self, TableName: str, Item: Item, **how: Any) -> dict[str, Any]:  # noqa: N803
         key = _key(Item)
-        _validate(Item, "PutItem")
+        item = Stored(Item)
+        _validate(item, "PutItem")
         self._check(key, how, "PutItem", None)
-        self.cloud.write(key, Item)
+        self.cloud.write(key, item)
         return {}
 
     def update_item(
@@ -403,7 +406,7 @@ class DynamoDB:
             raise error("ValidationException", "TransactWriteItems", "a transaction has 1 to 100 items")
         if ClientRequestToken in self.done:
             return {}
-        writes: list[tuple[tuple[str, str], Item | None]] = []
+        writes: list[tuple[tuple[str, str], Stored | None]] = []
         reasons: list[dict[str, Any]] = []
         for entry in TransactItems:
             ((kind, call),) = entry.items()
@@ -424,8 +427,9 @@ class DynamoDB:
                 continue
             reasons.append({"Code": "None"})
             if kind == "Put":
-                _validate(wanted, "TransactWriteItems")
-                writes.append((key, wanted))
+                item = Stored(wanted)
+                _validate(item, "TransactWriteItems")
+                writes.append((key, item))
             elif kind == "Update":
                 writes.append((key, self._updated(key, given, expression or "", call)))
             elif kind == "Delete":
@@ -434,15 +438,15 @@ class DynamoDB:
             {_key(next(iter(each.values())).get("Item") or next(iter(each.values()))["Key"]) for each in TransactItems}
         ) < len(TransactItems):
             raise error("ValidationException", "TransactWriteItems", "cannot include multiple operations on one item")
-        if limits.items_size(item for _, item in writes if item is not None) > limits.TRANSACTION_BYTES:
+        if sum(stored.size for _, stored in writes if stored is not None) > limits.TRANSACTION_BYTES:
             raise error(
                 "ValidationException", "TransactWriteItems", "the items of the transaction are larger than 4 MB"
             )
         if any(reason["Code"] != "None" for reason in reasons):
             raise error("TransactionCanceledException", "TransactWriteItems", CancellationReasons=reasons)
-        for key, item in writes:
-            if item is not None or key in self.cloud.items:
-                self.cloud.write(key, item)
+        for key, stored in writes:
+            if stored is not None or key in self.cloud.items:
+                self.cloud.write(key, stored)
         self.done.add(ClientRequestToken)
         return {}
 
@@ -505,13 +509,14 @@ class DynamoDB:
         last = {name: found[-1][name] for name in {"pk", "sk", pk_name, sk_name}}
         return {"Items": found, "LastEvaluatedKey": last}
 
-    def _updated(self, key: tuple[str, str], given: Item, expression: str, how: dict[str, Any]) -> Item:
+    def _updated(self, key: tuple[str, str], given: Item, expression: str, how: dict[str, Any]) -> Stored:
         names = how.get("ExpressionAttributeNames") or {}
         try:
             update, _, _ = expressions.update(expression, tuple(names.items()))
             if {"pk", "sk"} & {*update.removes, *(name for name, _ in update.sets), *(name for name, _ in update.adds)}:
                 raise Invalid("This attribute is part of the key")
-            new = update.apply(self.cloud.items.get(key) or dict(given), how.get("ExpressionAttributeValues") or {})
+            before = self.cloud.items.get(key) or dict(given)
+            new = Stored(update.apply(before, how.get("ExpressionAttributeValues") or {}))
         except Invalid as invalid:
             raise error("ValidationException", "UpdateItem", str(invalid)) from None
         _validate(new, "UpdateItem")
@@ -951,15 +956,15 @@ def _place(item: Item | None, pk_name: str, sk_name: str) -> tuple[str, str] | N
     return item[pk_name]["S"], item[sk_name]["S"]
 
 
-def _validate(item: Item, operation: str) -> None:
+def _validate(item: Stored, operation: str) -> None:
     """Keys of the table and of its indexes are non-empty texts of limited length; an item is of limited size."""
     for pk_name, sk_name in table.INDEXES.values():
         # A text is a sort key of an index only in an item with that index's partition key.
         most_sk = limits.SORT_KEY_BYTES if pk_name in item else limits.PARTITION_KEY_BYTES
         for name, most in ((pk_name, limits.PARTITION_KEY_BYTES), (sk_name, most_sk)):
-            if name in item and not 1 <= len(item[name].get("S", "").encode()) <= most:
+            if name in item and not 1 <= limits.text_size(item[name].get("S", "")) <= most:
                 raise error(
                     "ValidationException", operation, f"the key attribute {name} must be a text of 1 to {most} bytes"
                 )
-    if limits.item_size(item) > limits.ITEM_BYTES:
+    if item.size > limits.ITEM_BYTES:
         raise error("ValidationException", operation, "Item size has exceeded the maximum allowed size")

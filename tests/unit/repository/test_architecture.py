@@ -67,6 +67,11 @@ class Import(NamedTuple):
 
 
 @cache
+def nodes(module: Module) -> tuple[ast.AST, ...]:
+    return tuple(ast.walk(module.tree))
+
+
+@cache
 def modules() -> tuple[Module, ...]:
     found = []
     for package in (PACKAGE, COMMAND_LINE):
@@ -129,7 +134,7 @@ def test_http_client_every_call_names_its_owner() -> None:
     calls = [
         (module.name, node.lineno, {keyword.arg for keyword in node.keywords})
         for module in modules()
-        for node in ast.walk(module.tree)
+        for node in nodes(module)
         if isinstance(node, ast.Call) and ast.unparse(node.func) in ("http_client.send", "http_client.begin")
     ]
     assert len(calls) >= 10
@@ -139,7 +144,7 @@ def test_http_client_every_call_names_its_owner() -> None:
 def services_of(module: Module) -> set[str]:
     """The AWS services that a module uses, by `service_clients.client("sqs")` or `AwsClient("sqs", …)`."""
     found = set()
-    for node in ast.walk(module.tree):
+    for node in nodes(module):
         if not isinstance(node, ast.Call):
             continue
         called = ast.unparse(node.func)
@@ -171,9 +176,9 @@ def test_platforms_import_no_network_file_clock_or_thread(module: Module) -> Non
         known = {one.name.partition(".")[0] for one in imports(module)} - {"portaria", "__future__"}
         assert not known & {"os", "subprocess", "threading", "time", "pathlib", "io", "tempfile", "asyncio", "logging"}
         assert known <= sys.stdlib_module_names
-        names = {node.id for node in ast.walk(module.tree) if isinstance(node, ast.Name)}
+        names = {node.id for node in nodes(module) if isinstance(node, ast.Name)}
         assert not names & {"open", "print", "eval", "exec", "input"}
-        calls = {ast.unparse(node.func) for node in ast.walk(module.tree) if isinstance(node, ast.Call)}
+        calls = {ast.unparse(node.func) for node in nodes(module) if isinstance(node, ast.Call)}
         assert not calls & {"datetime.now", "datetime.utcnow", "datetime.today"}
 
 
@@ -242,11 +247,11 @@ def test_modules_outside_platforms_name_no_platform(module: Module) -> None:
         return
     named = [
         f"{node.lineno}: {node.value}"
-        for node in ast.walk(module.tree)
+        for node in nodes(module)
         if isinstance(node, ast.Constant) and node.value in PLATFORMS and node.value not in ALSO_WORDS
     ]
     assert named == []
-    compared = [ast.unparse(node) for node in ast.walk(module.tree) if isinstance(node, ast.Compare)]
+    compared = [ast.unparse(node) for node in nodes(module) if isinstance(node, ast.Compare)]
     named = [text for text in compared for word in ALSO_WORDS if "platform" in text and repr(word) in text]
     assert named == []
 

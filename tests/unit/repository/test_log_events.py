@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 
@@ -47,10 +46,13 @@ class LogCall:
     fields: frozenset[str]
 
 
-def modules() -> Iterator[tuple[str, ast.Module]]:
-    for folder in (ROOT / "layers" / "portaria" / "portaria", ROOT / "functions"):
-        for path in sorted(folder.rglob("*.py")):
-            yield str(path.relative_to(folder)), ast.parse(path.read_text())
+@cache
+def modules() -> tuple[tuple[str, ast.Module], ...]:
+    return tuple(
+        (str(path.relative_to(folder)), ast.parse(path.read_text()))
+        for folder in (ROOT / "layers" / "portaria" / "portaria", ROOT / "functions")
+        for path in sorted(folder.rglob("*.py"))
+    )
 
 
 @cache
@@ -208,8 +210,7 @@ def fields_by_event() -> dict[str, set[str]]:
 @cache
 def texts_of_code() -> frozenset[str]:
     """String constants of the functions, the package and the command line."""
-    files = [*(ROOT / "layers" / "portaria" / "portaria").rglob("*.py"), *(ROOT / "functions").rglob("*.py")]
-    trees = [ast.parse(path.read_text()) for path in [*files, *(ROOT / "cli").rglob("*.py")]]
+    trees = [tree for _, tree in modules()] + [ast.parse(path.read_text()) for path in (ROOT / "cli").rglob("*.py")]
     return frozenset(
         node.value
         for tree in trees
