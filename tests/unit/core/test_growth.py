@@ -47,7 +47,7 @@ def growth(work: Callable[[Any], object], make: Callable[[int], Any], size: int)
 
     Another process may disturb one measurement, so the least of several counts: quadratic growth shows in each.
     """
-    while (once := best(work, make(size))) < LEAST_S and size < 200_000:
+    while (once := best(work, make(size))) < LEAST_S and size < 2_000_000:
         size *= 2
     least = MOST
     for _ in range(TRIES):
