@@ -9,11 +9,12 @@ export PYTHONPATH := layers/portaria:cli
 unexport PYTHONDONTWRITEBYTECODE
 RUN := .venv/bin/python
 # `make test` runs pytest once for each group of suites. The groups run at the same time and leave their reports here.
-GROUPS := unit offline cloud isolated
+GROUPS := unit offline faults cloud isolated
 REPORTS := build/tests
-# Without the network and without a local cloud, in two groups of about the same length. A process for each imports only its own.
-OFFLINE := tests/faults/crashes tests/faults/hostile tests/faults/simulated tests/aws tests/peers tests/template tests/platforms \
-	tests/unit/repository tests/unit/cli tests/unit/web
+# Without the network and without a local cloud, in three groups, none of which takes as long as the one on the local cloud. A
+# process for each imports only its own.
+FAULTS := $(addprefix tests/faults/,crashes hostile simulated)
+OFFLINE := tests/aws tests/peers tests/template tests/platforms tests/unit/repository tests/unit/cli tests/unit/web
 UNIT := tests/unit $(addprefix --ignore ,$(filter tests/unit/%,$(OFFLINE)))
 # On the local cloud of this checkout.
 CLOUD := tests/stack tests/browser tests/faults/kills
@@ -23,7 +24,7 @@ ISOLATED := $(addprefix tests/stack/local_cloud/,test_local_cloud.py test_execut
 STARTED := $(shell date +%s)
 CODE := layers cli functions local bench tests examples
 
-.PHONY: help setup environments linters up down status logs invoke sandbox clean-sandbox console console-screenshots demo demo-app check style types imports template workflows document secrets test test-unit test-offline test-cloud test-isolated openapi audit bench faults configure portaria build deploy smoke doctor lock clean
+.PHONY: help setup environments linters up down status logs invoke sandbox clean-sandbox console console-screenshots demo demo-app check style types imports template workflows document secrets test test-unit test-offline test-faults test-cloud test-isolated openapi audit bench faults configure portaria build deploy smoke doctor lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z -]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -152,12 +153,15 @@ test: check ## Everything: checks, unit, platforms, template, the local cloud, b
 	$(RUN) -m tests.summary --started $(STARTED) $(GROUPS:%=$(REPORTS)/%.xml) || failed=1; \
 	exit $$failed
 
-# These two only need the processor. The others also wait for what they started, so they go first.
+# These three only need the processor. The others also wait for what they started, so they go first.
 test-unit:
 	@nice $(RUN) -m pytest --junit-xml $(REPORTS)/unit.xml $(UNIT)
 
 test-offline:
 	@nice $(RUN) -m pytest --junit-xml $(REPORTS)/offline.xml $(OFFLINE)
+
+test-faults:
+	@nice $(RUN) -m pytest --junit-xml $(REPORTS)/faults.xml $(FAULTS)
 
 test-cloud:
 	@$(RUN) -m pytest --junit-xml $(REPORTS)/cloud.xml $(CLOUD) $(ISOLATED:%=--ignore %)
