@@ -153,9 +153,9 @@ test: check ## Everything: checks, unit, platforms, template, the local cloud, b
 	$(RUN) -m tests.summary --started $(STARTED) $(GROUPS:%=$(REPORTS)/%.xml) || failed=1; \
 	exit $$failed
 
-# These three only need the processor. The others also wait for what they started, so they go first.
+# These three only need the processor. The others also wait for what they started, so they go first. `unit` is the longest one.
 test-unit:
-	@nice $(RUN) -m pytest --junit-xml $(REPORTS)/unit.xml $(UNIT)
+	@nice -n 4 $(RUN) -m pytest --junit-xml $(REPORTS)/unit.xml $(UNIT)
 
 test-offline:
 	@nice $(RUN) -m pytest --junit-xml $(REPORTS)/offline.xml $(OFFLINE)
