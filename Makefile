@@ -11,8 +11,7 @@ RUN := .venv/bin/python
 # `make test` runs pytest once for each group of suites. The groups run at the same time and leave their reports here.
 GROUPS := unit offline faults cloud isolated
 REPORTS := build/tests
-# Without the network and without a local cloud, in three groups, none of which takes as long as the one on the local cloud. A
-# process for each imports only its own.
+# Without the network and without a local cloud, in three groups of about the same length. A process for each imports only its own.
 FAULTS := $(addprefix tests/faults/,crashes hostile simulated)
 OFFLINE := tests/aws tests/peers tests/template tests/platforms tests/unit/repository tests/unit/cli tests/unit/web
 UNIT := tests/unit $(addprefix --ignore ,$(filter tests/unit/%,$(OFFLINE)))
