@@ -228,8 +228,8 @@ class DestinationRequests:
             raise request.failure
         connection, token = request.destination.connection, request.token
         response, answer = self._response(request)
-        is_refused = token and answer.meaning is Disposition.TOKEN_AGAIN
-        if token and is_refused and (newer := self._tokens.refresh_after_401(connection, token)):
+        is_token_refused = answer.meaning is Disposition.TOKEN_AGAIN
+        if token and is_token_refused and (newer := self._tokens.refresh_after_401(connection, token)):
             request.destination.static_credentials = None
             built = self._built(request, newer)
             self._claim_slot(request.destination)
