@@ -647,8 +647,7 @@ _ASIDE = cache.TokenCache()
 def _send(request: Request, *, allowed_domain: str, follow_redirects: int = 0, owner: str) -> Response:
     schedule = HERE.get()
     if schedule.current:
-        usual_s = request.connect_timeout_s + request.read_timeout_s
-        schedule.current.http_timeout_s = request.total_timeout_s or usual_s
+        schedule.current.http_timeout_s = request.time_limit_s
     return schedule.platform.send(request, allowed_domain=allowed_domain)
 
 

@@ -71,8 +71,7 @@ class Batch:
                 raise Retryable("out_of_time", "there was no time left in this call", after_s=1)
             request = build(token)
             left = True
-            usual_s = request.connect_timeout_s + request.read_timeout_s
-            return with_changes(request, total_timeout_s=min(usual_s, time_left_s))
+            return with_changes(request, total_timeout_s=min(request.time_limit_s, time_left_s))
 
         try:
             return self.token_provider.send(self.connection, bounded)

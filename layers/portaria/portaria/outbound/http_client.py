@@ -125,7 +125,7 @@ def send(request: Request, *, allowed_domain: str, follow_redirects: int = 0, ow
     `answer_lost` false nothing was sent, with true the other side may have processed it.
     """
     check(request, allowed_domain)
-    ends_at = time.monotonic() + _total_s(request)
+    ends_at = time.monotonic() + request.time_limit_s
     response = _begin(request, ends_at, owner).response()
     for _ in range(follow_redirects):
         onward = _redirected(request, response, allowed_domain)
@@ -146,13 +146,7 @@ def begin(request: Request, *, allowed_domain: str, owner: str = "") -> Exchange
     responses at the same time, each on a connection of its own.
     """
     check(request, allowed_domain)
-    return _begin(request, time.monotonic() + _total_s(request), owner)
-
-
-def _total_s(request: Request) -> float:
-    if request.total_timeout_s is None:
-        return request.connect_timeout_s + request.read_timeout_s
-    return request.total_timeout_s
+    return _begin(request, time.monotonic() + request.time_limit_s, owner)
 
 
 def _redirected(request: Request, response: Response, allowed_domain: str) -> Request | None:

@@ -86,7 +86,7 @@ class PageReader:
 
         Raises `Retryable` if its time-outs would outlast the function, and `BudgetExhausted` if no request may be sent now.
         """
-        if self.time_left_s() < request.connect_timeout_s + request.read_timeout_s + TIME_TO_STORE_S:
+        if self.time_left_s() < request.time_limit_s + TIME_TO_STORE_S:
             raise Retryable("short_of_time", "there is too little time left to wait for the response", after_s=0)
         request_budget.wait(self.table, self.connection.platform, self.priority, self.connection.name)
         return http_client.send(request, allowed_domain=self.connection.allowed_domain, owner=self.connection.name)

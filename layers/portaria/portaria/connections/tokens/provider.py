@@ -148,14 +148,14 @@ class TokenProvider:
 
         A worker that was stopped for longer than its lease may have stored the pair and died before the item pointed to it.
         """
-        turn = self._refresh(connection, Token({}, connection.generation, connection.version_id), {})
+        turn = self._refresh(connection, Token({}, connection.generation, connection.version_id))
         return turn.recover()
 
-    def _refresh(self, connection: Connection, old: Token, found: Item, *, after_401: bool = False) -> TokenRefresh:
+    def _refresh(self, connection: Connection, old: Token, *, after_401: bool = False) -> TokenRefresh:
         context = RefreshContext(
             self.table, self.vault, self.sealing_key_id, self.time_left_s, refused_limit=self.refused_limit
         )
-        return TokenRefresh(context, connection, old, found, after_401=after_401)
+        return TokenRefresh(context, connection, old, after_401=after_401)
 
     @staticmethod
     def _came_meanwhile(kept: Token, before: Token | None) -> bool:
@@ -215,7 +215,7 @@ class TokenProvider:
                     f"{connection.platform} issues tokens that expire before they can be used",
                     after_s=2,
                 )
-            leased_until = self._refresh(connection, token, item, after_401=after_401).run()
+            leased_until = self._refresh(connection, token, after_401=after_401).run(item)
             if leased_until is None:
                 turns += 1
                 continue

@@ -60,26 +60,22 @@ CLIENT_WRONG_LONGEST_WAIT_S = 3_600.0
 
 
 class TokenRefresh:
-    """One worker's turn at refreshing a connection's tokens.
+    """One worker's turn at refreshing a connection's tokens. `after_401` is whether the platform refused the old token."""
 
-    `found` is the connection's item as it was read. `after_401` is whether the platform refused the old token.
-    """
-
-    def __init__(
-        self, context: RefreshContext, connection: Connection, old: Token, found: Item, *, after_401: bool = False
-    ) -> None:
+    def __init__(self, context: RefreshContext, connection: Connection, old: Token, *, after_401: bool = False) -> None:
         self.context = context
         self.connection = connection
-        self.found = found
         self.old = old
         self.lease = RefreshLease(context.table, connection)
         self.call = RefreshCall(connection, old, self.lease, context.time_left_s)
         self.storage = PairStorage(context, connection, self.lease, after_401=after_401)
 
-    def run(self) -> float | None:
-        """None if the item has changed, by this turn or another's; else until when (epoch seconds) another holds the lease.
+    def run(self, found: Item) -> float | None:
+        """Refresh the tokens. `found` is the connection's item as it was read.
 
-        Raises `Rejected` if the grant is dead or cannot be refreshed, and `Retryable` if it should be tried later.
+        Returns None if the item has changed, by this turn or another's. Otherwise another worker has the lease, and the result
+        is when it ends (epoch seconds). Raises `Rejected` if the grant is dead or cannot be refreshed, and `Retryable` if it
+        should be tried later.
         """
         if not self.context.sealing_key_id or "refresh_token" not in self.old.credentials:
             if self.context.sealing_key_id and self.old.ends_within(timedelta(0)):
@@ -88,7 +84,7 @@ class TokenRefresh:
                 f"the access token of {self.connection.name} has expired and cannot be renewed: connect again"
             )
         try:
-            self.lease.claim(self.context.time_left_s(), self.found, is_visit=self.context.is_visit)
+            self.lease.claim(self.context.time_left_s(), found, is_visit=self.context.is_visit)
         except Conflict as conflict:
             return self.lease.held_until(conflict.item or self._item_now())
         try:

@@ -60,7 +60,7 @@ class RefreshCall:
             left_s = min(self.lease.time_left_s(), self.time_left_s())
             if left_s < needed_s:
                 raise refresh_lease.short_of_time()
-            timeout_s = min(request.connect_timeout_s + request.read_timeout_s, left_s - TIME_TO_STORE_S)
+            timeout_s = min(request.time_limit_s, left_s - TIME_TO_STORE_S)
             try:
                 self.sent, status = True, None
                 # A token's life begins when the provider issues it, which is before its answer arrives.

@@ -42,6 +42,13 @@ class Request:
     truncates_response: bool = False
     credential_headers: tuple[str, ...] = ()
 
+    @property
+    def time_limit_s(self) -> float:
+        """The longest that the whole exchange may take, in seconds."""
+        if self.total_timeout_s is None:
+            return self.connect_timeout_s + self.read_timeout_s
+        return self.total_timeout_s
+
 
 @dataclass(frozen=True)
 class Response:

@@ -56,10 +56,11 @@ _HEADER_VALUE = re.compile(r"[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?")
 
 @dataclass
 class RequestInProgress:
-    """A request from before it is sent until its response has been handled.
+    """A request that is being sent, or whose response has not been handled.
 
-    `spent_s` is how long the batch has waited for the platform, `is_answered` whether the destination answered, and
-    `may_be_sent` whether it may have received the records. `failure` is the error of a request that was not sent.
+    `spent_s` is the time that the batch has waited for the platform, and `timeout_s` the request's time limit. `is_answered`
+    says that the destination answered, and `may_be_sent` that it may have received the records. `failure` is an error that
+    occurred before the wait for the response.
     """
 
     destination: BatchDestination
@@ -216,7 +217,7 @@ class DestinationRequests:
         with request.waiting_for_platform():
             request.token = self._tokens.token(request.destination.connection)
         built = self._built(request, request.token)
-        request.timeout_s = built.connect_timeout_s + built.read_timeout_s
+        request.timeout_s = built.time_limit_s
         if self._time_left_s() < request.timeout_s + TIME_TO_FINISH_S:
             raise Retryable("short_of_time", "there is too little time left to wait for the response", after_s=0)
         receipts.open_receipt(self._table, request.correlation_id, **request.receipt)
