@@ -1,4 +1,4 @@
-"""What stands for `http_client` where a test answers its requests: `send` and `begin` by one function."""
+"""A fake of `http_client` for tests that answer its requests: one function answers `send` and `begin`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Send = Callable[..., Response]
 
 
 class SentRequest:
-    """`http_exchange.Exchange`: `read` returns the response, or raises what concerns it."""
+    """A fake of `http_exchange.Exchange`. `read` returns the response or raises its error."""
 
     def __init__(self, read: Callable[[], Response], close: Callable[[], None] = lambda: None) -> None:
         self._read = read
@@ -27,7 +27,7 @@ class SentRequest:
 
 @contextmanager
 def answering(send: Send, begin: Callable[..., Any] | None = None) -> Iterator[None]:
-    """`send` answers each request. Without `begin`, a request that is begun is answered at once, and read later."""
+    """Answer requests with `send`. Without `begin`, `send` is called when a request begins, and its result is read later."""
 
     def at_once(request: Request, *, allowed_domain: str, owner: str = "") -> SentRequest:
         try:

@@ -20,8 +20,8 @@ from portaria.core.http.messages import Request, Response
 from portaria.outbound import http_client
 
 MODES = ("strict", "grace", "replay")
-# Longer than it takes until another worker tries again: a lease and the next sweep, or the visibility timeout of a visit that
-# died. So one lost response never ends a grant in these modes.
+# The grace period. Another worker tries again sooner: after a lease and the next sweep, or after the visibility timeout of a
+# visit that died. So one lost response never ends a grant in these modes.
 WINDOW_S = 900.0
 LIFE_S = 86_400
 REFRESH_LIFE_S = 90 * 86_400

@@ -65,7 +65,7 @@ class Call(dict[str, Any]):
 
 
 class Answer(NamedTuple):
-    """What handlers of events look at in the HTTP response of a call that succeeded."""
+    """The HTTP response of a successful call, with the attributes that botocore's event handlers read."""
 
     status_code: int
     headers: dict[str, str]

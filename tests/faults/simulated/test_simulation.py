@@ -38,7 +38,7 @@ ONCE_BROKEN = (
     Case("strict", 0, "replayed_hook", ((13, "pause_before"),)),
     # An event was published at each sweep, because every visit found a renewal due and returned before its end.
     Case("strict", 0, "short_lives", ((141, "pause_after"),), TABLE),
-    # The answer to an early refresh was lost, and nobody asked for it again within the platform's grace period.
+    # The answer to an early refresh was lost, and no worker repeated the request within the platform's grace period.
     Case("grace", 0, "short_lives", ((153, "timeout_after"),), TABLE),
     Case("grace", 0, "short_lives", ((153, "error_after"),), TABLE),
     # The same after a 401, hours before the connection was due; the worker died, or gave up.

@@ -440,7 +440,7 @@ def test_release_slow_destination_is_sent_without_limit(platform: Platform, monk
     monkeypatch.setattr(persons, "MAX_OBJECTS", 1)
     platform.does = dict.fromkeys("abcd", platform.answer_late)
     platform.ingest("a", *range(1, 9))
-    # The first request, and those that were in progress before the second one had been slow.
+    # The first request, and the requests in progress when the second one turned out to be slow.
     assert platform.accepted == ["a"] * (1 + persons.REQUESTS_IN_PROGRESS)
     platform.release()
     assert platform.accepted == ["a"] * 8

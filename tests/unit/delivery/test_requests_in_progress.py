@@ -1,4 +1,4 @@
-"""Requests of one batch that are sent before the response to the last one has come."""
+"""A batch sends its next request before it has read the response to the previous one."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Answer = Callable[[], Response]
 class Destination:
     """Marketo with one record in each request. `log` has "sent 1" and "read 1" for the record with the key 1, in order.
 
-    `answers` are those of records, by key; `unreachable` records cannot be sent.
+    `answers` has the responses to requests, by record key. A request with an `unreachable` record cannot be sent.
     """
 
     def __init__(self, harness: Harness) -> None:

@@ -142,7 +142,7 @@ def test_waiting_records_mebibyte_message_is_split_and_sent_whole(closed: Harnes
 
 
 def test_waiting_records_of_one_message_held_apart_do_not_replace_each_other(harness: Harness) -> None:
-    """Given one record of a message that waits, when another one of it must wait too, then both wait; the same one: once."""
+    """Given a waiting record, when another record of its message must wait, then both wait. A repeated record waits once."""
     fields = json.loads(body([contact(1)], "people"))
     fields["records"] = [{"key": str(n), "updated_at": 1, "data": contact(n)} for n in (0, 1)]
     message = record_mapping.read_message("m1", record_messages.encode(fields))
@@ -417,7 +417,7 @@ def test_release_entry_failing_unexpectedly_becomes_dead_letter_and_rest_is_sent
 def test_release_entries_of_one_message_failing_unexpectedly_become_a_dead_letter_each(
     closed: Harness, time: Any
 ) -> None:
-    """Given two parts of one message that wait apart, when both fail for good, then neither letter replaces the other."""
+    """Given two waiting entries of one message, when both fail for good, then each has its own dead letter."""
     fields = json.loads(body([contact(2)], "people", read_at=2))
     fields["records"] = [{"key": str(n), "updated_at": 1, "data": contact(n)} for n in (2, 3)]
     message = record_mapping.read_message("m2", record_messages.encode(fields))

@@ -60,7 +60,7 @@ class HeldRecords:
 class Entry:
     """An entry as it is stored. `since` is when it began to wait (epoch seconds), `tries` how often it failed unexpectedly.
 
-    `body` is a Records message of `records` records. `digest` changes when other records take the entry's place.
+    `body` is a Records message of `records` records. `digest` is a hash of the stored content.
     """
 
     waiting: WaitingList

@@ -194,7 +194,7 @@ class SentRequest:
         return response
 
     def close(self) -> None:
-        """Close the connection: nobody waits for the response."""
+        """Close the connection without reading the response."""
         self._connection.close()
 
 

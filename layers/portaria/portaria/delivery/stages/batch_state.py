@@ -93,7 +93,7 @@ class BatchDestination:
 
     `after_s` is the wait in seconds that stopped it (None: the queue's back-off decides) and `code` the reason.
     `is_paused` says that the table has a pause for this wait. `is_busy` is false if the destination itself accepts requests,
-    and only these records must wait. `pauses` are those that the table had when sending began. `is_accepting` says that the
+    and only these records must wait. `pauses` are the pauses in the table when sending began. `is_accepting` says that the
     last answer was a success.
     """
 

@@ -57,7 +57,10 @@ REFUSED_BY_DESTINATION = "refused_by_destination"
 
 @dataclass(frozen=True)
 class Reservation:
-    """The records that may be sent today, and those that wait for their share."""
+    """The result of reserving quota: the records that may be sent today, and the records that must wait for their share.
+
+    `give_back` returns reserved objects to the ledger, by tenant. None if nothing was reserved.
+    """
 
     granted: list[OutgoingRecord]
     waits: list[Waits] = field(default_factory=list)
