@@ -20,7 +20,8 @@ from portaria.core.errors import Rejected
 from portaria.platforms.kommo import contacts
 from portaria.platforms.marketo import persons
 from portaria.records.mapping import record_mapping, request_filling
-from portaria.records.mapping.record_mapping import Message, MessageRecords, OutgoingRecord, Source
+from portaria.records.mapping.record_mapping import Message, MessageRecords, OutgoingRecord, RejectedRecord, Source
+from portaria.records.mapping.request_filling import Chunk
 from tests.fakes.records.contacts import contact, person
 
 MESSAGE = Message("m1", "kommo-acme-1001", "contacts", "backfill", MessageRecords([]), route="people")
@@ -166,10 +167,10 @@ def test_read_record_invalid_is_refused(record: Any) -> None:
 def map_one(data: dict[str, Any], mapping: dict[str, str], target: Target = BY_EMAIL) -> dict[str, Any]:
     """What the request body contains."""
     attributes = persons.check(record_mapping.mapping_of(mapping).apply(data), target)
-    cut = request_filling.fill([outgoing(attributes)], frame_bytes=0, max_objects=1, max_bytes=1_000_000)
-    for refused in cut.refused:
-        raise Rejected(refused.reason, refused.detail)
-    result: dict[str, Any] = orjson.loads(cut.chunks[0].text)
+    (filled,) = request_filling.fill([outgoing(attributes)], frame_bytes=0, max_objects=1, max_bytes=1_000_000)
+    if isinstance(filled, RejectedRecord):
+        raise Rejected(filled.reason, filled.detail)
+    result: dict[str, Any] = orjson.loads(filled.text)
     return result
 
 
@@ -280,35 +281,42 @@ def test_merged_equals_upserts_in_sequence(some: list[tuple[str, Any]], random: 
 # --- filling
 
 
+def filled(some: list[OutgoingRecord], **limits: int) -> tuple[list[Chunk], list[RejectedRecord]]:
+    """The requests, and the records that fit into none."""
+    parts = list(request_filling.fill(some, **limits))
+    chunks = [part for part in parts if isinstance(part, Chunk)]
+    return chunks, [part for part in parts if isinstance(part, RejectedRecord)]
+
+
 @given(st.lists(st.text(max_size=12), max_size=60), st.integers(1, 9), st.integers(10, 120), st.integers(0, 20))
 def test_fill_requests_are_full_complete_and_within_limits(
     texts: list[str], max_objects: int, max_bytes: int, frame_bytes: int
 ) -> None:
     some = [outgoing({"v": text}, str(index)) for index, text in enumerate(texts)]
     length = {one.identity: len(orjson.dumps(one.attributes)) for one in some}
-    cut = request_filling.fill(some, frame_bytes=frame_bytes, max_objects=max_objects, max_bytes=max_bytes)
+    chunks, refused = filled(some, frame_bytes=frame_bytes, max_objects=max_objects, max_bytes=max_bytes)
     # Nothing lost, nothing twice, order kept
-    aside = {one.sources[0].key for one in cut.refused}
-    assert [one for chunk in cut.chunks for one in chunk] == [one for one in some if one.identity not in aside]
-    assert len(cut.refused) == len(aside)
+    aside = {one.sources[0].key for one in refused}
+    assert [one for chunk in chunks for one in chunk] == [one for one in some if one.identity not in aside]
+    assert len(refused) == len(aside)
     assert aside == {key for key, size in length.items() if frame_bytes + size > max_bytes}
 
     def size(chunk: list[OutgoingRecord]) -> int:
         return frame_bytes + len(b",".join(orjson.dumps(one.attributes) for one in chunk))
 
-    for chunk in cut.chunks:
+    for chunk in chunks:
         assert 1 <= len(chunk) <= max_objects
         assert size(chunk) <= max_bytes
     # And no request ends before it is full
-    for chunk, following in itertools.pairwise(cut.chunks):
+    for chunk, following in itertools.pairwise(chunks):
         assert len(chunk) == max_objects or size([*chunk, following[0]]) > max_bytes
 
 
 @pytest.mark.parametrize(("count", "requests"), [(999, [999]), (1_000, [1_000]), (1_001, [1_000, 1])])
 def test_fill_requests_are_limited_to_1000_objects(count: int, requests: list[int]) -> None:
     some = [outgoing({}, str(number)) for number in range(count)]
-    cut = request_filling.fill(some, frame_bytes=50, max_objects=persons.MAX_OBJECTS, max_bytes=persons.MAX_BODY_BYTES)
-    assert [len(chunk) for chunk in cut.chunks] == requests
+    chunks, _ = filled(some, frame_bytes=50, max_objects=persons.MAX_OBJECTS, max_bytes=persons.MAX_BODY_BYTES)
+    assert [len(chunk) for chunk in chunks] == requests
 
 
 @pytest.mark.parametrize("letter", ["x", "é", "美", "🌻"])
@@ -322,17 +330,17 @@ def test_fill_request_body_is_limited_to_a_million_bytes(letter: str, extra: int
     padding = persons.MAX_BODY_BYTES + extra - taken
     second = {"v": letter * (padding // width) + "y" * (padding % width)}
     # When they are put together
-    cut = request_filling.fill(
+    chunks, refused = filled(
         [outgoing(first, "1"), outgoing(second, "2")],
         frame_bytes=len(before) + len(after),
         max_objects=persons.MAX_OBJECTS,
         max_bytes=persons.MAX_BODY_BYTES,
     )
     # Then they are one request only while they fit
-    assert len(cut.chunks) == requests
-    assert cut.refused == []
+    assert len(chunks) == requests
+    assert refused == []
     if requests == 1:
-        body = before + cut.chunks[0].text + after
+        body = before + chunks[0].text + after
         assert len(body) == persons.MAX_BODY_BYTES + extra
         assert len(json.loads(body)["persons"]) == 2
 
@@ -341,13 +349,13 @@ def test_fill_request_body_is_limited_to_a_million_bytes(letter: str, extra: int
 def test_fill_object_over_limit_is_refused_with_size_and_limit(extra: int, aside: int) -> None:
     attributes = {"v": "é" * 100 + "y" * extra}
     limit = len(orjson.dumps(attributes)) - extra
-    cut = request_filling.fill(
+    chunks, refused = filled(
         [outgoing({}, "1"), outgoing(attributes, "2"), outgoing({}, "3")],
         frame_bytes=10, max_objects=1, max_bytes=limit + 10,
     )  # fmt: skip
-    assert len(cut.refused) == aside
-    assert len(cut.chunks) == 3 - aside
-    for one in cut.refused:
+    assert len(refused) == aside
+    assert len(chunks) == 3 - aside
+    for one in refused:
         assert one.reason == "record_too_large"
         assert one.detail == f"the record has {limit + 1} bytes in a request; {limit} are allowed"
 

@@ -19,7 +19,7 @@ from portaria.core.entities import NO_TRACE, Connection, Route
 from portaria.core.errors import Rejected
 from portaria.records import routes
 from portaria.records.mapping import record_mapping, request_filling
-from portaria.records.mapping.record_mapping import OutgoingRecord
+from portaria.records.mapping.record_mapping import OutgoingRecord, RejectedRecord
 
 # Stands for each credential in the request.
 _MASK = "***"
@@ -68,16 +68,15 @@ def preview(route: Route, source_platform: str, destination: Connection, data: d
     expected = routes.mapping_from(route, source_platform, destination)
     warnings = tuple(f"mapping.{name}: the record has no value for it" for name in expected if name not in mapped)
     before, after = destination_object.frame(target)
-    cut = request_filling.fill(
+    (filled,) = request_filling.fill(
         [outgoing],
         frame_bytes=len(before) + len(after),
         max_objects=destination_object.MAX_OBJECTS,
         max_bytes=destination_object.MAX_BODY_BYTES,
     )
-    if cut.refused:
-        (rejected,) = cut.refused
-        return Preview(attributes, warnings, refused=Rejected(rejected.reason, rejected.detail))
-    body = before + cut.chunks[0].text + after
+    if isinstance(filled, RejectedRecord):
+        return Preview(attributes, warnings, refused=Rejected(filled.reason, filled.detail))
+    body = before + filled.text + after
     request = destination_object.request(destination, _Placeholders(), target, body, NO_TRACE)
     sent = PreviewedRequest(request.method, urlsplit(request.url).path, orjson.loads(request.body or b"null"))
     return Preview(attributes, warnings, sent)

@@ -47,6 +47,7 @@ from portaria.delivery.stages.destination_request import DestinationRequests, Re
 from portaria.delivery.stages.host_gate import HostEntry, HostGate
 from portaria.records.mapping import record_mapping, request_filling
 from portaria.records.mapping.record_mapping import OutgoingRecord, RejectedRecord
+from portaria.records.mapping.request_filling import Chunk
 
 # The most requests that search for the invalid records of one full request: enough to find about twenty scattered ones. If
 # more are invalid, the route is wrong, and the rest becomes dead letters together.
@@ -187,17 +188,13 @@ class Sender:
         merged = record_mapping.merged(outgoing)
         self._outcome.counts["RecordsCoalesced"] += len(outgoing) - len(merged)
         frame = destination.platform.frame(target)
-        cut = request_filling.fill(
+        filled = request_filling.fill(
             merged,
             frame_bytes=len(frame[0]) + len(frame[1]),
             max_objects=destination.platform.MAX_OBJECTS,
             max_bytes=destination.platform.MAX_BODY_BYTES,
         )
-        for refused in cut.refused:
-            yield Refused(refused)
-        yield from self._send_pieces(
-            destination, target, frame, deque(_Piece(each, _Search(MAX_BISECT_REQUESTS)) for each in cut.chunks)
-        )
+        yield from self._send_pieces(destination, target, frame, filled)
 
     def _not_waiting(
         self, target: Target, outgoing: list[OutgoingRecord], now: float
@@ -220,16 +217,28 @@ class Sender:
         return free, waits
 
     def _send_pieces(
-        self, destination: BatchDestination, target: Target, frame: tuple[bytes, bytes], pieces: deque[_Piece]
+        self,
+        destination: BatchDestination,
+        target: Target,
+        frame: tuple[bytes, bytes],
+        filled: Iterator[Chunk | RejectedRecord],
     ) -> Iterator[SendResult]:
-        """Send requests. If the destination finds invalid data in one, halve it until each invalid record stands alone."""
+        """Send requests. If the destination finds invalid data in one, halve it until each invalid record stands alone.
+
+        The next request is taken from `filled`, which encodes it, while the last one is in progress.
+        """
+        pieces: deque[_Piece] = deque()
         sent: deque[_Sent] = deque()
         try:
-            while pieces or sent:
+            while True:
+                if not pieces:
+                    yield from _take_one(filled, pieces)
                 if pieces and (not sent or self._may_send_beside(destination, sent)):
                     yield from self._begin(destination, target, frame, pieces.popleft(), sent)
-                else:
+                elif sent:
                     yield from self._finish(destination, sent.popleft(), pieces)
+                else:
+                    return
         finally:
             # The caller failed: as after a death, these requests have an open receipt.
             for each in sent:
@@ -310,6 +319,15 @@ class Sender:
             log_unexpected("marks_not_read", error, connection=destination.connection.name)
             destination.stop("marks_unknown", None)
             return piece
+
+
+def _take_one(filled: Iterator[Chunk | RejectedRecord], pieces: deque[_Piece]) -> Iterator[Refused]:
+    """Add the next full request to `pieces`. Returns the records before it that fit into none."""
+    for each in filled:
+        if isinstance(each, Chunk):
+            pieces.append(_Piece(each, _Search(MAX_BISECT_REQUESTS)))
+            return
+        yield Refused(each)
 
 
 def _shares(piece: list[OutgoingRecord]) -> Counter[str]:

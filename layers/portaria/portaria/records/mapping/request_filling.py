@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
 
 import orjson
 
@@ -23,20 +22,14 @@ def encoded(piece: list[OutgoingRecord]) -> bytes:
     return piece.text if isinstance(piece, Chunk) else orjson.dumps([one.attributes for one in piece])[1:-1]
 
 
-@dataclass
-class FilledRequests:
-    """Records cut into requests. `chunks` are as full as the limits allow; `refused` has the records that fit into none."""
+def fill(
+    outgoing: list[OutgoingRecord], *, frame_bytes: int, max_objects: int, max_bytes: int
+) -> Iterator[Chunk | RejectedRecord]:
+    """Cut records into requests, which are as full as the limits allow; `frame_bytes` is the size of the body around them.
 
-    chunks: list[Chunk] = field(default_factory=list)
-    refused: list[RejectedRecord] = field(default_factory=list)
-
-
-def fill(outgoing: list[OutgoingRecord], *, frame_bytes: int, max_objects: int, max_bytes: int) -> FilledRequests:
-    """Cut records into requests; `frame_bytes` is the size of the body around them.
-
-    A record that alone exceeds the limit, or cannot be encoded as JSON, is refused.
+    A record that alone exceeds the limit, or cannot be encoded as JSON, is refused. Each request is encoded when it is taken,
+    so that this can happen while the last one is on its way.
     """
-    cut = FilledRequests()
     room = max_bytes - frame_bytes
     for start in range(0, len(outgoing), max_objects):
         block = outgoing[start : start + max_objects]
@@ -45,13 +38,12 @@ def fill(outgoing: list[OutgoingRecord], *, frame_bytes: int, max_objects: int, 
         except orjson.JSONEncodeError:
             text = None
         if text is None or len(text) > room:
-            _fill_by_size(cut, outgoing[start:], max_objects, room)
-            break
-        cut.chunks.append(Chunk(block, text))
-    return cut
+            yield from _fill_by_size(outgoing[start:], max_objects, room)
+            return
+        yield Chunk(block, text)
 
 
-def _fill_by_size(cut: FilledRequests, outgoing: list[OutgoingRecord], max_objects: int, room: int) -> None:
+def _fill_by_size(outgoing: list[OutgoingRecord], max_objects: int, room: int) -> Iterator[Chunk | RejectedRecord]:
     """Add records one by one: each takes longer than many together, but its own size is known."""
     chunk: list[OutgoingRecord] = []
     texts: list[bytes] = []
@@ -61,18 +53,18 @@ def _fill_by_size(cut: FilledRequests, outgoing: list[OutgoingRecord], max_objec
             text = orjson.dumps(one.attributes)
         except orjson.JSONEncodeError:
             detail = "an attribute cannot be written as JSON"
-            cut.refused.append(RejectedRecord(one.sources, one.route, "bad_value", detail))
+            yield RejectedRecord(one.sources, one.route, "bad_value", detail)
             continue
         length = len(text)
         if length > room:
             detail = f"the record has {length} bytes in a request; {room} are allowed"
-            cut.refused.append(RejectedRecord(one.sources, one.route, "record_too_large", detail))
+            yield RejectedRecord(one.sources, one.route, "record_too_large", detail)
             continue
         if chunk and (len(chunk) == max_objects or size + 1 + length > room):
-            cut.chunks.append(Chunk(chunk, b",".join(texts)))
+            yield Chunk(chunk, b",".join(texts))
             chunk, texts, size = [], [], 0
         size += length + (1 if chunk else 0)
         chunk.append(one)
         texts.append(text)
     if chunk:
-        cut.chunks.append(Chunk(chunk, b",".join(texts)))
+        yield Chunk(chunk, b",".join(texts))
