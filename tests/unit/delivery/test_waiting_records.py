@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from unittest.mock import patch
@@ -430,6 +431,24 @@ def test_release_entries_of_one_message_failing_unexpectedly_become_a_dead_lette
             time["now"] += timedelta(seconds=record_release.TRY_AGAIN_S + 1)
     assert sorted(record["key"] for letter in closed.letters() for record in letter["records"]) == ["1", "2", "3"]
     assert waiting_records.entries(closed.table) == []
+
+
+def test_release_two_failing_destinations_get_all_attempts_each(harness: Harness, time: Any) -> None:
+    """Given a record for two destinations that fail, when all waits have passed, then each was tried as often as promised."""
+    other = replace(connection_store.get(harness.table, DESTINATION), name="marketo-two")
+    connection_store.create(harness.table, other)
+    harness.route("second", destination=other.name, keep_newest="none")
+    harness.rule = lambda document: refusal("5000801")
+    harness.ingest(QueuedMessage("m1", body([contact(1)])))
+    for minutes in (5, 30, 30):
+        assert harness.letters() == []
+        time["now"] += timedelta(minutes=minutes, seconds=1)
+        harness.release()
+    assert len(harness.requests) == 2 * 4
+    assert {(letter["reason"], letter["destination"]) for letter in harness.letters()} == {
+        (dead_letters.GAVE_UP, DESTINATION), (dead_letters.GAVE_UP, other.name)
+    }  # fmt: skip
+    assert waiting_records.entries(harness.table) == []
 
 
 def test_release_entry_that_kills_workers_becomes_dead_letter_and_rest_is_sent(closed: Harness, time: Any) -> None:

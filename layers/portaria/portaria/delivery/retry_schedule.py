@@ -2,16 +2,18 @@
 
 `Schedule` has the waits after a destination's failure or a lost answer; after the last one, records become dead letters. SQS
 counts every receive of a message, also those in which it only waited for a quota. So failures are counted here, in an item
-that exists only for messages that have had one. `wait_s` is the back-off of messages that return to their queue.
+for each destination object that did not accept a message's records. `wait_s` is the back-off of messages that return to their queue.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import timedelta
+from functools import partial
 
 from portaria.aws.table import Table, run_concurrently
 from portaria.core import clock
+from portaria.core.entities import Target
 
 SK = "FAILURES"
 # Longer than all waits of the schedule together.
@@ -45,22 +47,22 @@ class Schedule:
     def tries(self) -> int:
         return len(self.waits_s) + 1
 
-    def next(self, message_ids: Iterable[str]) -> dict[str, float | None]:
-        """Count a failure of each message; the seconds that it waits now, or None after the last wait.
+    def next(self, target: Target, message_ids: Iterable[str]) -> dict[str, float | None]:
+        """Count a failure of each message at its target; the seconds that it waits now, or None after the last wait.
 
         Raises what AWS raises. If a process dies after the count, the failure is counted twice, which costs one of the tries.
         """
         ids = list(message_ids)
-        counts = run_concurrently(self._count, ids)
+        counts = run_concurrently(partial(self._count, f"{SK}#{target.destination}#{target.object}"), ids)
         return {
             message_id: self.waits_s[count - 1] if count <= len(self.waits_s) else None
             for message_id, count in zip(ids, counts, strict=True)
         }
 
-    def _count(self, message_id: str) -> int:
+    def _count(self, sk: str, message_id: str) -> int:
         item = self.table.update(
             f"MESSAGE#{message_id}",
-            SK,
+            sk,
             "ADD failures :one SET expires_at = :expires_at",
             values={":one": 1, ":expires_at": int((clock.now() + KEPT_FOR).timestamp())},
         )

@@ -12,6 +12,7 @@ keys. A message of which something could not be written returns to the queue.
 from __future__ import annotations
 
 import logging
+from collections import defaultdict
 from collections.abc import Callable
 
 from portaria.aws import event_bus
@@ -66,8 +67,8 @@ class OutcomeRecorder:
         self._receives = receives
         self._until_reset_s = until_reset_s
         self._is_drain = is_drain
-        # The wait of each message that has failed in this batch; None if it has no tries left.
-        self._failed: dict[str, float | None] = {}
+        # By destination object, the wait of each message that has failed in this batch; None if it has no tries left.
+        self._failed: dict[tuple[str, str], dict[str, float | None]] = defaultdict(dict)
 
     def record(self, destination: BatchDestination, target: Target, result: SendResult) -> None:
         """Handle one result. Raises what AWS raises."""
@@ -200,13 +201,15 @@ class OutcomeRecorder:
     ) -> None:
         """Send records again after the waits of the schedule; after the last wait they become dead letters.
 
-        A message whose records go in several requests has failed once, however many of these have failed.
+        A message whose records go to a destination object in several requests has failed there once, however many of these
+        have failed.
         """
         messages = by_message(piece)
-        self._failed |= self._retries.next(messages.keys() - self._failed.keys())
+        failed = self._failed[target.destination, target.object]
+        failed |= self._retries.next(target, messages.keys() - failed.keys())
         detail = f"the destination did not accept it in {self._retries.tries} attempts; the last one ended with {answer.code}"
         for message_id, ones in messages.items():
-            wait_s = self._failed[message_id]
+            wait_s = failed[message_id]
             if wait_s is None:
                 for one in ones:
                     rejected = RejectedRecord(one.sources, one.route, dead_letters.GAVE_UP, detail)
