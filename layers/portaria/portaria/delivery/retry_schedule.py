@@ -2,7 +2,8 @@
 
 `Schedule` has the waits after a destination's failure or a lost answer; after the last one, records become dead letters. SQS
 counts every receive of a message, also those in which it only waited for a quota. So failures are counted here, in an item
-for each destination object that did not accept a message's records. `wait_s` is the back-off of messages that return to their queue.
+for each destination object that did not accept a message's records. `wait_s` is the back-off of messages that return to their
+queue.
 """
 
 from __future__ import annotations
