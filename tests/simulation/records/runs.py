@@ -1,5 +1,5 @@
-"""One run of records through `ingest_records` and `release_records`: a destination that fails six times of seven, and workers
-that die anywhere.
+"""One run of records through `ingest_records` and `release_records`: destinations that fail six times of seven, and workers
+that die anywhere. In some runs, a source's two routes lead to two destinations.
 
 Events, backfills, reconciliations and front-door requests come into both queues, some twice and in no order. Workers are
 interleaved at every call that leaves, in virtual time; a seed decides everything. When all has come to rest, every version that
@@ -42,7 +42,7 @@ from tests.simulation.aws.cloud import PREFIX, TABLE, Message
 from tests.simulation.faults import LONGEST_INDEX_LAG_S, index_lag_s, throttled
 from tests.simulation.interleaving import BEGIN, Broken, Current, Process, Run, play_all, running
 
-MUNCHKIN = "123-ABC-456"
+OTHER = "marketo-other"
 LIVE, BULK, WAITING, GIVEN_UP = "records", "bulk_records", "waiting_records", "records_dead_letters"
 # As in template.yaml: the functions' timeouts, the visibility timeout of their queues, and the number of receives.
 TIME_LIMIT_S, HIDDEN_S, MAX_RECEIVES = 120.0, 725.0, {LIVE: 60, BULK: 60, WAITING: 20}
@@ -123,14 +123,14 @@ class RecordRun(Run[Worker, Ended]):
 
     def set_up(self) -> None:
         table, vault = Table(TABLE), Vault(PREFIX)
-        secret_id = vault.grant_id(DESTINATION)
-        vault.create(secret_id, {"client_id": Secret("id"), "client_secret": Secret("canary-secret")})
-        fields = {"munchkin_id": MUNCHKIN}
-        domain = "mkto-ingestion-api.adobe.io"
-        connection_store.create(
-            table,
-            Connection(DESTINATION, "marketo", "client_credentials", domain, "connected", 1, secret_id, fields=fields),
-        )
+        for name, munchkin in ((DESTINATION, "123-ABC-456"), (OTHER, "456-DEF-789")):
+            secret_id = vault.grant_id(name)
+            vault.create(secret_id, {"client_id": Secret("id"), "client_secret": Secret("canary-secret")})
+            domain, fields = "mkto-ingestion-api.adobe.io", {"munchkin_id": munchkin}
+            connection_store.create(
+                table,
+                Connection(name, "marketo", "client_credentials", domain, "connected", 1, secret_id, fields=fields),
+            )
         connection_store.create(
             table, Connection(SOURCE, "kommo", "oauth2", f"{SOURCE}.kommo.com", "connected", 1, "", account_id="1001")
         )
@@ -140,7 +140,7 @@ class RecordRun(Run[Worker, Ended]):
                 name,
                 f"connection:{SOURCE}",
                 "contacts",
-                DESTINATION,
+                DESTINATION if name == "all" else self.rng.choice((DESTINATION, OTHER)),
                 options={"partition": partition},
                 keep_newest=keep,
                 priority=self.rng.choice(("normal", "high")),
