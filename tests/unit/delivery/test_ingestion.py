@@ -76,6 +76,19 @@ def test_pipeline_event_follows_every_route_of_its_connection(harness: Harness) 
     ]
 
 
+def test_pipeline_equal_bodies_for_two_custom_objects_are_both_sent(harness: Harness) -> None:
+    """Given two custom objects with the same mapping, when a contact arrives, then each gets a request and a receipt."""
+    for name in ("car_c", "lead_c"):
+        mapping = {"vin": "to_string(id)"}
+        harness.route(name, target=f"customobjects/{name}", mapping=mapping, dedupe_fields=("vin",))
+    harness.ingest(QueuedMessage("m1", body([contact(1)])))
+    assert [path for path, _ in harness.accepted] == ["customobjects/car_c", "customobjects/lead_c"]
+    found, _ = receipt_search.by_destination(harness.table, DESTINATION, clock.now())
+    assert {(receipt.object, receipt.state) for receipt in found} == {
+        ("customobjects/car_c", "accepted"), ("customobjects/lead_c", "accepted")
+    }  # fmt: skip
+
+
 def test_pipeline_event_without_route_is_counted_and_consumed(harness: Harness) -> None:
     outcome = harness.ingest(QueuedMessage("m1", body([contact(1), contact(2)])))
     assert (outcome.waiting, outcome.counts["RecordsWithoutRoute"]) == ({}, 2)
