@@ -156,6 +156,63 @@ def test_waiting_records_of_one_message_held_apart_do_not_replace_each_other(har
 # ------------------------------------------------------------------------------------------------------- order of records
 
 
+@pytest.fixture
+def merged(harness: Harness) -> list[QueuedMessage]:
+    """Messages of two sources about one person, each with its own name for the address, and a route for each source."""
+    harness.connect("kommo-two", "kommo")
+    given = {"object": "leads", "target": "persons", "keep_newest": "none"}
+    harness.route("of-one", **given, mapping={"email": "mail", "lastName": "last_name"})
+    harness.route(
+        "of-two", **given, source="connection:kommo-two", mapping={"email": "address", "firstName": "first_name"}
+    )
+    leads = {
+        SOURCE: {"mail": "a@example.com", "last_name": "Silva"},
+        "kommo-two": {"address": "a@example.com", "first_name": "Ana"},
+    }
+    return [
+        QueuedMessage(
+            f"m{number}", body([lead | {"id": number, "updated_at": number}], connection=source, object="leads")
+        )
+        for number, (source, lead) in enumerate(leads.items(), 1)
+    ]
+
+
+def test_release_merged_record_is_mapped_by_the_route_of_each_source(
+    harness: Harness, time: Any, merged: list[QueuedMessage]
+) -> None:
+    """Given one person of two sources whose request is refused, when it is sent again, then both sources' values arrive."""
+    harness.rule = lambda document: refusal("5000801")
+    harness.ingest(*merged)
+    assert len(harness.requests) == 1
+    assert sorted(entry.route for entry in waiting_records.entries(harness.table)) == ["of-one", "of-two"]
+    open_again(harness, time, minutes=6)
+    harness.release()
+    assert harness.letters() == []
+    assert harness.state() == {"a@example.com": {"email": "a@example.com", "firstName": "Ana", "lastName": "Silva"}}
+
+
+def test_pipeline_merged_record_becomes_a_dead_letter_for_the_route_of_each_source(
+    harness: Harness, merged: list[QueuedMessage]
+) -> None:
+    harness.rule = lambda document: refusal("4000802")
+    harness.ingest(*merged)
+    assert {(letter["connection"], letter["route"]) for letter in harness.letters()} == {
+        (SOURCE, "of-one"), ("kommo-two", "of-two")
+    }  # fmt: skip
+
+
+def test_release_record_with_two_routes_to_one_object_has_the_attributes_of_both(harness: Harness, time: Any) -> None:
+    """Given two routes of a source to one object, when the merged record has waited, then no route's values are lost."""
+    mail = "custom_fields_values[?field_code=='EMAIL'] | [0].values[0].value"
+    harness.route("names", keep_newest="none", mapping={"email": mail, "nickName": "name"})
+    harness.rule = lambda document: refusal("5000801")
+    harness.ingest(QueuedMessage("m1", body([contact(1)])))
+    assert len(harness.requests) == 1
+    open_again(harness, time, minutes=6)
+    harness.release()
+    assert set(harness.state()["person1@example.com"]) == {"email", "firstName", "lastName", "phone", "nickName"}
+
+
 def test_release_sends_records_of_each_source_in_order_of_arrival(closed: Harness, time: Any) -> None:
     for number in (5, 3, 4, 2):
         closed.ingest(QueuedMessage(f"m{number}", version(number, of=number)))

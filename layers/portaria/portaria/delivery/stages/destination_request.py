@@ -314,7 +314,7 @@ def _receipt(destination: str, target: Target, piece: list[OutgoingRecord], size
     return {
         "destination": destination,
         "object": target.object,
-        "routes": sorted({one.route for one in piece}),
+        "routes": sorted({route for one in piece for route in one.routes}),
         "count": len(piece),
         "size": size,
         "keys": [

@@ -36,7 +36,7 @@ from portaria.delivery.stages.batch_state import (
 )
 from portaria.delivery.stages.undelivered import Undelivered
 from portaria.records import dead_letters
-from portaria.records.mapping.record_mapping import OutgoingRecord, RejectedRecord
+from portaria.records.mapping.record_mapping import OutgoingRecord
 
 logger = logging.getLogger(__name__)
 
@@ -212,8 +212,8 @@ class OutcomeRecorder:
             wait_s = failed[message_id]
             if wait_s is None:
                 for one in ones:
-                    rejected = RejectedRecord(one.sources, one.route, dead_letters.GAVE_UP, detail)
-                    self._undelivered.refuse(rejected, message_id)
+                    for rejected in one.rejected(dead_letters.GAVE_UP, detail):
+                        self._undelivered.refuse(rejected, message_id)
                 continue
             wait_s = max(wait_s, answer.after_s or 0)
             if wait_s <= LONGEST_IN_QUEUE_S and not self._is_drain:

@@ -344,4 +344,5 @@ def _refused(piece: list[OutgoingRecord], answer: Answer) -> Iterator[Refused]:
             "were refused to try each record alone"
         )
     for one in piece:
-        yield Refused(RejectedRecord(one.sources, one.route, REFUSED_BY_DESTINATION, detail))
+        for rejected in one.rejected(REFUSED_BY_DESTINATION, detail):
+            yield Refused(rejected)

@@ -78,12 +78,12 @@ class Undelivered:
         """
         at = math.ceil(until)
         for one in outgoing:
-            for source in one.sources:
+            for source, route in one.origins:
                 if message_id and source.message.id != message_id:
                     continue
                 waiting = waiting_lists.list_of(target, source.message.connection, bulk=self.bulk, retry=is_retry)
                 order = at * 1_000 if is_retry else waiting_entries.arrival_order(source.message)
-                name = (waiting, source.message.id, one.route, order)
+                name = (waiting, source.message.id, route, order)
                 self._held.setdefault(name, {})[id(source)] = source
                 if is_listed:
                     self.lists.add(waiting)
