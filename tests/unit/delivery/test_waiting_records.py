@@ -508,6 +508,29 @@ def test_release_two_failing_destinations_get_all_attempts_each(harness: Harness
     assert waiting_records.entries(harness.table) == []
 
 
+def test_pipeline_message_that_returns_for_a_busy_object_uses_up_no_attempts_of_a_failing_one(
+    harness: Harness, time: Any
+) -> None:
+    """Given a record for an object that fails and one that is busy, then the first gets all of its attempts."""
+    harness.route("cars", target="customobjects/car_c", mapping={"vin": "to_string(id)"}, dedupe_fields=("vin",))
+    harness.rule = lambda document: refusal("5000801") if "persons" in document else refusal("429001")
+    receives = 1
+    while harness.ingest(QueuedMessage("m1", body([contact(1)]), receives)).waiting:
+        time["now"] += timedelta(seconds=retry_schedule.wait_s(None, receives))
+        receives += 1
+    assert receives == 3
+    assert [entry.route for entry in waiting_records.entries(harness.table) if entry.waiting.is_retry] == ["people"]
+    harness.rule = lambda document: refusal("5000801") if "persons" in document else None
+    harness.requests.clear()
+    for minutes in (5, 30, 30):
+        assert harness.letters() == []
+        time["now"] += timedelta(minutes=minutes, seconds=1)
+        harness.release()
+    assert len([document for _, document in harness.requests if "persons" in document]) == 3
+    assert [letter["reason"] for letter in harness.letters()] == [dead_letters.GAVE_UP]
+    assert waiting_records.entries(harness.table) == []
+
+
 def test_release_entry_that_kills_workers_becomes_dead_letter_and_rest_is_sent(closed: Harness, time: Any) -> None:
     for number in (2, 3):
         closed.ingest(QueuedMessage(f"m{number}", body([contact(number)], read_at=number)))
