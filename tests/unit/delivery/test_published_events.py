@@ -12,7 +12,8 @@ import pytest
 from portaria.aws import event_bus
 from portaria.core import clock, event_catalogue
 from portaria.core.errors import Retryable
-from portaria.delivery import destination_states, quota_warnings
+from portaria.delivery import destination_pause, destination_states, quota_warnings
+from portaria.delivery.destination_pause import PauseReason
 from portaria.delivery.pipeline import QueuedMessage
 from portaria.platforms.marketo import daily_quota
 from portaria.records import dead_letter_counts, dead_letters
@@ -69,6 +70,23 @@ def test_destination_that_refuses_is_paused_once_and_resumed(harness: Harness, t
         "stopped",
     )
     assert clock.from_iso(resumed["paused_since"]) == NOON
+
+
+def test_destination_that_another_worker_paused_again_is_not_reported_as_resumed(
+    harness: Harness, time: VirtualClock
+) -> None:
+    """Given a passed pause, when a request is accepted after another worker has prolonged the pause, then it stays."""
+    harness.rule = lambda document: refusal("4030801")
+    harness.ingest(QueuedMessage("1", body([contact(1)])))
+    time.advance(minutes=31)
+
+    def prolong(document: dict[str, Any]) -> None:
+        destination_pause.begin(harness.table, DESTINATION, "persons", reason=PauseReason.STOPPED, code="1", for_s=60)
+
+    harness.rule = prolong
+    harness.release()
+    assert [state for state in destination_states.find(harness.table, DESTINATION).pauses if state.for_s == 60]
+    assert told(harness, event_catalogue.DESTINATION_RESUMED) == []
 
 
 def test_destination_that_a_person_resumes_is_reported_when_it_accepts_records(

@@ -11,6 +11,7 @@ from typing import Any
 from unittest.mock import patch
 
 import pytest
+from botocore.exceptions import ClientError
 
 from portaria.aws import queues
 from portaria.connections import connection_store
@@ -583,6 +584,29 @@ def test_destination_pause_end_keeps_pause_that_began_later(harness: Harness, ti
         pauses += backlogs.status(harness.table, DESTINATION).pauses
     destination_pause.end(harness.table, pauses[0])
     assert backlogs.status(harness.table, DESTINATION).pauses == (pauses[1],)
+
+
+def test_destination_pause_begin_while_another_worker_ends_it_is_stored_whole(closed: Harness, time: Any) -> None:
+    """Given a passed pause that one worker prolongs while another one ends it, then the destination has a readable pause."""
+    (pause,) = backlogs.status(closed.table, DESTINATION).pauses
+    time["now"] += timedelta(minutes=31)
+    straight = closed.cloud.carry
+
+    def carry(name: str, call: Any) -> Any:
+        try:
+            return call()
+        except ClientError:
+            closed.cloud.carry = straight
+            destination_pause.end(closed.table, pause)
+            raise
+
+    closed.cloud.carry = carry
+    is_new = destination_pause.begin(
+        closed.table, DESTINATION, pause.object, reason=pause.reason, code=pause.code, for_s=60
+    )
+    (after,) = backlogs.status(closed.table, DESTINATION).pauses
+    assert is_new
+    assert (after.reason, after.object, after.for_s) == (pause.reason, pause.object, 60)
 
 
 def test_pipeline_wait_longer_than_15_seconds_is_stored_in_table(harness: Harness) -> None:

@@ -138,7 +138,8 @@ class OutcomeRecorder:
         """The records were accepted, so a pause that cannot be ended changes nothing for them."""
         try:
             for pause in destination.pauses:
-                destination_pause.end(self._table, pause)
+                if not destination_pause.end(self._table, pause):
+                    continue
                 detail = {
                     "connection": pause.destination,
                     "object": pause.object,
