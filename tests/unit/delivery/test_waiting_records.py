@@ -107,6 +107,19 @@ def test_pipeline_duplicate_delivery_to_paused_destination_waits_once(closed: Ha
     assert waiting_records.keys(closed.table) == ["1", "2"]
 
 
+def test_pipeline_message_delivered_again_does_not_count_its_waiting_records_again(closed: Harness, time: Any) -> None:
+    """Given records for a paused object, when their message returns for a busy one, then they are counted once."""
+    closed.route("cars", target="customobjects/car_c", mapping={"vin": "to_string(id)"}, dedupe_fields=("vin",))
+    closed.rule = lambda document: refusal("429001")
+    for receives in (1, 2):
+        outcome = closed.ingest(QueuedMessage("m1", body([contact(2), contact(3)], read_at=77), receives))
+        assert list(outcome.waiting) == ["m1"]
+    assert destination_states.find(closed.table, DESTINATION).records == 3
+    open_again(closed, time)
+    closed.release()
+    assert destination_states.find(closed.table, DESTINATION).records == 0
+
+
 def test_pipeline_paused_object_waits_and_other_routes_are_sent(closed: Harness) -> None:
     closed.route("cars", target="customobjects/car_c", mapping={"vin": "to_string(id)"}, dedupe_fields=("vin",))
     closed.rule = lambda document: None

@@ -142,16 +142,15 @@ class Undelivered:
         try:
             if new := {each.waiting for each in held} - self.lists:
                 waiting_lists.announce(self.table, new, self._due)
-            written = run_concurrently(self._keep, held)
+            added = run_concurrently(self._keep, held)
             counts: Counter[WaitingList] = Counter({each.waiting: 0 for each in held})
-            for each, is_written in zip(held, written, strict=True):
-                if is_written:
-                    counts[each.waiting] += len(each.records) - self.stored.get(each.place, 0)
+            for each, count in zip(held, added, strict=True):
+                counts[each.waiting] += count or 0
             waiting_lists.confirm(self.table, counts, self._not_before, self._due)
         except Exception as error:  # noqa: BLE001 - the message of these records returns to the queue
             log_unexpected("records_not_kept_waiting", error)
             return messages
-        self.waiting = {each.place for each, is_written in zip(held, written, strict=True) if is_written}
+        self.waiting = {each.place for each, count in zip(held, added, strict=True) if count is not None}
         by_list: dict[WaitingList, int] = defaultdict(int)
         for each in held:
             by_list[each.waiting] += len(each.records)
@@ -159,17 +158,17 @@ class Undelivered:
             facts = {"destination": waiting.destination, "object": waiting.object, "kind": waiting.kind}
             logger.info("records_wait", extra={**facts, "source": waiting.source, "records": count})
         self.counts["RecordsHeld"] += sum(by_list.values())
-        return {each.message.id for each, is_written in zip(held, written, strict=True) if not is_written}
+        return {each.message.id for each, count in zip(held, added, strict=True) if count is None}
 
-    def _keep(self, held: HeldRecords) -> bool:
+    def _keep(self, held: HeldRecords) -> int | None:
+        """Store records; how many did not wait before. None if that failed."""
         if self.stored.get(held.place) == len(held.records):
-            return True
+            return 0
         try:
-            waiting_entries.put(self.table, held)
+            return len(held.records) if waiting_entries.put(self.table, held) else 0
         except Exception as error:  # noqa: BLE001 - the others are kept
             log_unexpected("records_not_kept_waiting", error, message_id=held.message.id)
-            return False
-        return True
+            return None
 
 
 def _letter(one: RejectedRecord, destination: str) -> dead_letters.Letter:
