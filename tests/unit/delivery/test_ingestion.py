@@ -158,6 +158,16 @@ def test_pipeline_create_only_companies_are_not_merged(harness: Harness) -> None
     assert harness.accepted[0][1]["input"] == both
 
 
+def test_pipeline_refused_records_with_one_key_become_dead_letters_with_their_own_data(harness: Harness) -> None:
+    """Given two records with the same key that are refused with different codes, then none replaces the other one."""
+    codes = {"A": "4000801", "B": "4000802"}
+    harness.rule = lambda document: refusal(codes[document["input"][0]["company"]])
+    both = [{"externalCompanyId": "1", "company": "A"}, {"externalCompanyId": "1", "company": "B"}]
+    harness.ingest(QueuedMessage("m1", front_door(both, to("companies", action="createOnly"), key="1")))
+    letters = harness.letters()
+    assert sorted(record["data"]["company"] for letter in letters for record in letter["records"]) == ["A", "B"]
+
+
 # --- order over time
 
 

@@ -13,6 +13,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 
 from portaria.aws.table import Table, run_concurrently
+from portaria.core import record_messages
 from portaria.core.entities import Target
 from portaria.core.unexpected_errors import log_unexpected
 from portaria.delivery import waiting_entries, waiting_lists
@@ -172,18 +173,22 @@ class Undelivered:
 
 
 def _letter(one: RejectedRecord, destination: str) -> dead_letters.Letter:
-    """Its id is the same if a redelivery rejects the same records again. `destination` is the route's."""
+    """Its id is the same if a redelivery rejects the same records again. `destination` is the route's.
+
+    The id depends on the whole records, because several records of a data ingestion request can have the same key.
+    """
     message = one.sources[0].message
-    keys = sorted(f"{source.key}#{source.updated_at}" for source in one.sources)
+    records = [source.record for source in one.sources]
+    texts = sorted(record_messages.encode({"record": record}) for record in records)
     return dead_letters.Letter(
-        id=hashlib.sha256("\n".join([message.id, one.route, one.reason, *keys]).encode()).hexdigest()[:32],
+        id=hashlib.sha256("\n".join([message.id, one.route, one.reason, *texts]).encode()).hexdigest()[:32],
         connection=message.connection,
         route=one.route,
         object=message.object,
         origin=message.origin,
         reason=one.reason,
         detail=one.detail,
-        records=[source.record for source in one.sources],
+        records=records,
         destination=message.target.destination if message.target else destination,
         target=record_mapping.target_fields(message.target) if message.target else None,
         read_at=message.read_at,
