@@ -153,6 +153,13 @@ class TestDeadLetters:
             "minute": "2026-01-05T18:00:00.000Z",
         }
 
+    def test_unreadable_message_is_reported(self, harness: Harness, time: VirtualClock) -> None:
+        harness.ingest(QueuedMessage("1", "not a message"))
+        time.advance(60)
+        dead_letter_counts.publish(harness.table, "portaria")
+        (event,) = told(harness, event_catalogue.RECORD_DEAD_LETTERED)
+        assert (event["route"], event["reason"], event["record_count"]) == ("", "message_unreadable", 1)
+
     def test_count_that_failed_returns_the_message_and_writes_no_letter(self, harness: Harness) -> None:
         with patch.object(dead_letter_counts, "add", side_effect=RuntimeError):
             records = [contact(1) | {"custom_fields_values": []}]

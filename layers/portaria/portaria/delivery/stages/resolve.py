@@ -40,7 +40,7 @@ from portaria.delivery.stages.batch_state import (
 from portaria.delivery.stages.map_records import map_records
 from portaria.delivery.stages.undelivered import Undelivered
 from portaria.delivery.version_guard import VersionScope
-from portaria.records import dead_letters, reconciliation_wakeups, reread_requests, routes
+from portaria.records import dead_letter_counts, dead_letters, reconciliation_wakeups, reread_requests, routes
 from portaria.records.mapping import record_mapping
 from portaria.records.mapping.record_mapping import Message, RejectedRecord, Source
 from portaria.records.reconciliation_schedule import Bounds
@@ -103,7 +103,9 @@ class MessageResolver:
         except Rejected as unreadable:
             facts = {"message_id": queued.id, "reason": unreadable.reason, "detail": unreadable.detail}
             logger.error("records_message_unreadable", extra=facts)
-            dead_letters.put(self._table, dead_letters.of_message(queued.id, queued.body))
+            letter = dead_letters.of_message(queued.id, queued.body)
+            dead_letter_counts.add(self._table, {(letter.route, letter.reason): 1})
+            dead_letters.put(self._table, letter)
             self._outcome.counts["DeadLetters"] += 1
             return None
         found = self._routes_of(message)
