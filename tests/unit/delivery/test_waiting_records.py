@@ -35,6 +35,7 @@ from portaria.delivery.waiting_lists import WaitingList
 from portaria.installs import uninstall
 from portaria.platforms.marketo import daily_quota, persons
 from portaria.records import dead_letters
+from portaria.records.dead_letters import LetterFilter
 from portaria.records.mapping import record_mapping
 from tests.fakes.crashes import Died
 from tests.fakes.records import ingesting, waiting_records
@@ -484,6 +485,8 @@ def test_release_entry_failing_unexpectedly_becomes_dead_letter_and_rest_is_sent
     (letter,) = closed.letters()
     assert (letter["reason"], letter["records"][0]["key"]) == (dead_letters.GAVE_UP, "1")
     assert waiting_records.entries(closed.table) == []
+    found, _ = dead_letters.list_page(closed.table, LetterFilter(connection=DESTINATION))
+    assert [head.id for head in found] == [letter["id"]]
 
 
 def test_release_entries_of_one_message_failing_unexpectedly_become_a_dead_letter_each(

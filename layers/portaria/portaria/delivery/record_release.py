@@ -16,7 +16,7 @@ import random
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from portaria import platforms
 from portaria.aws import queues
@@ -321,6 +321,7 @@ class _Drain:
     def _give_up(self, entry: Entry) -> None:
         logger.error("waiting_entry_given_up", extra={"message_id": entry.message_id, "reason": GAVE_UP})
         letter = dead_letters.of_message(entry.message_id, entry.body)
+        letter = replace(letter, destination=entry.waiting.destination)
         dead_letter_counts.add(self.table, {(letter.route, letter.reason): max(1, len(letter.records))})
         dead_letters.put(self.table, letter)
         waiting_entries.remove(self.table, [entry])
