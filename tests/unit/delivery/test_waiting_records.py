@@ -275,6 +275,30 @@ def test_pipeline_source_over_its_quota_share_waits_and_other_source_is_sent(har
     assert [person["email"] for person in harness.persons[sent:]] == ["person8@example.com"]
 
 
+def test_release_source_whose_record_was_merged_with_one_over_its_share_does_not_wait(
+    harness: Harness, time: Any
+) -> None:
+    """Given a person of two sources, when the newer one has used up its share of a quota, then the other one is sent."""
+    other = "kommo-other-1"
+    harness.connect(other, "kommo")
+    harness.route("other", source=f"connection:{other}", keep_newest="none")
+    with patch.object(daily_quota, "DAILY_QUOTA", 100):
+        harness.ingest(QueuedMessage("theirs-too", body([contact(6)], connection=other)))
+        for number in range(10):
+            mine = [contact(1_000 * number + each, updated_at=1_800_000_000) for each in range(11)]
+            theirs = body([contact(1_000 * number)], connection=other)
+            harness.ingest(QueuedMessage(f"mine-{number}", body(mine)), QueuedMessage(f"theirs-{number}", theirs))
+        assert {entry.waiting.source for entry in waiting_records.entries(harness.table)} == {SOURCE, other}
+        time["now"] += timedelta(minutes=1)
+        harness.release()
+        assert {entry.waiting.source for entry in waiting_records.entries(harness.table)} == {SOURCE}
+        harness.ingest(QueuedMessage("theirs-later", body([contact(8)], connection=other)))
+        time["now"] += timedelta(minutes=1)
+        harness.release()
+    assert harness.persons[-1]["email"] == "person8@example.com"
+    assert {entry.waiting.source for entry in waiting_records.entries(harness.table)} == {SOURCE}
+
+
 def test_release_sends_live_records_before_bulk_records(closed: Harness, time: Any) -> None:
     closed.ingest(
         QueuedMessage("b", body([contact(8)], "people", origin=record_messages.BACKFILL, read_at=1)), bulk=True

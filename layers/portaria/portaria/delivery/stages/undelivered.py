@@ -13,7 +13,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 
 from portaria.aws.table import Table, run_concurrently
-from portaria.core import record_messages
+from portaria.core import clock, record_messages
 from portaria.core.entities import Target
 from portaria.core.unexpected_errors import log_unexpected
 from portaria.delivery import waiting_entries, waiting_lists
@@ -74,10 +74,10 @@ class Undelivered:
     ) -> None:
         """Keep records in the table until a moment (epoch seconds); with an id, only that message's part of them.
 
-        `host` is where the target's requests go. `is_share`: their source waits for its share of a quota. `is_listed`: their
-        waiting list exists already. `is_retry`: these records failed.
+        `host` is where the target's requests go. `is_share`: the source of their newest record waits for its share of a quota.
+        `is_listed`: their waiting list exists already. `is_retry`: these records failed.
         """
-        at = math.ceil(until)
+        at = due_at = math.ceil(until)
         for one in outgoing:
             for source, route in one.origins:
                 if message_id and source.message.id != message_id:
@@ -88,10 +88,13 @@ class Undelivered:
                 self._held.setdefault(name, {})[id(source)] = source
                 if is_listed:
                     self.lists.add(waiting)
-                if is_share:
+                if is_share and source.message.connection == one.sources[-1].message.connection:
                     self._not_before[waiting] = at
+                elif is_share:
+                    # A source whose record was merged with another one's has not used its share.
+                    due_at = int(clock.now().timestamp())
         known = self._due.get(target.destination)
-        self._due[target.destination] = Due(min(at, known.at) if known else at, host)
+        self._due[target.destination] = Due(min(due_at, known.at) if known else due_at, host)
 
     def write(self) -> set[str]:
         """Write everything; the ids of the messages of which something could not be written. Raises nothing."""
