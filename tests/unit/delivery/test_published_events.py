@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from unittest.mock import patch
+from zoneinfo import ZoneInfo
 
 import pytest
 
 from portaria.aws import event_bus
 from portaria.core import clock, event_catalogue
 from portaria.core.errors import Retryable
-from portaria.delivery import destination_pause, destination_states, quota_warnings
+from portaria.delivery import destination_pause, destination_states, quota_warnings, quotas
 from portaria.delivery.destination_pause import PauseReason
 from portaria.delivery.pipeline import QueuedMessage
 from portaria.platforms.marketo import daily_quota
@@ -119,13 +120,30 @@ def test_low_quota_is_told_once_a_day(harness: Harness, time: VirtualClock, monk
     assert (low["day"], low["left_percent"]) == ("2026-01-05", 10)
 
 
+def test_low_quota_of_a_batch_that_ends_after_the_reset_is_told_for_the_day_before(
+    harness: Harness, time: VirtualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given a request that begins before the quota's reset and ends behind it, then the new day has all of its quota."""
+    monkeypatch.setattr(daily_quota, "DAILY_QUOTA", 10)
+    today = quotas.day_of(ZoneInfo(harness.settings.quota_time_zone), clock.now())
+    time.advance(today.ends - clock.now().timestamp() - quotas.CLOSING_S - 5)
+    harness.rule = lambda document: time.advance(60)
+    harness.ingest(QueuedMessage("1", body([contact(number) for number in range(9)])))
+    harness.rule = lambda document: None
+    (low,) = told(harness, event_catalogue.QUOTA_LOW)
+    assert (low["day"], low["left_percent"]) == (today.name, 10)
+    for number in range(11, 20):
+        harness.ingest(QueuedMessage(str(number), body([contact(number)])))
+    assert len(told(harness, event_catalogue.QUOTA_LOW)) == 2
+
+
 def test_low_quota_bus_failure_is_told_with_the_next_batch(harness: Harness) -> None:
     table = harness.table
     with patch.object(event_bus, "put", side_effect=Retryable("bus_unavailable", "no")):
-        quota_warnings.publish(table, "portaria", {"123-ABC-456": 3}, "2026-01-05")
+        quota_warnings.publish(table, "portaria", {("123-ABC-456", "2026-01-05"): 3})
     assert table.get(*quota_warnings.key("123-ABC-456", "2026-01-05")) is None
-    quota_warnings.publish(table, "portaria", {"123-ABC-456": 3, "other": 20}, "2026-01-05")
-    quota_warnings.publish(table, "portaria", {"123-ABC-456": 2}, "2026-01-05")
+    quota_warnings.publish(table, "portaria", {("123-ABC-456", "2026-01-05"): 3, ("other", "2026-01-05"): 20})
+    quota_warnings.publish(table, "portaria", {("123-ABC-456", "2026-01-05"): 2})
     assert [detail["left_percent"] for detail in told(harness, event_catalogue.QUOTA_LOW)] == [3]
 
 

@@ -21,7 +21,6 @@ from functools import cache
 
 from portaria.aws.table import Table
 from portaria.connections.vault import SealedTable, Vault
-from portaria.core import clock
 from portaria.core.entities import Target
 from portaria.core.settings import IngestRecordsSettings, ReleaseRecordsSettings
 from portaria.core.unexpected_errors import log_unexpected
@@ -147,7 +146,5 @@ def _run(
             for message_id in by_message(by_target[target]):
                 outcome.hold(message_id)
     recorder.write()
-    if outcome.quota_left:
-        day = quotas.day_of(ledger.zone, clock.now()).name
-        quota_warnings.publish(table, settings.bus_name, outcome.quota_left, day)
+    quota_warnings.publish(table, settings.bus_name, outcome.quota_left)
     return outcome

@@ -70,7 +70,7 @@ class ReleaseOutcome:
     state: str
     queued: int = 0
     counts: dict[str, int] = field(default_factory=dict)
-    quota_left: dict[str, int] = field(default_factory=dict)
+    quota_left: dict[tuple[str, str], int] = field(default_factory=dict)
     records: int | None = None
     oldest_s: float | None = None
     no_answer_s: float | None = None
@@ -164,7 +164,7 @@ class _Drain:
         self.time_left_s = time_left_s
         self.ends_at = clock.now().timestamp() + RUN_S
         self.counts: dict[str, int] = {}
-        self.quota_left: dict[str, int] = {}
+        self.quota_left: dict[tuple[str, str], int] = {}
         # The wait that the destination asked for in the last batch.
         self.pause_s = 0.0
         # Whether any entry has left its list.

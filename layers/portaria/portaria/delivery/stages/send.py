@@ -102,7 +102,7 @@ class QuotaReserver:
             destination.stop("quota_unknown", None)
             return Reservation(piece)
         give_back = partial(self._ledger.give_back, subscription, reservation.day)
-        self._outcome.quota_left[subscription] = reservation.left * 100 // quota.DAILY_QUOTA
+        self._outcome.quota_left[subscription, reservation.day] = reservation.left * 100 // quota.DAILY_QUOTA
         if all(reservation.granted.get(tenant) == count for tenant, count in shares.items()):
             return Reservation(piece, give_back=give_back)
         by_tenant: dict[str, list[OutgoingRecord]] = defaultdict(list)
