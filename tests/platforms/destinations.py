@@ -83,7 +83,7 @@ def outgoing(platform: Platform, part: str, target: Target, attributes: dict[str
     sender = platform.parts[part]
     checked = sender.check(attributes, target)
     message = Message("m-1", "one", "contacts", record_messages.EVENT, MessageRecords([{}]))
-    return OutgoingRecord(sender.identity(checked, target), checked, (Source(message, 0, "1", 1),), "route")
+    return OutgoingRecord(sender.identity(checked, target), checked, (Source(message, 0, "1", 1),), ("route",))
 
 
 def bodies(platform: Platform, part: str, target: Target, all_attributes: list[dict[str, Any]]) -> Iterator[bytes]:

@@ -283,7 +283,7 @@ def _deliver(scenery: Scenery) -> None:
     for number, outcome in enumerate(("applied", "applied", "failed", "reported", "accepted", "sent")):
         scenery.until(minutes=100 - 15 * number)
         body = json.dumps({"persons": number}).encode()
-        correlation_id = receipts.correlation_id("marketo-main", [f"message-{number}"], body)
+        correlation_id = receipts.correlation_id("marketo-main", "persons", [f"message-{number}"], body)
         scenery.receipts.append(correlation_id)
         receipts.open_receipt(
             table, correlation_id, destination="marketo-main", object="persons", routes=["kommo-contacts"],

@@ -9,7 +9,7 @@ from portaria.records import receipts
 BODY = b'{"persons":[{"email":"person1@example.com"}]}'
 
 
-ID = receipts.correlation_id("marketo-one", ["m1"], BODY)
+ID = receipts.correlation_id("marketo-one", "persons", ["m1"], BODY)
 
 
 def open_receipt(

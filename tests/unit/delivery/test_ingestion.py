@@ -76,6 +76,19 @@ def test_pipeline_event_follows_every_route_of_its_connection(harness: Harness) 
     ]
 
 
+def test_pipeline_equal_bodies_for_two_custom_objects_are_both_sent(harness: Harness) -> None:
+    """Given two custom objects with the same mapping, when a contact arrives, then each gets a request and a receipt."""
+    for name in ("car_c", "lead_c"):
+        mapping = {"vin": "to_string(id)"}
+        harness.route(name, target=f"customobjects/{name}", mapping=mapping, dedupe_fields=("vin",))
+    harness.ingest(QueuedMessage("m1", body([contact(1)])))
+    assert [path for path, _ in harness.accepted] == ["customobjects/car_c", "customobjects/lead_c"]
+    found, _ = receipt_search.by_destination(harness.table, DESTINATION, clock.now())
+    assert {(receipt.object, receipt.state) for receipt in found} == {
+        ("customobjects/car_c", "accepted"), ("customobjects/lead_c", "accepted")
+    }  # fmt: skip
+
+
 def test_pipeline_event_without_route_is_counted_and_consumed(harness: Harness) -> None:
     outcome = harness.ingest(QueuedMessage("m1", body([contact(1), contact(2)])))
     assert (outcome.waiting, outcome.counts["RecordsWithoutRoute"]) == ({}, 2)
@@ -143,6 +156,16 @@ def test_pipeline_create_only_companies_are_not_merged(harness: Harness) -> None
     both = [{"externalCompanyId": "1", "company": "A"}, {"externalCompanyId": "1", "company": "B"}]
     harness.ingest(QueuedMessage("m1", front_door(both, to("companies", action="createOnly"))))
     assert harness.accepted[0][1]["input"] == both
+
+
+def test_pipeline_refused_records_with_one_key_become_dead_letters_with_their_own_data(harness: Harness) -> None:
+    """Given two records with the same key that are refused with different codes, then none replaces the other one."""
+    codes = {"A": "4000801", "B": "4000802"}
+    harness.rule = lambda document: refusal(codes[document["input"][0]["company"]])
+    both = [{"externalCompanyId": "1", "company": "A"}, {"externalCompanyId": "1", "company": "B"}]
+    harness.ingest(QueuedMessage("m1", front_door(both, to("companies", action="createOnly"), key="1")))
+    letters = harness.letters()
+    assert sorted(record["data"]["company"] for letter in letters for record in letter["records"]) == ["A", "B"]
 
 
 # --- order over time

@@ -157,6 +157,24 @@ def test_pipeline_partial_event_requests_reread_of_account(worker: Harness) -> N
     assert (request["due_at"], request["changed_at"]) == (clock.to_iso(clock.now()), CHANGED)
 
 
+@pytest.mark.parametrize("together", [True, False])
+def test_pipeline_partial_events_request_reread_from_the_oldest_change(worker: Harness, together: bool) -> None:
+    """Given events in any order, in one batch or several, then the account is read from the oldest of their changes on."""
+    worker.route("people")
+    late, early, last = (event()._replace(key=str(age), updated_at=CHANGED - age) for age in (600, 3_600, 60))
+    queued = []
+    for record in (late, early, last):
+        (body,) = record_messages.pack(
+            [record], connection=SOURCE, object="contacts", origin=record_messages.EVENT, read_at=ARRIVED * 1_000
+        )
+        queued.append(QueuedMessage(record.key, body))
+    for batch in [queued] if together else [[each] for each in queued]:
+        worker.ingest(*batch)
+    request = reread_requests.find(worker.table, SOURCE, "contacts")
+    assert request
+    assert request["changed_at"] == CHANGED - 3_600
+
+
 def test_pipeline_event_with_all_mapped_fields_requests_no_reread(worker: Harness) -> None:
     worker.route("people", mapping={"email": contacts.DEFAULT_MAPPING["email"], "fullName": "name"})
     send(worker, event(), record_messages.EVENT, ARRIVED * 1_000)

@@ -6,13 +6,15 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from unittest.mock import patch
+from zoneinfo import ZoneInfo
 
 import pytest
 
 from portaria.aws import event_bus
 from portaria.core import clock, event_catalogue
 from portaria.core.errors import Retryable
-from portaria.delivery import destination_states, quota_warnings
+from portaria.delivery import destination_pause, destination_states, quota_warnings, quotas
+from portaria.delivery.destination_pause import PauseReason
 from portaria.delivery.pipeline import QueuedMessage
 from portaria.platforms.marketo import daily_quota
 from portaria.records import dead_letter_counts, dead_letters
@@ -71,6 +73,23 @@ def test_destination_that_refuses_is_paused_once_and_resumed(harness: Harness, t
     assert clock.from_iso(resumed["paused_since"]) == NOON
 
 
+def test_destination_that_another_worker_paused_again_is_not_reported_as_resumed(
+    harness: Harness, time: VirtualClock
+) -> None:
+    """Given a passed pause, when a request is accepted after another worker has prolonged the pause, then it stays."""
+    harness.rule = lambda document: refusal("4030801")
+    harness.ingest(QueuedMessage("1", body([contact(1)])))
+    time.advance(minutes=31)
+
+    def prolong(document: dict[str, Any]) -> None:
+        destination_pause.begin(harness.table, DESTINATION, "persons", reason=PauseReason.STOPPED, code="1", for_s=60)
+
+    harness.rule = prolong
+    harness.release()
+    assert [state for state in destination_states.find(harness.table, DESTINATION).pauses if state.for_s == 60]
+    assert told(harness, event_catalogue.DESTINATION_RESUMED) == []
+
+
 def test_destination_that_a_person_resumes_is_reported_when_it_accepts_records(
     harness: Harness, time: VirtualClock
 ) -> None:
@@ -101,13 +120,30 @@ def test_low_quota_is_told_once_a_day(harness: Harness, time: VirtualClock, monk
     assert (low["day"], low["left_percent"]) == ("2026-01-05", 10)
 
 
+def test_low_quota_of_a_batch_that_ends_after_the_reset_is_told_for_the_day_before(
+    harness: Harness, time: VirtualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given a request that begins before the quota's reset and ends behind it, then the new day has all of its quota."""
+    monkeypatch.setattr(daily_quota, "DAILY_QUOTA", 10)
+    today = quotas.day_of(ZoneInfo(harness.settings.quota_time_zone), clock.now())
+    time.advance(today.ends - clock.now().timestamp() - quotas.CLOSING_S - 5)
+    harness.rule = lambda document: time.advance(60)
+    harness.ingest(QueuedMessage("1", body([contact(number) for number in range(9)])))
+    harness.rule = lambda document: None
+    (low,) = told(harness, event_catalogue.QUOTA_LOW)
+    assert (low["day"], low["left_percent"]) == (today.name, 10)
+    for number in range(11, 20):
+        harness.ingest(QueuedMessage(str(number), body([contact(number)])))
+    assert len(told(harness, event_catalogue.QUOTA_LOW)) == 2
+
+
 def test_low_quota_bus_failure_is_told_with_the_next_batch(harness: Harness) -> None:
     table = harness.table
     with patch.object(event_bus, "put", side_effect=Retryable("bus_unavailable", "no")):
-        quota_warnings.publish(table, "portaria", {"123-ABC-456": 3}, "2026-01-05")
+        quota_warnings.publish(table, "portaria", {("123-ABC-456", "2026-01-05"): 3})
     assert table.get(*quota_warnings.key("123-ABC-456", "2026-01-05")) is None
-    quota_warnings.publish(table, "portaria", {"123-ABC-456": 3, "other": 20}, "2026-01-05")
-    quota_warnings.publish(table, "portaria", {"123-ABC-456": 2}, "2026-01-05")
+    quota_warnings.publish(table, "portaria", {("123-ABC-456", "2026-01-05"): 3, ("other", "2026-01-05"): 20})
+    quota_warnings.publish(table, "portaria", {("123-ABC-456", "2026-01-05"): 2})
     assert [detail["left_percent"] for detail in told(harness, event_catalogue.QUOTA_LOW)] == [3]
 
 
@@ -134,6 +170,13 @@ class TestDeadLetters:
             "record_count": 3,
             "minute": "2026-01-05T18:00:00.000Z",
         }
+
+    def test_unreadable_message_is_reported(self, harness: Harness, time: VirtualClock) -> None:
+        harness.ingest(QueuedMessage("1", "not a message"))
+        time.advance(60)
+        dead_letter_counts.publish(harness.table, "portaria")
+        (event,) = told(harness, event_catalogue.RECORD_DEAD_LETTERED)
+        assert (event["route"], event["reason"], event["record_count"]) == ("", "message_unreadable", 1)
 
     def test_count_that_failed_returns_the_message_and_writes_no_letter(self, harness: Harness) -> None:
         with patch.object(dead_letter_counts, "add", side_effect=RuntimeError):

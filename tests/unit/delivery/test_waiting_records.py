@@ -11,6 +11,7 @@ from typing import Any
 from unittest.mock import patch
 
 import pytest
+from botocore.exceptions import ClientError
 
 from portaria.aws import queues
 from portaria.connections import connection_store
@@ -34,6 +35,7 @@ from portaria.delivery.waiting_lists import WaitingList
 from portaria.installs import uninstall
 from portaria.platforms.marketo import daily_quota, persons
 from portaria.records import dead_letters
+from portaria.records.dead_letters import LetterFilter
 from portaria.records.mapping import record_mapping
 from tests.fakes.crashes import Died
 from tests.fakes.records import ingesting, waiting_records
@@ -106,6 +108,19 @@ def test_pipeline_duplicate_delivery_to_paused_destination_waits_once(closed: Ha
     assert waiting_records.keys(closed.table) == ["1", "2"]
 
 
+def test_pipeline_message_delivered_again_does_not_count_its_waiting_records_again(closed: Harness, time: Any) -> None:
+    """Given records for a paused object, when their message returns for a busy one, then they are counted once."""
+    closed.route("cars", target="customobjects/car_c", mapping={"vin": "to_string(id)"}, dedupe_fields=("vin",))
+    closed.rule = lambda document: refusal("429001")
+    for receives in (1, 2):
+        outcome = closed.ingest(QueuedMessage("m1", body([contact(2), contact(3)], read_at=77), receives))
+        assert list(outcome.waiting) == ["m1"]
+    assert destination_states.find(closed.table, DESTINATION).records == 3
+    open_again(closed, time)
+    closed.release()
+    assert destination_states.find(closed.table, DESTINATION).records == 0
+
+
 def test_pipeline_paused_object_waits_and_other_routes_are_sent(closed: Harness) -> None:
     closed.route("cars", target="customobjects/car_c", mapping={"vin": "to_string(id)"}, dedupe_fields=("vin",))
     closed.rule = lambda document: None
@@ -156,6 +171,63 @@ def test_waiting_records_of_one_message_held_apart_do_not_replace_each_other(har
 # ------------------------------------------------------------------------------------------------------- order of records
 
 
+@pytest.fixture
+def merged(harness: Harness) -> list[QueuedMessage]:
+    """Messages of two sources about one person, each with its own name for the address, and a route for each source."""
+    harness.connect("kommo-two", "kommo")
+    given = {"object": "leads", "target": "persons", "keep_newest": "none"}
+    harness.route("of-one", **given, mapping={"email": "mail", "lastName": "last_name"})
+    harness.route(
+        "of-two", **given, source="connection:kommo-two", mapping={"email": "address", "firstName": "first_name"}
+    )
+    leads = {
+        SOURCE: {"mail": "a@example.com", "last_name": "Silva"},
+        "kommo-two": {"address": "a@example.com", "first_name": "Ana"},
+    }
+    return [
+        QueuedMessage(
+            f"m{number}", body([lead | {"id": number, "updated_at": number}], connection=source, object="leads")
+        )
+        for number, (source, lead) in enumerate(leads.items(), 1)
+    ]
+
+
+def test_release_merged_record_is_mapped_by_the_route_of_each_source(
+    harness: Harness, time: Any, merged: list[QueuedMessage]
+) -> None:
+    """Given one person of two sources whose request is refused, when it is sent again, then both sources' values arrive."""
+    harness.rule = lambda document: refusal("5000801")
+    harness.ingest(*merged)
+    assert len(harness.requests) == 1
+    assert sorted(entry.route for entry in waiting_records.entries(harness.table)) == ["of-one", "of-two"]
+    open_again(harness, time, minutes=6)
+    harness.release()
+    assert harness.letters() == []
+    assert harness.state() == {"a@example.com": {"email": "a@example.com", "firstName": "Ana", "lastName": "Silva"}}
+
+
+def test_pipeline_merged_record_becomes_a_dead_letter_for_the_route_of_each_source(
+    harness: Harness, merged: list[QueuedMessage]
+) -> None:
+    harness.rule = lambda document: refusal("4000802")
+    harness.ingest(*merged)
+    assert {(letter["connection"], letter["route"]) for letter in harness.letters()} == {
+        (SOURCE, "of-one"), ("kommo-two", "of-two")
+    }  # fmt: skip
+
+
+def test_release_record_with_two_routes_to_one_object_has_the_attributes_of_both(harness: Harness, time: Any) -> None:
+    """Given two routes of a source to one object, when the merged record has waited, then no route's values are lost."""
+    mail = "custom_fields_values[?field_code=='EMAIL'] | [0].values[0].value"
+    harness.route("names", keep_newest="none", mapping={"email": mail, "nickName": "name"})
+    harness.rule = lambda document: refusal("5000801")
+    harness.ingest(QueuedMessage("m1", body([contact(1)])))
+    assert len(harness.requests) == 1
+    open_again(harness, time, minutes=6)
+    harness.release()
+    assert set(harness.state()["person1@example.com"]) == {"email", "firstName", "lastName", "phone", "nickName"}
+
+
 def test_release_sends_records_of_each_source_in_order_of_arrival(closed: Harness, time: Any) -> None:
     for number in (5, 3, 4, 2):
         closed.ingest(QueuedMessage(f"m{number}", version(number, of=number)))
@@ -201,6 +273,30 @@ def test_pipeline_source_over_its_quota_share_waits_and_other_source_is_sent(har
         assert harness.ingest(QueuedMessage("more", mine), QueuedMessage("theirs", theirs)).waiting == {}
     assert {entry.waiting.source for entry in waiting_records.entries(harness.table)} == {SOURCE}
     assert [person["email"] for person in harness.persons[sent:]] == ["person8@example.com"]
+
+
+def test_release_source_whose_record_was_merged_with_one_over_its_share_does_not_wait(
+    harness: Harness, time: Any
+) -> None:
+    """Given a person of two sources, when the newer one has used up its share of a quota, then the other one is sent."""
+    other = "kommo-other-1"
+    harness.connect(other, "kommo")
+    harness.route("other", source=f"connection:{other}", keep_newest="none")
+    with patch.object(daily_quota, "DAILY_QUOTA", 100):
+        harness.ingest(QueuedMessage("theirs-too", body([contact(6)], connection=other)))
+        for number in range(10):
+            mine = [contact(1_000 * number + each, updated_at=1_800_000_000) for each in range(11)]
+            theirs = body([contact(1_000 * number)], connection=other)
+            harness.ingest(QueuedMessage(f"mine-{number}", body(mine)), QueuedMessage(f"theirs-{number}", theirs))
+        assert {entry.waiting.source for entry in waiting_records.entries(harness.table)} == {SOURCE, other}
+        time["now"] += timedelta(minutes=1)
+        harness.release()
+        assert {entry.waiting.source for entry in waiting_records.entries(harness.table)} == {SOURCE}
+        harness.ingest(QueuedMessage("theirs-later", body([contact(8)], connection=other)))
+        time["now"] += timedelta(minutes=1)
+        harness.release()
+    assert harness.persons[-1]["email"] == "person8@example.com"
+    assert {entry.waiting.source for entry in waiting_records.entries(harness.table)} == {SOURCE}
 
 
 def test_release_sends_live_records_before_bulk_records(closed: Harness, time: Any) -> None:
@@ -413,6 +509,8 @@ def test_release_entry_failing_unexpectedly_becomes_dead_letter_and_rest_is_sent
     (letter,) = closed.letters()
     assert (letter["reason"], letter["records"][0]["key"]) == (dead_letters.GAVE_UP, "1")
     assert waiting_records.entries(closed.table) == []
+    found, _ = dead_letters.list_page(closed.table, LetterFilter(connection=DESTINATION))
+    assert [head.id for head in found] == [letter["id"]]
 
 
 def test_release_entries_of_one_message_failing_unexpectedly_become_a_dead_letter_each(
@@ -448,6 +546,29 @@ def test_release_two_failing_destinations_get_all_attempts_each(harness: Harness
     assert {(letter["reason"], letter["destination"]) for letter in harness.letters()} == {
         (dead_letters.GAVE_UP, DESTINATION), (dead_letters.GAVE_UP, other.name)
     }  # fmt: skip
+    assert waiting_records.entries(harness.table) == []
+
+
+def test_pipeline_message_that_returns_for_a_busy_object_uses_up_no_attempts_of_a_failing_one(
+    harness: Harness, time: Any
+) -> None:
+    """Given a record for an object that fails and one that is busy, then the first gets all of its attempts."""
+    harness.route("cars", target="customobjects/car_c", mapping={"vin": "to_string(id)"}, dedupe_fields=("vin",))
+    harness.rule = lambda document: refusal("5000801") if "persons" in document else refusal("429001")
+    receives = 1
+    while harness.ingest(QueuedMessage("m1", body([contact(1)]), receives)).waiting:
+        time["now"] += timedelta(seconds=retry_schedule.wait_s(None, receives))
+        receives += 1
+    assert receives == 3
+    assert [entry.route for entry in waiting_records.entries(harness.table) if entry.waiting.is_retry] == ["people"]
+    harness.rule = lambda document: refusal("5000801") if "persons" in document else None
+    harness.requests.clear()
+    for minutes in (5, 30, 30):
+        assert harness.letters() == []
+        time["now"] += timedelta(minutes=minutes, seconds=1)
+        harness.release()
+    assert len([document for _, document in harness.requests if "persons" in document]) == 3
+    assert [letter["reason"] for letter in harness.letters()] == [dead_letters.GAVE_UP]
     assert waiting_records.entries(harness.table) == []
 
 
@@ -503,6 +624,29 @@ def test_destination_pause_end_keeps_pause_that_began_later(harness: Harness, ti
         pauses += backlogs.status(harness.table, DESTINATION).pauses
     destination_pause.end(harness.table, pauses[0])
     assert backlogs.status(harness.table, DESTINATION).pauses == (pauses[1],)
+
+
+def test_destination_pause_begin_while_another_worker_ends_it_is_stored_whole(closed: Harness, time: Any) -> None:
+    """Given a passed pause that one worker prolongs while another one ends it, then the destination has a readable pause."""
+    (pause,) = backlogs.status(closed.table, DESTINATION).pauses
+    time["now"] += timedelta(minutes=31)
+    straight = closed.cloud.carry
+
+    def carry(name: str, call: Any) -> Any:
+        try:
+            return call()
+        except ClientError:
+            closed.cloud.carry = straight
+            destination_pause.end(closed.table, pause)
+            raise
+
+    closed.cloud.carry = carry
+    is_new = destination_pause.begin(
+        closed.table, DESTINATION, pause.object, reason=pause.reason, code=pause.code, for_s=60
+    )
+    (after,) = backlogs.status(closed.table, DESTINATION).pauses
+    assert is_new
+    assert (after.reason, after.object, after.for_s) == (pause.reason, pause.object, 60)
 
 
 def test_pipeline_wait_longer_than_15_seconds_is_stored_in_table(harness: Harness) -> None:

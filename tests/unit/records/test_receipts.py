@@ -58,18 +58,19 @@ def connect(table: Table, name: str = "marketo-one") -> None:
     )
 
 
-def test_correlation_id_depends_on_destination_messages_and_body() -> None:
+def test_correlation_id_depends_on_destination_object_messages_and_body() -> None:
     assert len(ID) <= 255
-    assert receipts.correlation_id("marketo-one", ["m2", "m1", "m2"], BODY) == receipts.correlation_id(
-        "marketo-one", iter(["m1", "m2"]), BODY
+    assert receipts.correlation_id("marketo-one", "persons", ["m2", "m1", "m2"], BODY) == receipts.correlation_id(
+        "marketo-one", "persons", iter(["m1", "m2"]), BODY
     )
     others = [
-        receipts.correlation_id("marketo-two", ["m1"], BODY),
-        receipts.correlation_id("marketo-one", ["m2"], BODY),
-        receipts.correlation_id("marketo-one", ["m1", "m2"], BODY),
-        receipts.correlation_id("marketo-one", ["m1"], BODY + b" "),
+        receipts.correlation_id("marketo-two", "persons", ["m1"], BODY),
+        receipts.correlation_id("marketo-one", "companies", ["m1"], BODY),
+        receipts.correlation_id("marketo-one", "persons", ["m2"], BODY),
+        receipts.correlation_id("marketo-one", "persons", ["m1", "m2"], BODY),
+        receipts.correlation_id("marketo-one", "persons", ["m1"], BODY + b" "),
     ]
-    assert len({ID, *others}) == 5
+    assert len({ID, *others}) == 6
 
 
 def test_receipt_accepted_keeps_request_id(table: Table) -> None:

@@ -60,7 +60,7 @@ def read(record: Any) -> Record:
 
 
 def outgoing(attributes: dict[str, Any], key: str = "1", version: int = 0) -> OutgoingRecord:
-    return OutgoingRecord(key, attributes, (Source(MESSAGE, 0, key, version),), "people")
+    return OutgoingRecord(key, attributes, (Source(MESSAGE, 0, key, version),), ("people",))
 
 
 # --- packing

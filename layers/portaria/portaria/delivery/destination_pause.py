@@ -86,22 +86,25 @@ def begin(table: Table, destination: str, object_name: str, *, reason: PauseReas
         "for_s": int(for_s),
         "since": clock.to_iso(now),
     }
-    try:
-        table.put(
-            item,
-            condition="attribute_not_exists(pk) OR reason <> :reason",
-            values={":reason": stored.value},
-        )
-    except Conflict:
-        table.update(
-            pk,
-            sk,
-            "SET #until = :until, for_s = :for_s, code = :code, exact_reason = :reason REMOVE expires_at",
-            values={":until": until, ":for_s": int(for_s), ":code": code, ":reason": reason.value},
-            names={"#until": "until"},
-        )
-        return False
-    return True
+    while True:
+        with suppress(Conflict):
+            table.put(
+                item,
+                condition="attribute_not_exists(pk) OR reason <> :reason",
+                values={":reason": stored.value},
+            )
+            return True
+        # Another worker may end the pause now. An update would then store a part of an item, which nothing can read.
+        with suppress(Conflict):
+            table.update(
+                pk,
+                sk,
+                "SET #until = :until, for_s = :for_s, code = :code, exact_reason = :reason REMOVE expires_at",
+                condition="attribute_exists(pk)",
+                values={":until": until, ":for_s": int(for_s), ":code": code, ":reason": reason.value},
+                names={"#until": "until"},
+            )
+            return False
 
 
 def lift(table: Table, pause: DestinationPause) -> None:
@@ -125,15 +128,18 @@ def lift(table: Table, pause: DestinationPause) -> None:
         )
 
 
-def end(table: Table, pause: DestinationPause) -> None:
-    """Remove a pause. One that was prolonged since it was read stays. Raises what AWS raises."""
-    with suppress(Conflict):
+def end(table: Table, pause: DestinationPause) -> bool:
+    """Remove a pause; whether it is gone. One that was prolonged since it was read stays. Raises what AWS raises."""
+    try:
         table.delete(
             *key(pause.destination, pause.object),
             condition="attribute_not_exists(pk) OR #until = :until",
             names={"#until": "until"},
             values={":until": pause.until},
         )
+    except Conflict:
+        return False
+    return True
 
 
 def read(item: Item) -> DestinationPause:

@@ -22,7 +22,6 @@ from functools import cache
 
 from portaria.aws.table import Table
 from portaria.connections.vault import SealedTable, Vault
-from portaria.core import clock
 from portaria.core.entities import Target
 from portaria.core.settings import IngestRecordsSettings, ReleaseRecordsSettings
 from portaria.delivery import quota_warnings, quotas, retry_schedule
@@ -142,7 +141,5 @@ def _run(
     turns = DestinationTurns(destinations, sender, requests, recorder, outcome)
     turns.send([(target, by_target[target]) for target in sorted(by_target, key=destinations.sending_order)])
     recorder.write()
-    if outcome.quota_left:
-        day = quotas.day_of(ledger.zone, clock.now()).name
-        quota_warnings.publish(table, settings.bus_name, outcome.quota_left, day)
+    quota_warnings.publish(table, settings.bus_name, outcome.quota_left)
     return outcome

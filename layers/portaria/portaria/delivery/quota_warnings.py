@@ -14,13 +14,15 @@ LOW_PERCENT = 20
 KEPT_FOR = timedelta(days=2)
 
 
-def publish(table: Table, bus_name: str, left: Mapping[str, int], day: str) -> None:
-    """Publish the event for each subscription below `LOW_PERCENT`, unless it was published for this day (a local date).
+def publish(table: Table, bus_name: str, left: Mapping[tuple[str, str], int]) -> None:
+    """Publish the event for each subscription below `LOW_PERCENT`, unless it was published for its day (a local date).
+
+    `left` is in percent, by subscription and day. The day is that of the reservation: a batch can end after the reset.
 
     The event is published before that is noted, so that it is not lost; several workers may publish it at the same moment.
     Raises nothing: the next batch publishes it.
     """
-    for subscription, percent in left.items():
+    for (subscription, day), percent in left.items():
         if percent >= LOW_PERCENT:
             continue
         try:

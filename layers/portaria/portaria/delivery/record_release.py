@@ -16,7 +16,7 @@ import random
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from portaria import platforms
 from portaria.aws import queues
@@ -70,7 +70,7 @@ class ReleaseOutcome:
     state: str
     queued: int = 0
     counts: dict[str, int] = field(default_factory=dict)
-    quota_left: dict[str, int] = field(default_factory=dict)
+    quota_left: dict[tuple[str, str], int] = field(default_factory=dict)
     records: int | None = None
     oldest_s: float | None = None
     no_answer_s: float | None = None
@@ -164,7 +164,7 @@ class _Drain:
         self.time_left_s = time_left_s
         self.ends_at = clock.now().timestamp() + RUN_S
         self.counts: dict[str, int] = {}
-        self.quota_left: dict[str, int] = {}
+        self.quota_left: dict[tuple[str, str], int] = {}
         # The wait that the destination asked for in the last batch.
         self.pause_s = 0.0
         # Whether any entry has left its list.
@@ -321,6 +321,7 @@ class _Drain:
     def _give_up(self, entry: Entry) -> None:
         logger.error("waiting_entry_given_up", extra={"message_id": entry.message_id, "reason": GAVE_UP})
         letter = dead_letters.of_message(entry.message_id, entry.body)
+        letter = replace(letter, destination=entry.waiting.destination)
         dead_letter_counts.add(self.table, {(letter.route, letter.reason): max(1, len(letter.records))})
         dead_letters.put(self.table, letter)
         waiting_entries.remove(self.table, [entry])

@@ -2,8 +2,9 @@
 
 `Schedule` has the waits after a destination's failure or a lost answer; after the last one, records become dead letters. SQS
 counts every receive of a message, also those in which it only waited for a quota. So failures are counted here, in an item
-for each destination object that did not accept a message's records. `wait_s` is the back-off of messages that return to their
-queue.
+for each destination object that did not accept a message's records. A message that returns to its queue for another destination
+may fail again before its next try is due: that failure belongs to the same attempt. `wait_s` is the back-off of messages that
+return to their queue.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Iterable
 from datetime import timedelta
 from functools import partial
 
-from portaria.aws.table import Table, run_concurrently
+from portaria.aws.table import Conflict, Item, Table, run_concurrently
 from portaria.core import clock
 from portaria.core.entities import Target
 
@@ -49,22 +50,39 @@ class Schedule:
         return len(self.waits_s) + 1
 
     def next(self, target: Target, message_ids: Iterable[str]) -> dict[str, float | None]:
-        """Count a failure of each message at its target; the seconds that it waits now, or None after the last wait.
+        """Count a failure of each message at its target; when it is tried again (epoch seconds), or None after the last wait.
 
-        Raises what AWS raises. If a process dies after the count, the failure is counted twice, which costs one of the tries.
+        A failure before the next try is due is not counted, also if a process died after the count. Raises what AWS raises.
         """
         ids = list(message_ids)
-        counts = run_concurrently(partial(self._count, f"{SK}#{target.destination}#{target.object}"), ids)
-        return {
-            message_id: self.waits_s[count - 1] if count <= len(self.waits_s) else None
-            for message_id, count in zip(ids, counts, strict=True)
-        }
+        times = run_concurrently(partial(self._count, f"{SK}#{target.destination}#{target.object}"), ids)
+        return dict(zip(ids, times, strict=True))
 
-    def _count(self, sk: str, message_id: str) -> int:
-        item = self.table.update(
-            f"MESSAGE#{message_id}",
-            sk,
-            "ADD failures :one SET expires_at = :expires_at",
-            values={":one": 1, ":expires_at": int((clock.now() + KEPT_FOR).timestamp())},
-        )
-        return int(item["failures"])
+    def _count(self, sk: str, message_id: str) -> float | None:
+        """The stored `again_at` is epoch milliseconds. Most failures are first ones, so the item is read by a failed write."""
+        known: Item = {}
+        while True:
+            now = clock.now()
+            now_ms = int(now.timestamp() * 1_000)
+            if (again_at := int(known.get("again_at", 0))) > now_ms:
+                return again_at / 1_000
+            failures = int(known.get("failures", 0))
+            is_last = failures >= len(self.waits_s)
+            again_at = now_ms if is_last else now_ms + int(self.waits_s[failures] * 1_000)
+            try:
+                self.table.update(
+                    f"MESSAGE#{message_id}",
+                    sk,
+                    "SET failures = :failures, again_at = :again_at, expires_at = :expires_at",
+                    condition="failures = :before" if failures else "attribute_not_exists(failures)",
+                    values={
+                        ":failures": failures + 1,
+                        ":again_at": again_at,
+                        ":expires_at": int((now + KEPT_FOR).timestamp()),
+                    }
+                    | ({":before": failures} if failures else {}),
+                )
+            except Conflict as conflict:
+                known = conflict.item or {}
+                continue
+            return None if is_last else again_at / 1_000

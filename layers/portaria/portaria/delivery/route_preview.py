@@ -62,7 +62,7 @@ def preview(route: Route, source_platform: str, destination: Connection, data: d
         source = _sample(route, data)
         mapped = mapping.apply(source.record["data"])
         attributes = destination_object.check(mapped, target)
-        outgoing = OutgoingRecord(destination_object.identity(attributes, target), attributes, (source,), route.name)
+        outgoing = OutgoingRecord(destination_object.identity(attributes, target), attributes, (source,), (route.name,))
     except Rejected as refused:
         return Preview(attributes, refused=refused)
     expected = routes.mapping_from(route, source_platform, destination)

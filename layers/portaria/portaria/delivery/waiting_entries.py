@@ -3,7 +3,7 @@
     pk WAITING#{destination}#{object}#{kind}#{source}   sk {order}#{message id}#{route}#{digest}#{part}
 
 An entry holds its records as a Records message of their own, compressed, in as many items as it needs. The same records stored
-again (after a redelivery) replace their entry. Other records of the same message never do: the digest in the key is of the
+again (after a redelivery) have this entry already. Other records of the same message never do: the digest in the key is of the
 records. If some of an entry's records are dealt with, the others become an entry of their own. An entry is removed only after
 its records were dealt with or have another entry; if the worker dies before that, they are sent again.
 """
@@ -88,8 +88,8 @@ def arrival_order(message: Message) -> int:
     return min(max(0, message.read_at), 10**15 - 1)
 
 
-def put(table: Table, held: HeldRecords) -> None:
-    """Store an entry; the same records held again take its place. Raises what AWS raises."""
+def put(table: Table, held: HeldRecords) -> bool:
+    """Store an entry; whether it is new, because the same records may wait already. Raises what AWS raises."""
     data = zlib.compress(held.body.encode())
     digest = hashlib.sha256(data).hexdigest()[:32]
     parts = cut(data)
@@ -105,10 +105,18 @@ def put(table: Table, held: HeldRecords) -> None:
         head | {"pk": held.waiting.pk, "sk": f"{held.prefix}{number}", "content": part}
         for number, part in enumerate(parts)
     ]
-    if len(items) == 1:
-        table.put(items[0])
-    else:
-        table.write_all([put_of(item) for item in items])
+    absent = "attribute_not_exists(pk)"
+    try:
+        if len(items) == 1:
+            table.put(items[0], condition=absent)
+        else:
+            table.write_all([put_of(item, absent) for item in items])
+    except Conflict:
+        if len(items) > 1:
+            # Raised also if another transaction wrote one of the items at this moment, perhaps to delete it.
+            table.write_all([put_of(item) for item in items])
+        return False
+    return True
 
 
 def group(place: Place) -> tuple[WaitingList, str]:

@@ -90,13 +90,14 @@ def key(correlation_id: str) -> tuple[str, str]:
     return f"RECEIPT#{correlation_id}", "RECEIPT"
 
 
-def correlation_id(destination: str, message_ids: Iterable[str], body: bytes) -> str:
-    """The id of a request: a hash of its body and of the messages that it is sent for.
+def correlation_id(destination: str, object_name: str, message_ids: Iterable[str], body: bytes) -> str:
+    """The id of a request: a hash of its destination, object and body, and of the messages that it is sent for.
 
-    So a redelivery that makes the same request finds the same receipt; a redelivery of a part makes another request with
-    another receipt; and the same records in new messages (a redrive, a second backfill) are never mistaken for a repetition.
+    Two objects of a destination can get the same body: only the URL tells the custom objects of Marketo apart. A redelivery
+    that makes the same request finds the same receipt; a redelivery of a part makes another request with another receipt; and
+    the same records in new messages (a redrive, a second backfill) are never mistaken for a repetition.
     """
-    digest = hashlib.sha256(destination.encode())
+    digest = hashlib.sha256(f"{destination}\n{object_name}".encode())
     for message_id in sorted(set(message_ids)):
         digest.update(b"\n" + message_id.encode())
     digest.update(b"\n\n" + body)

@@ -41,20 +41,37 @@ def is_possible(platform: str, object_name: str) -> bool:
 
 
 def request(table: Table, connection: str, object_name: str, changed_at: int) -> None:
-    """Request that the next sweep reads the changes of an object; `changed_at` (epoch seconds) is the oldest that is needed."""
+    """Request that the next sweep reads the changes of an object, from `changed_at` (epoch seconds) on or from before.
+
+    A request that exists keeps an older `changed_at`. Raises what AWS raises.
+    """
     now = clock.now()
-    pk, sk = key(connection, object_name)
     item = {
-        "pk": pk,
-        "sk": sk,
         "connection": connection,
         "object": object_name,
-        "changed_at": changed_at,
         "requested_at": int(now.timestamp()),
         **due_index.attributes(due_index.RECONCILIATIONS, now),
         "expires_at": int((now + KEPT_FOR).timestamp()),
     }
-    table.put(item)
+    sets = "SET " + ", ".join(f"#{name} = :{name}" for name in item)
+    names = {f"#{name}": name for name in item}
+    values = {f":{name}": value for name, value in item.items()} | {":changed_at": changed_at}
+    try:
+        table.update(
+            *key(connection, object_name),
+            f"{sets}, changed_at = :changed_at",
+            condition="attribute_not_exists(changed_at) OR changed_at > :changed_at",
+            names=names,
+            values=values,
+        )
+    except Conflict:
+        # The first value, because the request may have been settled since.
+        table.update(
+            *key(connection, object_name),
+            f"{sets}, changed_at = if_not_exists(changed_at, :changed_at)",
+            names=names,
+            values=values,
+        )
 
 
 def find(table: Table, connection: str, object_name: str) -> Item | None:

@@ -185,14 +185,15 @@ class BatchOutcome:
 
     `waiting` has the messages that return to the queue, each with its wait in seconds (0: immediately, None: the back-off
     of `retry_schedule.wait_s`). `held` has the entries whose records wait in the table. `pause_s` is how long a drain must
-    wait before its next batch. `counts` are metrics; `quota_left` is in percent, by subscription.
+    wait before its next batch. `counts` are metrics; `quota_left` is in percent, by subscription and day
+    (a local date).
     """
 
     held: set[Place] = field(default_factory=set)
     pause_s: float = 0.0
     waiting: dict[str, float | None] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
-    quota_left: dict[str, int] = field(default_factory=dict)
+    quota_left: dict[tuple[str, str], int] = field(default_factory=dict)
 
     def hold(self, message_id: str, after_s: float | None = None) -> None:
         """Return a message to the queue. The longest wait that was asked for counts."""

@@ -89,9 +89,9 @@ class Deduplicator:
         """
         if (clock.now() - self._marked_at).total_seconds() < MARKS_HOLD_S:
             return piece
-        sources = [(source, one.route) for one in piece for source in one.sources]
-        older = {id(sources[number][0]) for number in version_guard.overtaken(self._table, sources, self._scopes)}
-        left = [one for one in piece if not all(id(source) in older for source in one.sources)]
+        origins = [origin for one in piece for origin in one.origins]
+        older = {origins[number] for number in version_guard.overtaken(self._table, origins, self._scopes)}
+        left = [one for one in piece if not older.issuperset(one.origins)]
         self._outcome.counts["RecordsSuperseded"] += len(piece) - len(left)
         return left
 

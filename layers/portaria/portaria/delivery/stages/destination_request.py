@@ -221,7 +221,7 @@ class DestinationRequests:
         """Raises `Conflict` if this very request was accepted before, and `Rejected` and `Retryable`."""
         message_ids = {source.message.id for one in request.piece for source in one.sources}
         name = request.destination.connection.name
-        request.correlation_id = receipts.correlation_id(name, message_ids, request.body)
+        request.correlation_id = receipts.correlation_id(name, request.target.object, message_ids, request.body)
         with request.waiting_for_platform():
             request.token = self._tokens.token(request.destination.connection)
         built = self._built(request, request.token)
@@ -322,7 +322,7 @@ def _receipt(destination: str, target: Target, piece: list[OutgoingRecord], size
     return {
         "destination": destination,
         "object": target.object,
-        "routes": sorted({one.route for one in piece}),
+        "routes": sorted({route for one in piece for route in one.routes}),
         "count": len(piece),
         "size": size,
         "keys": [

@@ -35,13 +35,13 @@ def map_records(
             mapped.refused[source.number] = RejectedRecord((source,), route.name, refused.reason, refused.detail)
         return mapped
     target, name, check, identity = route.target, route.name, platform.check, platform.identity
-    mapping, outgoing = route.mapping, mapped.outgoing
+    mapping, outgoing, names = route.mapping, mapped.outgoing, (route.name,)
     apply = mapping.apply if mapping else _unmapped
     for source, data in zip(sources, data_of, strict=True):
         try:
             attributes = mapping.apply_partial(data)[0] if mapping and source.is_partial else apply(data)
             attributes = check(attributes, target)
-            outgoing[source.number] = OutgoingRecord(identity(attributes, target), attributes, (source,), name)
+            outgoing[source.number] = OutgoingRecord(identity(attributes, target), attributes, (source,), names)
         except Rejected as rejected:
             # An incomplete record may be refused because a value is missing. The complete record, which is read later, decides.
             if not source.is_incomplete:

@@ -36,7 +36,7 @@ from portaria.delivery.stages.batch_state import (
 )
 from portaria.delivery.stages.undelivered import Undelivered
 from portaria.records import dead_letters
-from portaria.records.mapping.record_mapping import OutgoingRecord, RejectedRecord
+from portaria.records.mapping.record_mapping import OutgoingRecord
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +67,8 @@ class OutcomeRecorder:
         self._receives = receives
         self._until_reset_s = until_reset_s
         self._is_drain = is_drain
-        # By destination object, the wait of each message that has failed in this batch; None if it has no tries left.
+        # By destination object, when each message that has failed in this batch is tried again (epoch seconds); None if it has
+        # no tries left.
         self._failed: dict[tuple[str, str], dict[str, float | None]] = defaultdict(dict)
 
     def record(self, destination: BatchDestination, target: Target, result: SendResult) -> None:
@@ -137,7 +138,8 @@ class OutcomeRecorder:
         """The records were accepted, so a pause that cannot be ended changes nothing for them."""
         try:
             for pause in destination.pauses:
-                destination_pause.end(self._table, pause)
+                if not destination_pause.end(self._table, pause):
+                    continue
                 detail = {
                     "connection": pause.destination,
                     "object": pause.object,
@@ -209,17 +211,18 @@ class OutcomeRecorder:
         failed |= self._retries.next(target, messages.keys() - failed.keys())
         detail = f"the destination did not accept it in {self._retries.tries} attempts; the last one ended with {answer.code}"
         for message_id, ones in messages.items():
-            wait_s = failed[message_id]
-            if wait_s is None:
+            again_at = failed[message_id]
+            if again_at is None:
                 for one in ones:
-                    rejected = RejectedRecord(one.sources, one.route, dead_letters.GAVE_UP, detail)
-                    self._undelivered.refuse(rejected, message_id)
+                    for rejected in one.rejected(dead_letters.GAVE_UP, detail):
+                        self._undelivered.refuse(rejected, message_id)
                 continue
-            wait_s = max(wait_s, answer.after_s or 0)
+            now = clock.now().timestamp()
+            until = max(again_at, now + (answer.after_s or 0))
+            wait_s = until - now
             if wait_s <= LONGEST_IN_QUEUE_S and not self._is_drain:
                 self._outcome.hold(message_id, wait_s)
             else:
-                until = clock.now().timestamp() + wait_s
                 host = destination.connection.allowed_domain
                 self._undelivered.wait(target, ones, until, host=host, message_id=message_id, is_retry=True)
 

@@ -40,7 +40,7 @@ from portaria.delivery.stages.batch_state import (
 from portaria.delivery.stages.map_records import map_records
 from portaria.delivery.stages.undelivered import Undelivered
 from portaria.delivery.version_guard import VersionScope
-from portaria.records import dead_letters, reconciliation_wakeups, reread_requests, routes
+from portaria.records import dead_letter_counts, dead_letters, reconciliation_wakeups, reread_requests, routes
 from portaria.records.mapping import record_mapping
 from portaria.records.mapping.record_mapping import Message, RejectedRecord, Source
 from portaria.records.reconciliation_schedule import Bounds
@@ -81,9 +81,10 @@ class MessageResolver:
         self._connections: dict[str, Connection] = {}
         self._weights: dict[str, int] = {}
         self._route_destinations: dict[str, str] = {}
-        # Of each source object, whether its platform can list changes, and those that were requested in this batch.
+        # Of each source object, whether its platform can list changes, and from when on this batch has requested them (epoch
+        # seconds).
         self._can_reread: dict[tuple[str, str], bool] = {}
-        self._reread: set[tuple[str, str]] = set()
+        self._reread: dict[tuple[str, str], int] = {}
 
     def resolve(self, queued: Iterable[QueuedMessage]) -> ResolvedBatch:
         """The readable messages with their routes. A message that fails unexpectedly returns to the queue. Raises nothing."""
@@ -103,7 +104,9 @@ class MessageResolver:
         except Rejected as unreadable:
             facts = {"message_id": queued.id, "reason": unreadable.reason, "detail": unreadable.detail}
             logger.error("records_message_unreadable", extra=facts)
-            dead_letters.put(self._table, dead_letters.of_message(queued.id, queued.body))
+            letter = dead_letters.of_message(queued.id, queued.body)
+            dead_letter_counts.add(self._table, {(letter.route, letter.reason): 1})
+            dead_letters.put(self._table, letter)
             self._outcome.counts["DeadLetters"] += 1
             return None
         found = self._routes_of(message)
@@ -149,9 +152,9 @@ class MessageResolver:
         name = (source.message.connection, source.message.object)
         if not self._can_reread.get(name) or not any(route.lacks(data) for route in found):
             return source
-        if name not in self._reread:
-            reread_requests.request(self._table, *name, changed_at=source.version[0])
-            self._reread.add(name)
+        if source.updated_at < self._reread.get(name, sys.maxsize):
+            reread_requests.request(self._table, *name, changed_at=source.updated_at)
+            self._reread[name] = source.updated_at
         self._outcome.counts["RecordsIncomplete"] += 1
         return replace(source, is_incomplete=True)
 

@@ -102,7 +102,7 @@ class QuotaReserver:
             destination.stop("quota_unknown", None)
             return Reservation(piece)
         give_back = partial(self._ledger.give_back, subscription, reservation.day)
-        self._outcome.quota_left[subscription] = reservation.left * 100 // quota.DAILY_QUOTA
+        self._outcome.quota_left[subscription, reservation.day] = reservation.left * 100 // quota.DAILY_QUOTA
         if all(reservation.granted.get(tenant) == count for tenant, count in shares.items()):
             return Reservation(piece, give_back=give_back)
         by_tenant: dict[str, list[OutgoingRecord]] = defaultdict(list)
@@ -348,4 +348,5 @@ def _refused(piece: list[OutgoingRecord], answer: Answer) -> Iterator[Refused]:
             "were refused to try each record alone"
         )
     for one in piece:
-        yield Refused(RejectedRecord(one.sources, one.route, REFUSED_BY_DESTINATION, detail))
+        for rejected in one.rejected(REFUSED_BY_DESTINATION, detail):
+            yield Refused(rejected)

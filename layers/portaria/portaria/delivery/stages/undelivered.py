@@ -13,6 +13,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 
 from portaria.aws.table import Table, run_concurrently
+from portaria.core import clock, record_messages
 from portaria.core.entities import Target
 from portaria.core.unexpected_errors import log_unexpected
 from portaria.delivery import waiting_entries, waiting_lists
@@ -73,24 +74,27 @@ class Undelivered:
     ) -> None:
         """Keep records in the table until a moment (epoch seconds); with an id, only that message's part of them.
 
-        `host` is where the target's requests go. `is_share`: their source waits for its share of a quota. `is_listed`: their
-        waiting list exists already. `is_retry`: these records failed.
+        `host` is where the target's requests go. `is_share`: the source of their newest record waits for its share of a quota.
+        `is_listed`: their waiting list exists already. `is_retry`: these records failed.
         """
-        at = math.ceil(until)
+        at = due_at = math.ceil(until)
         for one in outgoing:
-            for source in one.sources:
+            for source, route in one.origins:
                 if message_id and source.message.id != message_id:
                     continue
                 waiting = waiting_lists.list_of(target, source.message.connection, bulk=self.bulk, retry=is_retry)
                 order = at * 1_000 if is_retry else waiting_entries.arrival_order(source.message)
-                name = (waiting, source.message.id, one.route, order)
+                name = (waiting, source.message.id, route, order)
                 self._held.setdefault(name, {})[id(source)] = source
                 if is_listed:
                     self.lists.add(waiting)
-                if is_share:
+                if is_share and source.message.connection == one.sources[-1].message.connection:
                     self._not_before[waiting] = at
+                elif is_share:
+                    # A source whose record was merged with another one's has not used its share.
+                    due_at = int(clock.now().timestamp())
         known = self._due.get(target.destination)
-        self._due[target.destination] = Due(min(at, known.at) if known else at, host)
+        self._due[target.destination] = Due(min(due_at, known.at) if known else due_at, host)
 
     def write(self) -> set[str]:
         """Write everything; the ids of the messages of which something could not be written. Raises nothing."""
@@ -142,16 +146,15 @@ class Undelivered:
         try:
             if new := {each.waiting for each in held} - self.lists:
                 waiting_lists.announce(self.table, new, self._due)
-            written = run_concurrently(self._keep, held)
+            added = run_concurrently(self._keep, held)
             counts: Counter[WaitingList] = Counter({each.waiting: 0 for each in held})
-            for each, is_written in zip(held, written, strict=True):
-                if is_written:
-                    counts[each.waiting] += len(each.records) - self.stored.get(each.place, 0)
+            for each, count in zip(held, added, strict=True):
+                counts[each.waiting] += count or 0
             waiting_lists.confirm(self.table, counts, self._not_before, self._due)
         except Exception as error:  # noqa: BLE001 - the message of these records returns to the queue
             log_unexpected("records_not_kept_waiting", error)
             return messages
-        self.waiting = {each.place for each, is_written in zip(held, written, strict=True) if is_written}
+        self.waiting = {each.place for each, count in zip(held, added, strict=True) if count is not None}
         by_list: dict[WaitingList, int] = defaultdict(int)
         for each in held:
             by_list[each.waiting] += len(each.records)
@@ -159,32 +162,36 @@ class Undelivered:
             facts = {"destination": waiting.destination, "object": waiting.object, "kind": waiting.kind}
             logger.info("records_wait", extra={**facts, "source": waiting.source, "records": count})
         self.counts["RecordsHeld"] += sum(by_list.values())
-        return {each.message.id for each, is_written in zip(held, written, strict=True) if not is_written}
+        return {each.message.id for each, count in zip(held, added, strict=True) if count is None}
 
-    def _keep(self, held: HeldRecords) -> bool:
+    def _keep(self, held: HeldRecords) -> int | None:
+        """Store records; how many did not wait before. None if that failed."""
         if self.stored.get(held.place) == len(held.records):
-            return True
+            return 0
         try:
-            waiting_entries.put(self.table, held)
+            return len(held.records) if waiting_entries.put(self.table, held) else 0
         except Exception as error:  # noqa: BLE001 - the others are kept
             log_unexpected("records_not_kept_waiting", error, message_id=held.message.id)
-            return False
-        return True
+            return None
 
 
 def _letter(one: RejectedRecord, destination: str) -> dead_letters.Letter:
-    """Its id is the same if a redelivery rejects the same records again. `destination` is the route's."""
+    """Its id is the same if a redelivery rejects the same records again. `destination` is the route's.
+
+    The id depends on the whole records, because several records of a data ingestion request can have the same key.
+    """
     message = one.sources[0].message
-    keys = sorted(f"{source.key}#{source.updated_at}" for source in one.sources)
+    records = [source.record for source in one.sources]
+    texts = sorted(record_messages.encode({"record": record}) for record in records)
     return dead_letters.Letter(
-        id=hashlib.sha256("\n".join([message.id, one.route, one.reason, *keys]).encode()).hexdigest()[:32],
+        id=hashlib.sha256("\n".join([message.id, one.route, one.reason, *texts]).encode()).hexdigest()[:32],
         connection=message.connection,
         route=one.route,
         object=message.object,
         origin=message.origin,
         reason=one.reason,
         detail=one.detail,
-        records=[source.record for source in one.sources],
+        records=records,
         destination=message.target.destination if message.target else destination,
         target=record_mapping.target_fields(message.target) if message.target else None,
         read_at=message.read_at,

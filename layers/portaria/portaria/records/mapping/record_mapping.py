@@ -5,7 +5,7 @@ A record that fails is returned, or raised, with its reason; the others are proc
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from math import isfinite
@@ -95,12 +95,24 @@ class Source:
 
 @dataclass(slots=True, eq=False)
 class OutgoingRecord:
-    """An object of a request: its attributes, and every record that they were made of, the newest last."""
+    """An object of a request: its attributes, and every record that they were made of, the newest last.
+
+    `routes` has the route of each of these `sources`, which may differ. A source with two routes is there twice.
+    """
 
     identity: str
     attributes: dict[str, Any]
     sources: tuple[Source, ...]
-    route: str
+    routes: tuple[str, ...]
+
+    @property
+    def origins(self) -> Iterator[tuple[Source, str]]:
+        """Each source and its route."""
+        return zip(self.sources, self.routes, strict=True)
+
+    def rejected(self, reason: str, detail: str) -> Iterator[RejectedRecord]:
+        """Its sources, each with its route, as records that cannot be delivered."""
+        return (RejectedRecord((source,), route, reason, detail) for source, route in self.origins)
 
 
 class RejectedRecord(NamedTuple):
@@ -301,6 +313,8 @@ def merged(outgoing: Iterable[OutgoingRecord]) -> list[OutgoingRecord]:
         older = known.pop(one.identity, None)
         if older is not None:
             attributes = older.attributes | one.attributes
-            one = OutgoingRecord(one.identity, attributes, older.sources + one.sources, one.route)  # noqa: PLW2901
+            one = OutgoingRecord(  # noqa: PLW2901
+                one.identity, attributes, older.sources + one.sources, older.routes + one.routes
+            )
         known[one.identity] = one
     return list(known.values())

@@ -53,12 +53,12 @@ def _fill_by_size(outgoing: list[OutgoingRecord], max_objects: int, room: int) -
             text = orjson.dumps(one.attributes)
         except orjson.JSONEncodeError:
             detail = "an attribute cannot be written as JSON"
-            yield RejectedRecord(one.sources, one.route, "bad_value", detail)
+            yield from one.rejected("bad_value", detail)
             continue
         length = len(text)
         if length > room:
             detail = f"the record has {length} bytes in a request; {room} are allowed"
-            yield RejectedRecord(one.sources, one.route, "record_too_large", detail)
+            yield from one.rejected("record_too_large", detail)
             continue
         if chunk and (len(chunk) == max_objects or size + 1 + length > room):
             yield Chunk(chunk, b",".join(texts))
