@@ -36,7 +36,8 @@ def _flat(found: Document) -> Document:
         "parameters": {each["name"]: each["value"] for each in found["parameters"] or ()},
         "limits": {each["name"]: f"{each['unit_count']:,} {each['unit']}" for each in found["limits"]},
         "links": {each["name"]: each["url"] for each in found["links"]},
-        "findings": {each["check"]: f"{each['state']}: {each['found']}" for each in found["findings"]},
+        # A check has a line for each of its findings.
+        "findings": [f"{each['check']}: {each['state']}: {each['found']}" for each in found["findings"]],
     }
 
 

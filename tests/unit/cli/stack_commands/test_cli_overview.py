@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from portaria.connections import oauth_clients
+from portaria.core.callbacks import OAuthClient
 from tests.fakes.api.command_line import Wire, run, told, wired
+from tests.fakes.api.manage import API_URL
 from tests.fakes.aws import functions
 from tests.fakes.aws.moto_cloud import Cloud
 from tests.fakes.records.dead_letters import letter, put
@@ -29,3 +32,13 @@ def test_settings_print_limits_and_findings(wire: Wire) -> None:
     assert "300,000 bytes" in printed
     assert "ok: none is open" in printed
     assert told("settings")["stack"] == "portaria"
+
+
+def test_settings_print_every_finding_of_a_check(wire: Wire, stack: Cloud) -> None:
+    """Given two OAuth clients, one of them with a wrong redirect URI, then the good one does not hide the other."""
+    for name, host in (("bad", "http://old.example.com"), ("good", API_URL)):
+        client = OAuthClient("kommo", name, "id", f"{host}/install/kommo/{name}", "")
+        oauth_clients.put(stack.table, client, new=True)
+    printed = run("settings").stdout
+    assert "OAuth clients: fail: the redirect URI of kommo/bad is not https" in printed
+    assert "OAuth clients: ok: 1 have redirect URIs of this stack" in printed
