@@ -168,9 +168,11 @@ def filtered_page(
     return [read(item) for item in items if item.get("filter_pk") in partitions], next_cursor
 
 
-def names_of(table: Table, platforms: Iterable[str]) -> list[str]:
-    """The names of all connections of these platforms, the removed ones too. Reads keys only, of an index."""
-    partitions = [_partition(platform, state) for platform in platforms for state in STATES]
+def names_of(table: Table, platforms: Iterable[str], states: Iterable[str] = STATES) -> list[str]:
+    """The names of all connections of these platforms in these states, by default the removed ones too. Reads keys only, of
+    an index.
+    """
+    partitions = [_partition(platform, state) for platform in platforms for state in states]
     return [entry["filter_sk"] for each in partitions for entry in table.query_all(each, index=filter_index.INDEX)]
 
 
