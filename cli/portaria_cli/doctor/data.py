@@ -18,6 +18,8 @@ from portaria_cli.doctor.findings import NotThere
 
 # How many secrets are looked at: a stack may have many thousands.
 MOST_SECRETS = 50
+# How many late renewals are counted.
+MOST_LATE = 100
 # A connection is due for its whole next five minutes, and its renewal may have to be tried again.
 LATE = timedelta(hours=1)
 
@@ -44,9 +46,10 @@ def renewals(deployment: Deployment) -> Iterator[Finding]:
     """No connection waits for its renewal."""
     late = clock.to_iso(clock.now() - LATE)
     with deployment.reading():
-        due, _ = deployment.table.query(due_index.RENEWALS, index="by_due", sk_until=late, limit=100)
+        due, more = deployment.table.query(due_index.RENEWALS, index="by_due", sk_until=late, limit=MOST_LATE)
     if due:
-        told = f"{len(due)} have been due for more than an hour: {named(str(item.get('name', '?')) for item in due)}"
+        at_least = "at least " if more else ""
+        told = f"{at_least}{len(due)} have been due for more than an hour: {named(str(item.get('name', '?')) for item in due)}"
         yield Finding("renewals", FAIL, told, "run `portaria logs renew_tokens`; " + runbook("renewals-waiting"))
     else:
         yield Finding("renewals", OK, "nothing is late")

@@ -23,6 +23,7 @@ from botocore.loaders import Loader
 from botocore.model import ServiceModel
 
 from portaria.access import private_integrations
+from portaria.api.resources import stack_settings
 from portaria.aws import service_clients
 from portaria.core import clock
 from portaria.core.errors import Unreachable
@@ -641,6 +642,15 @@ def test_doctor_renewal_overdue_by_hours_is_a_failure(world: World) -> None:
     assert (found["check"], found["found"]) == ("renewals", "1 have been due for more than an hour: crm")
 
 
+def test_doctor_more_overdue_renewals_than_it_counts_are_a_minimum(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(data, "MOST_LATE", 2)
+    for name in ("a", "b", "c"):
+        keep_connection(world, name, due_pk="CONNECTIONS", due_at=clock.to_iso(NOW - timedelta(hours=2)))
+    assert only("fail")["found"] == "at least 2 have been due for more than an hour: a, b"
+
+
 def test_doctor_renewal_due_recently_is_ok(world: World) -> None:
     keep_connection(world, "crm", due_pk="CONNECTIONS", due_at=clock.to_iso(NOW - timedelta(minutes=10)))
     assert {finding["state"] for finding in examine()} == {"ok"}
@@ -848,6 +858,10 @@ def test_doctor_runbook_anchors_exist_in_operations_document() -> None:
     anchors = {re.sub(r"[^a-z0-9 -]", "", heading.lower()).replace(" ", "-") for heading in headings}
     assert len(named) >= 5
     assert named | alarms <= anchors
+
+
+def test_settings_page_names_every_check_that_only_the_command_makes() -> None:
+    assert sorted({*CHECKS} - {*stored_checks.CHECKS}) == sorted(stack_settings.COMMAND_LINE_CHECKS)
 
 
 def test_doctor_help_says_that_it_changes_nothing() -> None:
