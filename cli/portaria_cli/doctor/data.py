@@ -7,6 +7,7 @@ from datetime import timedelta
 from itertools import islice
 
 from portaria.aws import due_index
+from portaria.connections import connection_store
 from portaria.connections.credential_stores.protocol import TABLE, store_name
 from portaria.connections.vault import SealedTable, Vault
 from portaria.core import clock
@@ -66,9 +67,13 @@ def secrets(deployment: Deployment) -> Iterator[Finding]:
     # The same ones each time would leave the others unseen for ever: those that changed last.
     held.sort(key=lambda connection: connection.updated_at, reverse=True)
     wanted |= {connection.secret_id: f"the connection {connection.name}" for connection in held}
+    names = {connection.secret_id: connection.name for connection in held}
     fine = 0
     for secret_id, whose in islice(wanted.items(), MOST_SECRETS):
         is_there = _is_stored(deployment, secret_id)
+        if not is_there and secret_id in names and not _is_in_use(deployment, names[secret_id], secret_id):
+            # Moved to the other store, connected again or removed since the connections were read.
+            continue
         fine += is_there
         if not is_there:
             restore = f"`aws secretsmanager restore-secret --secret-id {secret_id}`"
@@ -79,6 +84,13 @@ def secrets(deployment: Deployment) -> Iterator[Finding]:
     if fine or not wanted:
         more = f" of {len(wanted):,}, those changed last" if len(wanted) > MOST_SECRETS else ""
         yield Finding("secrets", OK, f"{fine} exist{more}" if wanted else "none is needed yet")
+
+
+def _is_in_use(deployment: Deployment, connection: str, secret_id: str) -> bool:
+    """Whether a connection still has these credentials."""
+    with deployment.reading():
+        item = deployment.table.get(*connection_store.key(connection)) or {}
+    return item.get("secret_id") == secret_id and item.get("state") != "removed"
 
 
 def _is_stored(deployment: Deployment, secret_id: str) -> bool:

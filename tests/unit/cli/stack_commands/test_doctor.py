@@ -231,11 +231,14 @@ def only(state: str, exit_code: int | None = None) -> Json:
 
 
 def keep_connection(world: World, name: str, **fields: Any) -> None:
-    secret_id = f"{STACK}/grants/{name}"
-    service_clients.client("secretsmanager").create_secret(Name=secret_id, SecretString="{}")
+    service_clients.client("secretsmanager").create_secret(Name=f"{STACK}/grants/{name}", SecretString="{}")
+    keep_item(world, name, **fields)
+
+
+def keep_item(world: World, name: str, **fields: Any) -> None:
     item = {
         "platform": "http", "kind": "bearer", "allowed_domain": "api.example.com", "state": "connected", "generation": 1,
-        "updated_at": "2026-11-01T00:00:00.000Z", "secret_id": secret_id, **fields,
+        "updated_at": "2026-11-01T00:00:00.000Z", "secret_id": f"{STACK}/grants/{name}", **fields,
     }  # fmt: skip
     keys = {"pk": f"CONNECTION#{name}", "sk": "CONNECTION", "list_pk": "CONNECTIONS", "list_sk": name}
     world.stack.table.put({**keys, "name": name, **item})
@@ -314,6 +317,22 @@ def test_doctor_sealed_credentials_missing_is_a_failure(world: World) -> None:
     ]
     assert "GRANT#gone" in failed[0]["advice"]
     assert "secretsmanager:DescribeSecret" not in world.asked
+
+
+@pytest.mark.parametrize("change", [{"secret_id": "table:crm.2"}, {"state": "removed"}])
+def test_doctor_credentials_moved_since_connections_were_read_are_not_missing(
+    world: World, monkeypatch: pytest.MonkeyPatch, change: Json
+) -> None:
+    """Given a migration or a removal while the doctor runs, then it does not advise to restore what was removed."""
+    keep_connection(world, "crm", secret_id="table:crm")
+    is_stored = data._is_stored
+
+    def moved(*arguments: Any) -> bool:
+        keep_item(world, "crm", **{"secret_id": "table:crm", **change})
+        return is_stored(*arguments)
+
+    monkeypatch.setattr(data, "_is_stored", moved)
+    assert [found for found in examine() if found["state"] == "fail"] == []
 
 
 # ---------------------------------------------------------------------------------------------- domains of OAuth clients
