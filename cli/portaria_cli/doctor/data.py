@@ -7,8 +7,8 @@ from datetime import timedelta
 from itertools import islice
 
 from portaria.aws import due_index
-from portaria.connections import connection_store
-from portaria.connections.credential_stores.protocol import TABLE, store_name
+from portaria.connections import connection_store, credential_migration
+from portaria.connections.credential_stores.protocol import SECRETS_MANAGER, TABLE, store_name
 from portaria.connections.vault import SealedTable, Vault
 from portaria.core import clock
 from portaria.overview import stored_checks
@@ -84,6 +84,20 @@ def secrets(deployment: Deployment) -> Iterator[Finding]:
     if fine or not wanted:
         more = f" of {len(wanted):,}, those changed last" if len(wanted) > MOST_SECRETS else ""
         yield Finding("secrets", OK, f"{fine} exist{more}" if wanted else "none is needed yet")
+    yield from _abandoned_copies(deployment)
+
+
+def _abandoned_copies(deployment: Deployment) -> Iterator[Finding]:
+    """No interrupted migration has left copies of credentials. A younger copy may belong to a move in progress."""
+    with deployment.reading():
+        entries = credential_migration.journal(deployment.table)
+    before = clock.now() - credential_migration.ABANDONED_AFTER
+    if left := sorted({entry.connection for entry in entries if clock.from_iso(entry.started_at) <= before}):
+        told = (
+            f"an interrupted migration has left copies of the credentials of {len(left):,} connections: {named(left)}"
+        )
+        store = deployment.parameters.get("CredentialStore") or SECRETS_MANAGER
+        yield Finding("secrets", WARN, told, f"run `portaria credentials migrate --to {store}` again")
 
 
 def _is_in_use(deployment: Deployment, connection: str, secret_id: str) -> bool:

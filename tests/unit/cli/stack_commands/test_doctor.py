@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from copy import deepcopy
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from functools import cache
@@ -25,6 +26,7 @@ from botocore.model import ServiceModel
 from portaria.access import private_integrations
 from portaria.api.resources import stack_settings
 from portaria.aws import service_clients
+from portaria.connections import credential_migration
 from portaria.core import clock
 from portaria.core.errors import Unreachable
 from portaria.core.http.messages import Request, Response
@@ -317,6 +319,19 @@ def test_doctor_sealed_credentials_missing_is_a_failure(world: World) -> None:
     ]
     assert "GRANT#gone" in failed[0]["advice"]
     assert "secretsmanager:DescribeSecret" not in world.asked
+
+
+def test_doctor_copies_of_interrupted_migration_are_a_warning(world: World) -> None:
+    """Given a copy that is older than any move, and one that a move may be using, then the older one is reported."""
+    keep_connection(world, "crm")
+    for name, minutes in (("crm", 21), ("other", 19)):
+        started_at = clock.to_iso(NOW - timedelta(minutes=minutes))
+        entry = credential_migration.Entry(name, 2, f"{STACK}/grants/{name}", f"table:{name}.2", started_at)
+        keys = {"pk": credential_migration.PARTITION, "sk": entry.sk}
+        world.stack.table.put({**keys, **asdict(entry)})
+    found = only("warn")
+    assert found["found"] == "an interrupted migration has left copies of the credentials of 1 connections: crm"
+    assert found["advice"] == "run `portaria credentials migrate --to secrets-manager` again"
 
 
 @pytest.mark.parametrize("change", [{"secret_id": "table:crm.2"}, {"state": "removed"}])
