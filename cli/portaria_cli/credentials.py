@@ -106,10 +106,10 @@ def parameter(deployment: Deployment) -> str:
 
 
 def read_status(deployment: Deployment, store: str) -> Status:
-    """Raises `NotDone` where the caller may not read the table."""
+    """Raises `NotDone` where there is no table, or the caller may not read it."""
     from portaria.connections import connection_store, credential_migration  # noqa: PLC0415 - imports boto3
     from portaria.connections.credential_stores.protocol import store_name  # noqa: PLC0415
-    from portaria_cli.doctor.findings import NotLooked  # noqa: PLC0415
+    from portaria_cli.doctor.findings import NotLooked, NotThere  # noqa: PLC0415
 
     counts: Counter[str] = Counter()
     to_move: list[str] = []
@@ -128,6 +128,9 @@ def read_status(deployment: Deployment, store: str) -> Status:
             copies = len(credential_migration.journal(deployment.table))
     except NotLooked as reason:
         raise NotDone(f"the connections could not be read: {reason}", exit_code=3) from None
+    except NotThere:
+        told = f"the stack {deployment.stack_name} has no table: give the name of Portaria's stack with --stack-name"
+        raise NotDone(told, exit_code=3) from None
     return Status(store, dict(counts), to_move, copies)
 
 

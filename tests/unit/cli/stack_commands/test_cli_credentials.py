@@ -18,7 +18,7 @@ from portaria.core.settings import RenewTokensSettings
 from portaria.outbound.rate_limiter import RateLimiter
 from portaria_cli import credentials
 from portaria_cli.doctor import deployment as deployments
-from portaria_cli.doctor.findings import NotLooked
+from portaria_cli.doctor.findings import NotLooked, NotThere
 from tests.fakes.api.command_line import run
 from tests.fakes.aws.moto_cloud import PREFIX, Cloud
 
@@ -92,6 +92,21 @@ def token_of(stack: Cloud, name: str) -> str:
     found = vault_of(stack).read(connection.secret_id, connection.version_id)
     assert found
     return found["token"].reveal()
+
+
+@pytest.mark.parametrize("error", [NotThere("Table"), NotLooked("needs the permission dynamodb:Query")])
+def test_status_without_table_says_so(
+    stack: Cloud, deployed: Callable[..., Deployed], monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """Given the name of another stack, or no permission, then the command ends with one sentence."""
+
+    def unread(*_: object) -> None:
+        raise error
+
+    deployed()
+    monkeypatch.setattr(connection_store, "list_page", unread)
+    ended = run("credentials", "status", exit_code=3)
+    assert "portaria has no table" in ended.stderr or "dynamodb:Query" in ended.stderr
 
 
 def test_migrate_other_parameter_is_refused(stack: Cloud, deployed: Callable[..., Deployed]) -> None:
