@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 STORES = ("secrets-manager", "table")
 POLL_S = 10.0
-# The command asks again for what was in use when its turn came, and gives up after this time without progress.
+# After this time without progress the command asks again for what was in use when its turn came, and then gives up. While there
+# is progress it does not: each request queues a message for every connection that is left, and renewals wait behind these.
 ASK_AGAIN_S, STALLED_S = 120.0, 600.0
 OPERATION = "migrate_credentials"
 MOST_NAMED = 10
@@ -41,8 +42,13 @@ class Status:
     copies_to_remove: int
 
     @property
+    def left(self) -> tuple[list[str], int]:
+        """What changes as the migration goes on. New connections do not change it."""
+        return self.to_move, self.copies_to_remove
+
+    @property
     def is_complete(self) -> bool:
-        return not self.to_move and not self.copies_to_remove
+        return not any(self.left)
 
     def text(self) -> str:
         counts = ", ".join(f"{count:,} in {store}" for store, count in sorted(self.connections.items()))
@@ -100,10 +106,10 @@ def parameter(deployment: Deployment) -> str:
 
 
 def read_status(deployment: Deployment, store: str) -> Status:
-    """Raises `NotDone` where the caller may not read the table."""
+    """Raises `NotDone` where there is no table, or the caller may not read it."""
     from portaria.connections import connection_store, credential_migration  # noqa: PLC0415 - imports boto3
     from portaria.connections.credential_stores.protocol import store_name  # noqa: PLC0415
-    from portaria_cli.doctor.findings import NotLooked  # noqa: PLC0415
+    from portaria_cli.doctor.findings import NotLooked, NotThere  # noqa: PLC0415
 
     counts: Counter[str] = Counter()
     to_move: list[str] = []
@@ -122,6 +128,9 @@ def read_status(deployment: Deployment, store: str) -> Status:
             copies = len(credential_migration.journal(deployment.table))
     except NotLooked as reason:
         raise NotDone(f"the connections could not be read: {reason}", exit_code=3) from None
+    except NotThere:
+        told = f"the stack {deployment.stack_name} has no table: give the name of Portaria's stack with --stack-name"
+        raise NotDone(told, exit_code=3) from None
     return Status(store, dict(counts), to_move, copies)
 
 
@@ -129,8 +138,13 @@ def _migrate(cli: CliContext, deployment: Deployment, found: Status, tell: Calla
     """Ask `renew_tokens` to move everything, and wait. The audit trail has an entry before anything is asked."""
     from portaria.access import audit  # noqa: PLC0415 - imports boto3
     from portaria.core.errors import Retryable  # noqa: PLC0415
+    from portaria_cli.doctor.findings import NotLooked, NotThere  # noqa: PLC0415
 
-    caller = str(deployment.call("sts", "get_caller_identity")["Arn"])
+    try:
+        caller = str(deployment.call("sts", "get_caller_identity")["Arn"])
+        queue_url = deployment.physical("RenewalsQueue")
+    except (NotLooked, NotThere) as unfound:
+        raise NotDone(f"the stack could not be looked up, so nothing was moved: {unfound}", exit_code=3) from None
     try:
         entry = audit.begin(
             deployment.table,
@@ -144,29 +158,36 @@ def _migrate(cli: CliContext, deployment: Deployment, found: Status, tell: Calla
         )
     except Retryable:
         raise NotDone("the audit entry could not be written, so nothing was moved", exit_code=3) from None
-    found = _wait(cli, deployment, found, tell)
+    ask = partial(
+        deployment.call, "sqs", "send_message", QueueUrl=queue_url, MessageBody=json.dumps({"migrate": found.store})
+    )
+    try:
+        ask()
+        found = _wait(cli, deployment, found, ask, tell)
+    except (NotLooked, NotThere) as unasked:
+        audit.end(deployment.table, entry, "failed", reason="not_requested")
+        raise NotDone(f"the migration could not be requested: {unasked}", exit_code=3) from None
     outcome, reason = ("done", "") if found.is_complete else ("failed", "connections_left")
     audit.end(deployment.table, entry, outcome, reason=reason)
     return found
 
 
-def _wait(cli: CliContext, deployment: Deployment, found: Status, tell: Callable[[str], None]) -> Status:
+def _wait(
+    cli: CliContext, deployment: Deployment, found: Status, ask: Callable[[], object], tell: Callable[[str], None]
+) -> Status:
     """Returns the status once everything is moved, or nothing has been moved for `STALLED_S`."""
-    queue_url = deployment.physical("RenewalsQueue")
-    body = json.dumps({"migrate": found.store})
-    waited_s = idle_s = 0.0
+    idle_s = 0.0
     while not found.is_complete and idle_s < STALLED_S:
-        if waited_s % ASK_AGAIN_S == 0:
-            deployment.call("sqs", "send_message", QueueUrl=queue_url, MessageBody=body)
         time.sleep(POLL_S)
-        waited_s += POLL_S
         before, found = found, read_status(deployment, found.store)
         tell(found.text())
-        if found == before:
-            idle_s += POLL_S
-        else:
+        if found.left != before.left:
             idle_s = 0.0
             cli.say(found.text())
+            continue
+        idle_s += POLL_S
+        if idle_s % ASK_AGAIN_S == 0 and idle_s < STALLED_S:
+            ask()
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -13,6 +14,9 @@ from portaria_cli.command_classes import Command
 from portaria_cli.context import CliContext
 from portaria_cli.errors import Document
 from portaria_cli.terminal import output
+
+# A count is overdue when two more runs of `count_states` should have made it.
+OVERDUE_S = 600
 
 
 @click.command("overview", cls=Command)
@@ -36,18 +40,28 @@ def _flat(found: Document) -> Document:
         "parameters": {each["name"]: each["value"] for each in found["parameters"] or ()},
         "limits": {each["name"]: f"{each['unit_count']:,} {each['unit']}" for each in found["limits"]},
         "links": {each["name"]: each["url"] for each in found["links"]},
-        "findings": {each["check"]: f"{each['state']}: {each['found']}" for each in found["findings"]},
+        # A check has a line for each of its findings.
+        "findings": [f"{each['check']}: {each['state']}: {each['found']}" for each in found["findings"]],
     }
 
 
 def _shown(found: Document, console: Console) -> None:
+    at_least = {part["name"]: "" if part["is_complete"] else "at least " for part in found["parts"]}
+
+    def counted(part: str, label: str, counts: list[dict[str, Any]]) -> None:
+        text = _counts(counts) or "none"
+        _line(console, label, at_least[part] + text if part in at_least else "not counted yet")
+
     for window in found["installs"]:
-        _line(console, f"installs {window['window']}", _counts(window["states"]))
+        counted("installs", f"installs {window['window']}", window["states"])
         if window["failures"]:
-            _line(console, "  failures", _counts(window["failures"]))
-    _line(console, "connections", _counts(found["connections"]))
-    _line(console, "receipts 24h", _counts(found["receipts"]))
-    _line(console, "dead letters", _counts(found["dead_letters"]) or "none")
+            counted("installs", "  failures", window["failures"])
+    counted("connections", "connections", found["connections"])
+    counted("receipts", "receipts 24h", found["receipts"])
+    counted("dead_letters", "dead letters", found["dead_letters"])
+    for part in found["parts"]:
+        if _seconds_since(part["next_count_at"]) > OVERDUE_S:
+            _line(console, "old count", f"{part['name']}: counted last at {part['counted_at']}; run `portaria doctor`")
     for quota in found["quotas"]:
         _line(console, f"quota {quota['subscription']}", f"{quota['used_count']:,} of {quota['quota_count']:,}")
     for grant in found["grants"]:
@@ -61,6 +75,10 @@ def _shown(found: Document, console: Console) -> None:
         _line(console, "alarm", f"{alarm['name']} since {alarm['since']}")
     if not found["alarms"]:
         _line(console, "alarms", "unknown" if found["alarms"] is None else "none")
+
+
+def _seconds_since(moment: str) -> float:
+    return (datetime.now(UTC) - datetime.fromisoformat(moment)).total_seconds()
 
 
 def _counts(counts: list[dict[str, Any]]) -> str:

@@ -261,6 +261,8 @@ def check_removed(schedule: Schedule, item: dict[str, Any]) -> None:
     removed_at = clock.from_iso(item["updated_at"]).timestamp()
     if alive := [token for token in living(schedule, item) if schedule.stored[token] < removed_at]:
         raise Violation(f"{item['name']} was removed, though nobody has left: {alive[-1]} is alive")
+    if kept := [name for name in item if name.startswith("sealed")]:
+        raise Violation(f"{item['name']} was removed and still has {kept[0]}")
     if not any(kind == event_catalogue.REMOVED for kind, _ in schedule.cloud.heard()):
         raise Violation(f"nobody was told that {item['name']} is removed")
 

@@ -7,7 +7,8 @@ from datetime import timedelta
 from itertools import islice
 
 from portaria.aws import due_index
-from portaria.connections.credential_stores.protocol import TABLE, store_name
+from portaria.connections import connection_store, credential_migration
+from portaria.connections.credential_stores.protocol import SECRETS_MANAGER, TABLE, store_name
 from portaria.connections.vault import SealedTable, Vault
 from portaria.core import clock
 from portaria.overview import stored_checks
@@ -18,6 +19,8 @@ from portaria_cli.doctor.findings import NotThere
 
 # How many secrets are looked at: a stack may have many thousands.
 MOST_SECRETS = 50
+# How many late renewals are counted.
+MOST_LATE = 100
 # A connection is due for its whole next five minutes, and its renewal may have to be tried again.
 LATE = timedelta(hours=1)
 
@@ -44,9 +47,10 @@ def renewals(deployment: Deployment) -> Iterator[Finding]:
     """No connection waits for its renewal."""
     late = clock.to_iso(clock.now() - LATE)
     with deployment.reading():
-        due, _ = deployment.table.query(due_index.RENEWALS, index="by_due", sk_until=late, limit=100)
+        due, more = deployment.table.query(due_index.RENEWALS, index="by_due", sk_until=late, limit=MOST_LATE)
     if due:
-        told = f"{len(due)} have been due for more than an hour: {named(str(item.get('name', '?')) for item in due)}"
+        at_least = "at least " if more else ""
+        told = f"{at_least}{len(due)} have been due for more than an hour: {named(str(item.get('name', '?')) for item in due)}"
         yield Finding("renewals", FAIL, told, "run `portaria logs renew_tokens`; " + runbook("renewals-waiting"))
     else:
         yield Finding("renewals", OK, "nothing is late")
@@ -63,9 +67,13 @@ def secrets(deployment: Deployment) -> Iterator[Finding]:
     # The same ones each time would leave the others unseen for ever: those that changed last.
     held.sort(key=lambda connection: connection.updated_at, reverse=True)
     wanted |= {connection.secret_id: f"the connection {connection.name}" for connection in held}
+    names = {connection.secret_id: connection.name for connection in held}
     fine = 0
     for secret_id, whose in islice(wanted.items(), MOST_SECRETS):
         is_there = _is_stored(deployment, secret_id)
+        if not is_there and secret_id in names and not _is_in_use(deployment, names[secret_id], secret_id):
+            # Moved to the other store, connected again or removed since the connections were read.
+            continue
         fine += is_there
         if not is_there:
             restore = f"`aws secretsmanager restore-secret --secret-id {secret_id}`"
@@ -76,6 +84,27 @@ def secrets(deployment: Deployment) -> Iterator[Finding]:
     if fine or not wanted:
         more = f" of {len(wanted):,}, those changed last" if len(wanted) > MOST_SECRETS else ""
         yield Finding("secrets", OK, f"{fine} exist{more}" if wanted else "none is needed yet")
+    yield from _abandoned_copies(deployment)
+
+
+def _abandoned_copies(deployment: Deployment) -> Iterator[Finding]:
+    """No interrupted migration has left copies of credentials. A younger copy may belong to a move in progress."""
+    with deployment.reading():
+        entries = credential_migration.journal(deployment.table)
+    before = clock.now() - credential_migration.ABANDONED_AFTER
+    if left := sorted({entry.connection for entry in entries if clock.from_iso(entry.started_at) <= before}):
+        told = (
+            f"an interrupted migration has left copies of the credentials of {len(left):,} connections: {named(left)}"
+        )
+        store = deployment.parameters.get("CredentialStore") or SECRETS_MANAGER
+        yield Finding("secrets", WARN, told, f"run `portaria credentials migrate --to {store}` again")
+
+
+def _is_in_use(deployment: Deployment, connection: str, secret_id: str) -> bool:
+    """Whether a connection still has these credentials."""
+    with deployment.reading():
+        item = deployment.table.get(*connection_store.key(connection)) or {}
+    return item.get("secret_id") == secret_id and item.get("state") != "removed"
 
 
 def _is_stored(deployment: Deployment, secret_id: str) -> bool:

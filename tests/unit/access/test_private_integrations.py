@@ -25,6 +25,7 @@ from portaria.outbound.rate_limiter import RateLimiter
 from tests.fakes.api.manage import Answer, Manage, empty, proxy_event, with_headers, with_token
 from tests.fakes.aws import functions
 from tests.fakes.aws.errors import refusing
+from tests.fakes.aws.lost_answers import puts_sent_twice
 from tests.fakes.aws.moto_cloud import TABLE, Cloud
 from tests.fakes.virtual_time import VirtualClock
 
@@ -155,6 +156,13 @@ class TestCreation:
         answer = manage.call("POST", "/private-integrations", body)
         assert (answer.status, answer.content["field"]) == (400, field)
         assert stored() == "[]"
+
+    def test_create_private_integration_write_sent_twice_returns_its_token(self, manage: Manage) -> None:
+        """Given a write whose first answer was lost, then there is no integration whose token nobody knows."""
+        with puts_sent_twice("PRIVATE_INTEGRATION#") as sent:
+            _, token = manage.create_integration("connections:list")
+        assert sent
+        assert manage.program(token, "GET", "/connections").status == 200
 
     def test_create_repeated_with_its_key_returns_the_first_answer_and_stores_no_token(self, manage: Manage) -> None:
         def create(key: str, name: str = "BI") -> Answer:

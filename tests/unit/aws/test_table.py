@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from portaria.aws import service_clients
 from portaria.aws.table import Conflict, Table, cursor_after, put_of, update_of
 from portaria.core.errors import Rejected
+from tests.fakes.aws.lost_answers import puts_sent_twice
 from tests.fakes.aws.moto_cloud import cloud
 
 
@@ -51,6 +52,18 @@ def test_table_value_is_read_back_with_its_type(table: Table, value: Any) -> Non
 def test_table_put_none_attribute_is_omitted(table: Table) -> None:
     table.put(item("NONE", value=None, other=1))
     assert table.get("NONE", "ITEM") == item("NONE", other=1)
+
+
+@pytest.mark.parametrize("new", [True, False])
+def test_table_put_revision_sent_twice_succeeds(table: Table, new: bool) -> None:
+    """Given a write whose first answer was lost, so that botocore's second one conflicts with it, then it has succeeded."""
+    pk = f"TWICE#{new}"
+    before = "" if new else table.put_revision(item(pk), new=True)
+    with puts_sent_twice(pk):
+        revision = table.put_revision(item(pk, value=1), new=new, revision=before)
+    assert table.get(pk, "ITEM") == item(pk, value=1, revision=revision)
+    with pytest.raises(Conflict):
+        table.put_revision(item(pk), new=new, revision=before)
 
 
 def test_table_put_float_is_refused(table: Table) -> None:

@@ -20,6 +20,8 @@ from portaria.connections.vault import SealedTable, Vault, version_id
 from portaria.core import clock
 from portaria.core.callbacks import Secret
 from portaria.core.entities import Connection
+from portaria.core.errors import Retryable
+from portaria.installs import uninstall
 from tests.fakes.aws.moto_cloud import PREFIX, Cloud
 from tests.fakes.crashes import Died
 from tests.fakes.virtual_time import VirtualClock
@@ -60,6 +62,11 @@ class Moving:
         self.table.update(
             *connection_store.key(NAME), expression, values={f":{name}": value for name, value in values.items()}
         )
+
+
+def grants_in_table(stack: Cloud) -> list[str]:
+    items = stack.table.client.scan(TableName=stack.table.name)["Items"]
+    return [item["pk"]["S"] for item in items if item["pk"]["S"].startswith("GRANT#")]
 
 
 @pytest.fixture(params=STORES)
@@ -142,6 +149,28 @@ def test_migration_to_table_leaves_larger_credentials_in_secrets_manager(stack: 
     assert "lease_until" not in connection_store.get_item(moving.table, NAME)
 
 
+def test_migration_of_too_large_credentials_leaves_no_copy_and_no_entry(stack: Cloud) -> None:
+    """Given small credentials before a rotation and too large ones after it, then the copy of the small ones is removed."""
+    moving = Moving(stack, "secrets-manager")
+    before = version_id(moving.vault.grant_id(NAME, moving.store), 0)
+    moving.connect("x" * 20_000, previous_version_id=before, previous_until=clock.to_iso(clock.now()))
+    for _ in range(3):
+        assert moving.move() == "unreadable"
+    assert journal(moving.table) == []
+    assert grants_in_table(stack) == []
+
+
+def test_migration_store_fails_during_copy_returns_lease(moving: Moving) -> None:
+    """Given a store that does not answer, then a renewal need not wait, and the next delivery moves the credentials."""
+    moving.connect()
+    failing = Retryable("vault_unavailable", "no answer")
+    with patch.object(Vault, "create", side_effect=failing), pytest.raises(Retryable):
+        moving.move()
+    assert "lease_until" not in connection_store.get_item(moving.table, NAME)
+    assert moving.move() == "moved"
+    assert moving.token() == "canary-now"
+
+
 def test_migration_killed_after_pointer_moved_is_finished_by_next_run(moving: Moving) -> None:
     moving.connect()
     old = moving.connection.secret_id
@@ -174,19 +203,27 @@ def test_migration_killed_before_pointer_moved_leaves_copy_for_twenty_minutes(mo
         assert moving.token() == "canary-now"
 
 
-def test_migration_of_connection_changed_meanwhile_does_not_move_the_pointer(moving: Moving) -> None:
-    """Given a reinstall between copy and pointer, then the item stays as the reinstall left it."""
+@pytest.mark.parametrize("change", ["installed again", "removed"])
+def test_migration_of_connection_changed_meanwhile_does_not_move_the_pointer(moving: Moving, change: str) -> None:
+    """Given a reinstall between copy and pointer, then the item stays as the reinstall left it, and the journal has the copy. A
+    disconnect leaves no copy."""
     moving.connect()
-    copy = Migration._copy
+    copy, copies = Migration._copy, []
+    installed = moving.vault.grant_id("installed-again", moving.store)
 
-    def changed(self: Migration, *arguments: Any) -> None:
-        copy(self, *arguments)
-        moving.set("SET generation = :next", next=7)
+    def changed(self: Migration, entry: credential_migration.Entry, *arguments: Any) -> None:
+        copy(self, entry, *arguments)
+        copies.append(entry.new)
+        if change == "removed":
+            uninstall._mark(moving.table, moving.connection, uninstall.UNINSTALLED)
+        else:
+            moving.set("SET generation = :next, secret_id = :installed", next=7, installed=installed)
 
     with patch.object(Migration, "_copy", changed):
         assert moving.move() == "waits"
     assert store_name(moving.connection.secret_id) == moving.store
-    assert len(journal(moving.table)) == 1
+    assert [entry.new for entry in journal(moving.table)] == (copies if change == "installed again" else [])
+    assert (moving.vault.read(copies[0]) is None) == (change == "removed")
 
 
 def test_migration_pointer_write_sent_twice_succeeds(moving: Moving) -> None:

@@ -26,6 +26,7 @@ from portaria.core.callbacks import Secret
 from portaria.core.entities import Connection
 from portaria.core.errors import AnswerLost, Rejected, Retryable, Unreachable
 from portaria.core.http.messages import Request, Response
+from portaria.installs import uninstall
 from portaria.outbound import http_client
 from tests.fakes.aws.errors import refusing
 from tests.fakes.aws.moto_cloud import PREFIX, cloud
@@ -441,6 +442,24 @@ def test_token_refresh_vault_failure_keeps_pair_sealed_and_stores_it_later(harne
     assert harness.ask() == "canary-access-one+"
     assert harness.stored()["refresh_token"].reveal() == "canary-refresh-one+"
     assert harness.kommo.refreshes == {"canary-refresh-one": 1}
+
+
+def test_token_refresh_of_connection_removed_meanwhile_keeps_no_tokens(harness: Harness) -> None:
+    """Given a connection that is removed while its refresh token is on its way, then the new pair is kept nowhere."""
+    harness.expire()
+    answer = harness.kommo._token
+
+    def removed(request: requests.PreparedRequest) -> Any:
+        connection = connection_store.get(harness.table, NAME)
+        uninstall._mark(harness.table, connection, uninstall.DELETED)
+        harness.vault.remove(connection.secret_id)
+        return answer(request)
+
+    # Secrets Manager refuses a new version of a secret that is scheduled for deletion.
+    with intercepted(harness.kommo, removed), refusing("PutSecretValue"), pytest.raises(Rejected) as refused:
+        harness.ask()
+    assert refused.value.reason == "connection_removed"
+    assert not [name for name in harness.item if name.startswith("sealed")]
 
 
 def test_token_refresh_sealed_pair_is_bound_to_its_connection(harness: Harness) -> None:

@@ -18,6 +18,7 @@ from portaria.core.event_catalogue import CATALOGUE
 from portaria.core.http.messages import Request, Response
 from portaria.notifications import deliveries, endpoint_gate, schedule, signatures, webhooks
 from tests.fakes.api.manage import proxy_event, with_headers
+from tests.fakes.aws.lost_answers import puts_sent_twice
 from tests.fakes.aws.moto_cloud import Cloud
 from tests.fakes.aws.webhook_world import URL, WebhookWorld, webhook_world
 from tests.fakes.virtual_time import VirtualClock
@@ -363,6 +364,14 @@ class TestApi:
         assert secret not in world.manage.call("GET", f"/webhooks/{webhook}").text
         assert secret not in world.manage.call("GET", "/webhooks").text
         assert secret not in json.dumps(world.cloud.table.get(*webhooks.key(webhook)), default=str)
+
+    def test_create_write_sent_twice_returns_the_webhook(self, world: WebhookWorld) -> None:
+        """Given a write whose first answer was lost, then there is one webhook, and its secret is returned."""
+        with puts_sent_twice(webhooks.PARTITION) as sent:
+            webhook, secret = world.create("connection.*")
+        assert sent
+        assert secret.startswith("whsec_")
+        assert [each.id for each in webhooks.list_all(world.cloud.table)] == [webhook]
 
     def test_create_repeated_with_key_returns_the_same_webhook_and_secret(self, world: WebhookWorld) -> None:
         body = {"url": URL, "events": ["*"]}

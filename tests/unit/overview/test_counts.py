@@ -64,10 +64,10 @@ def connect(stack: Cloud, name: str, state: str = "connected", **changes: Any) -
     stack.table.put(connection_store.to_item(connection))
 
 
-def connect_marketo(stack: Cloud, name: str = "marketo-one") -> None:
+def connect_marketo(stack: Cloud, name: str = "marketo-one", state: str = "connected") -> None:
     domain = "mkto-ingestion-api.adobe.io"
     fields = {"munchkin_id": MUNCHKIN}
-    connect(stack, name, platform="marketo", kind="client_credentials", allowed_domain=domain, fields=fields)
+    connect(stack, name, state, platform="marketo", kind="client_credentials", allowed_domain=domain, fields=fields)
 
 
 def ago(**span: float) -> str:
@@ -177,6 +177,19 @@ def test_overview_counts_receipts_of_destinations_of_routes(manage: Manage, stac
     open_receipt(stack.table, "two", destination="no-route-leads-here")
     count(stack)
     assert named(overview(manage)["receipts"]) == {"sent": 1}
+
+
+def test_overview_counts_receipts_of_every_connection_of_a_subscription(
+    manage: Manage, stack: Cloud, time: VirtualClock
+) -> None:
+    """Given connections with one quota, then the receipts of each are counted, also after it has ended."""
+    connect_marketo(stack)
+    connect_marketo(stack, "marketo-two")
+    connect_marketo(stack, "marketo-ended", state="needs_reconnect")
+    for number, name in enumerate(("marketo-one", "marketo-two", "marketo-ended")):
+        open_receipt(stack.table, f"receipt-{number}", destination=name)
+    count(stack)
+    assert named(overview(manage)["receipts"]) == {"sent": 3}
 
 
 def test_overview_counts_open_dead_letters_by_reason(manage: Manage, stack: Cloud, time: VirtualClock) -> None:

@@ -111,7 +111,12 @@ class Table:
             "attribute_not_exists(pk)" if new else "revision = :revision" if revision else "attribute_exists(pk)"
         )
         values = {":revision": revision} if revision and not new else None
-        self.put(item | {"revision": fresh}, condition=condition, values=values)
+        try:
+            self.put(item | {"revision": fresh}, condition=condition, values=values)
+        except Conflict as conflict:
+            # A write that was sent twice, because its first answer was lost, conflicts with itself.
+            if (conflict.item or {}).get("revision") != fresh:
+                raise
         return fresh
 
     def update(

@@ -20,7 +20,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from portaria.aws import due_index, filter_index, merged_pages
-from portaria.aws.table import Item, Table, update_of
+from portaria.aws.table import Conflict, Item, Table, update_of
 from portaria.connections import tag_index
 from portaria.connections.credential_stores.protocol import SECRETS_MANAGER, store_name
 from portaria.core import clock
@@ -139,12 +139,19 @@ def spread(text: str) -> float:
 def create(table: Table, connection: Connection) -> None:
     """Raises `Conflict` if the name is taken by a connection that has not been removed."""
     now = clock.to_iso(clock.now())
-    table.put(
-        to_item(with_changes(connection, created_at=now, updated_at=now)),
-        condition="attribute_not_exists(pk) OR #state = :removed",
-        names={"#state": "state"},
-        values={":removed": "removed"},
-    )
+    item = to_item(with_changes(connection, created_at=now, updated_at=now))
+    try:
+        table.put(
+            item,
+            condition="attribute_not_exists(pk) OR #state = :removed",
+            names={"#state": "state"},
+            values={":removed": "removed"},
+        )
+    except Conflict as conflict:
+        # A write that was sent twice, because its first answer was lost, conflicts with itself.
+        stored = conflict.item or {}
+        if any(stored.get(name) != item[name] for name in ("created_at", "secret_id", "kind", "platform")):
+            raise
 
 
 def list_page(table: Table, cursor: str | None, limit: int) -> tuple[list[Connection], str | None]:
@@ -168,9 +175,11 @@ def filtered_page(
     return [read(item) for item in items if item.get("filter_pk") in partitions], next_cursor
 
 
-def names_of(table: Table, platforms: Iterable[str]) -> list[str]:
-    """The names of all connections of these platforms, the removed ones too. Reads keys only, of an index."""
-    partitions = [_partition(platform, state) for platform in platforms for state in STATES]
+def names_of(table: Table, platforms: Iterable[str], states: Iterable[str] = STATES) -> list[str]:
+    """The names of all connections of these platforms in these states, by default the removed ones too. Reads keys only, of
+    an index.
+    """
+    partitions = [_partition(platform, state) for platform in platforms for state in states]
     return [entry["filter_sk"] for each in partitions for entry in table.query_all(each, index=filter_index.INDEX)]
 
 

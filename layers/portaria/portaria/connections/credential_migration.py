@@ -109,6 +109,14 @@ class Migration:
             item = self._claim(item)
         except Conflict:
             return "waits"
+        try:
+            return self._take_turn(item, store)
+        except Exception:
+            # Renewals and the next turn need not wait for the end of the lease.
+            self._give_back(item)
+            raise
+
+    def _take_turn(self, item: Item, store: str) -> str:
         connection = connection_store.read(item)
         credentials = self._in_use(item, connection)
         if credentials is None:
@@ -121,6 +129,7 @@ class Migration:
         except Rejected as rejected:
             # The table takes smaller credentials than Secrets Manager.
             self._give_back(item)
+            self._discard(entry)
             logger.warning("credentials_not_moved", extra={"connection": self.name, "reason": rejected.reason})
             return "unreadable"
         if not self._point_to(entry, item):
@@ -169,7 +178,8 @@ class Migration:
         )
 
     def _give_back(self, item: Item) -> None:
-        with suppress(Conflict):
+        """Return the lease early. If that fails, it ends by itself."""
+        with suppress(Exception):
             self.table.update(
                 *connection_store.key(self.name),
                 "REMOVE lease_until",
@@ -209,7 +219,9 @@ class Migration:
             raise Retryable("copy_unreadable", "the copy of the credentials cannot be read back yet", after_s=5)
 
     def _point_to(self, entry: Entry, item: Item) -> bool:
-        """Move the item to the copy, unless it has changed since the claim."""
+        """Move the item to the copy, unless it has changed since the claim. Then the copy is removed at once, or left to the
+        journal where the item has another place by now: this write may have been carried out before that.
+        """
         generation = item["generation"]
         fresh: Item = {
             "secret_id": entry.new,
@@ -229,13 +241,21 @@ class Migration:
                 | {":before": generation, ":fence": entry.fence, ":state": item["state"], ":old": entry.old},
             )
         except Conflict as conflict:
+            place = (conflict.item or {}).get("secret_id")
+            if place == entry.old:
+                self._discard(entry)
             # A write that was sent twice, because its first answer was lost, conflicts with itself.
-            return (conflict.item or {}).get("secret_id") == entry.new
+            return place == entry.new
         return True
 
     def _finish(self, entry: Entry) -> None:
         """The item points to the copy: remove the old credentials, which can be restored for a week, and end the entry."""
         self.vault.remove(entry.old)
+        self.table.delete(PARTITION, entry.sk)
+
+    def _discard(self, entry: Entry) -> None:
+        """Remove this turn's own copy, to which the item will never point, and end the entry."""
+        self.vault.remove(entry.new, immediately=True)
         self.table.delete(PARTITION, entry.sk)
 
 

@@ -1,4 +1,4 @@
-"""Connections by state, the grants that end soonest, and the subscriptions that have a daily quota."""
+"""Connections by state, the grants that end soonest, and those that have a daily quota, with their subscriptions."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from portaria.overview.stored_counts import Count, Reader
 
 SOONEST = 10
 MAX_SUBSCRIPTIONS = 20
+# Of connections that take records from programs. The item of a part has at most 400 KB.
+MAX_RECEIVERS = 1_000
 # Why a grant ends: the platform refuses to renew it, or it is not used.
 REFUSED, UNUSED = "refused", "unused"
 # What a connection is read from here; without its scopes and tags, which are long.
@@ -29,21 +31,26 @@ def count(reader: Reader, refused_grant_days: int) -> Count:
     states: Counter[str] = Counter()
     ends: list[tuple[datetime, str, dict[str, Any]]] = []
     subscriptions: dict[str, dict[str, Any]] = {}
+    receivers: list[str] = []
     for item in reader.items(connection_store.LIST, _ATTRIBUTES):
         connection = connection_store.read(item)
         states[connection.state] += 1
+        quota = platforms.load(connection.platform).daily_quota
+        if quota and len(receivers) < MAX_RECEIVERS:
+            # Whatever its state: it may have received records before.
+            receivers.append(connection.name)
         if connection.state != "connected":
             continue
         if end := grant_end(connection, refused_grant_days):
             ends_at, cause = end
             grant = {"connection": connection.name, "platform": connection.platform, "label": connection.label}
             ends.append((ends_at, connection.name, grant | {"ends_at": clock.to_iso(ends_at), "cause": cause}))
-        quota = platforms.load(connection.platform).daily_quota
         if quota and len(subscriptions) < MAX_SUBSCRIPTIONS:
             names = {"connection": connection.name, "quota": quota.DAILY_QUOTA}
             subscriptions.setdefault(quota.subscription(connection), names)
     grants = [grant for _, _, grant in heapq.nsmallest(SOONEST, ends, key=lambda each: each[:2])]
-    return reader.count({"states": dict(states), "grants": grants, "subscriptions": subscriptions})
+    content = {"states": dict(states), "grants": grants, "subscriptions": subscriptions, "receivers": receivers}
+    return reader.count(content)
 
 
 def grant_end(connection: Connection, refused_grant_days: int) -> tuple[datetime, str] | None:

@@ -35,7 +35,9 @@ def run(settings: CountStatesSettings) -> list[str]:
     renew(stored_counts.DEAD_LETTERS, record_counts.count_dead_letters)
     connections = known.get(stored_counts.CONNECTIONS)
     subscriptions = connections.content["subscriptions"] if connections else {}
+    # A count of an earlier release has no receivers.
+    receivers = connections.content.get("receivers", []) if connections else []
     zone = ZoneInfo(settings.quota_time_zone)
     renew(stored_counts.QUOTAS, lambda reader: record_counts.count_quotas(reader, subscriptions, zone, now))
-    renew(stored_counts.RECEIPTS, lambda reader: record_counts.count_receipts(reader, subscriptions, now))
+    renew(stored_counts.RECEIPTS, lambda reader: record_counts.count_receipts(reader, receivers, now))
     return counted

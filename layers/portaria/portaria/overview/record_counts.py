@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from itertools import islice
 from typing import Any
@@ -23,9 +23,9 @@ _RECEIPT = (
 )  # fmt: skip
 
 
-def count_receipts(reader: Reader, subscriptions: Mapping[str, Mapping[str, Any]], now: datetime) -> Count:
+def count_receipts(reader: Reader, receivers: Iterable[str], now: datetime) -> Count:
     """Of the destinations of routes, and of the connections that take records from programs. Raises what AWS raises."""
-    destinations = {str(each["connection"]) for each in subscriptions.values()}
+    destinations = set(receivers)
     destinations |= {item["destination"] for item in Reader(reader.table).items(routes.LIST, ("destination",))}
     since = now - WINDOW
     states: Counter[str] = Counter()

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cached_property
 from urllib.parse import urlsplit
 
+from portaria import platforms
 from portaria.access import private_integrations
 from portaria.aws.table import Item, Table
 from portaria.connections import connection_store, oauth_clients
@@ -47,13 +48,14 @@ _CONNECTION = (
 class StoredState:
     """What the checks look at. `api_url` is the stack's own URL, `parameters` are the stack's.
 
-    A listing is read up to `most_listed` items. Reads raise what AWS raises.
+    A listing is read up to `most_listed` items; those with more are in `partial`. Reads raise what AWS raises.
     """
 
     table: Table
     api_url: str
     parameters: dict[str, str]
     most_listed: int = MOST_LISTED
+    partial: set[str] = field(default_factory=set)
 
     @cached_property
     def clients(self) -> list[OAuthClient]:
@@ -81,8 +83,23 @@ class StoredState:
             items, cursor = self.table.query(list_pk, index="listing", limit=left, cursor=cursor, attributes=attributes)
             found += items
             if not cursor:
-                break
+                return found
+        self.partial.add(list_pk)
         return found
+
+    @property
+    def at_least(self) -> str:
+        """What a count of connections begins with."""
+        return "at least " if self._has_more_connections else ""
+
+    @property
+    def of_first(self) -> str:
+        """What "none" continues with where not every connection was read."""
+        return f" of the first {len(self.connections):,} by name" if self._has_more_connections else ""
+
+    @property
+    def _has_more_connections(self) -> bool:
+        return bool(self.connections) and connection_store.LIST in self.partial
 
 
 Check = Callable[[StoredState], Iterator[Finding]]
@@ -126,18 +143,16 @@ def api_domains(stored: StoredState) -> Iterator[Finding]:
         used = sorted({each.allowed_domain for each in own})
         if not registered:
             wanted = ", ".join(used) or "api.example.com"
-            told = f"{title} has no api_domains: its {len(own)} connections work, and new ones are refused"
+            told = f"{title} has no api_domains: its {stored.at_least}{len(own)} connections work, and new ones are refused"
             advice = f"add `api_domains: [{wanted}]`, as far as these may receive its tokens, and run `portaria configure FILE`"
             yield Finding(name, FAIL, told, advice)
         elif outside := [each for each in own if not domain_inside(each.allowed_domain, registered)]:
             domains = ", ".join(sorted({each.allowed_domain for each in outside}))
-            told = (
-                f"{len(outside)} connections of {title} are outside its api_domains: {named(e.name for e in outside)}"
-            )
+            count = f"{stored.at_least}{len(outside)} connections of {title}"
             yield Finding(
                 name,
                 FAIL,
-                told,
+                f"{count} are outside its api_domains: {named(each.name for each in outside)}",
                 f"delete them, or add these domains to its api_domains, if they may receive its tokens: {domains}",
             )
         else:
@@ -158,24 +173,27 @@ def refused(stored: StoredState) -> Iterator[Finding]:
             name, WARN, told, "correct the OAuth client, or connect again: `portaria authorizations create NAME`"
         )
     if len(found) > MOST_REFUSED:
-        yield Finding(name, WARN, f"and {len(found) - MOST_REFUSED:,} more", "`portaria connections list` shows them")
+        more = f"and {stored.at_least}{len(found) - MOST_REFUSED:,} more"
+        yield Finding(name, WARN, more, "`portaria connections list` shows them")
     if not found:
-        yield Finding(name, OK, "none")
+        yield Finding(name, OK, f"none{stored.of_first}")
 
 
 def states(stored: StoredState) -> Iterator[Finding]:
     """No connection waits for a person."""
     name, found = "connections", stored.connections
     counts = Counter(connection.state for connection in found)
-    ended = [connection for connection in found if connection.state == "needs_reconnect"]
+    ended = [connection.name for connection in found if connection.state == "needs_reconnect"]
+    if stored.at_least:
+        every_platform = [platform.name for platform in platforms.every()]
+        ended = sorted(connection_store.names_of(stored.table, every_platform, ("needs_reconnect",)))
     if ended:
-        at_least = "at least " if len(found) >= stored.most_listed else ""
-        told = f"{at_least}{len(ended)} must be connected again: {named(connection.name for connection in ended)}"
+        told = f"{len(ended):,} must be connected again: {named(ended)}"
         advice = "send the customer the link: `portaria authorizations create NAME`; " + runbook("days-to-death")
         yield Finding(name, WARN, told, advice)
     else:
         told = ", ".join(f"{count:,} {state}" for state, count in sorted(counts.items())) or "there are none"
-        yield Finding(name, OK, told)
+        yield Finding(name, OK, f"{stored.at_least}{told}")
 
 
 def wildcards(stored: StoredState) -> Iterator[Finding]:
@@ -194,9 +212,9 @@ def wildcards(stored: StoredState) -> Iterator[Finding]:
             advice = f"create another connection with a narrower domain and delete {connection.name}"
             yield Finding("domains", WARN, f"{connection.name}: {refused.detail}", advice)
     if fine == len(wide):
-        yield Finding(
-            "domains", OK, f"{fine} have a wildcard, each below a registered domain" if wide else "no wildcards"
-        )
+        none = f"none{stored.of_first} has a wildcard"
+        told = f"{stored.at_least}{fine} have a wildcard, each below a registered domain" if wide else none
+        yield Finding("domains", OK, told)
 
 
 def scopes(stored: StoredState) -> Iterator[Finding]:
@@ -206,7 +224,7 @@ def scopes(stored: StoredState) -> Iterator[Finding]:
     for item in stored.listed(private_integrations.LIST):
         integration = private_integrations.read(item)
         narrowed = {scope.partition("@")[2] for scope in integration.scopes if "@" in scope}
-        if missing := sorted(narrowed - there):
+        if missing := _missing(stored.table, narrowed - there):
             fine = False
             told = (
                 f"{integration.name} ({integration.id}) has scopes for connections that do not exist: {named(missing)}"
@@ -220,6 +238,13 @@ def scopes(stored: StoredState) -> Iterator[Finding]:
             )
     if fine:
         yield Finding(name, OK, "all narrowed scopes are for connections that exist")
+
+
+def _missing(table: Table, names: set[str]) -> list[str]:
+    """Those of these connections that do not exist, or have been removed."""
+    items = table.get_many(connection_store.key(name) for name in sorted(names)) if names else {}
+    there = {item["name"] for item in items.values() if item["state"] != "removed"}
+    return sorted(names - there)
 
 
 def parked(stored: StoredState) -> Iterator[Finding]:
@@ -279,13 +304,16 @@ def _waiting(backlog: backlogs.Backlog) -> str:
 
 def letters(stored: StoredState) -> Iterator[Finding]:
     """How many dead letters are open."""
-    waiting = [item for item in stored.listed(dead_letters.LIST) if item.get("state") == dead_letters.OPEN]
+    found = stored.listed(dead_letters.LIST)
+    waiting = [item for item in found if item.get("state") == dead_letters.OPEN]
+    is_partial = dead_letters.LIST in stored.partial
     if not waiting:
-        yield Finding("dead letters", OK, "none is open")
+        told = f"none of the first {len(found):,} is open" if is_partial else "none is open"
+        yield Finding("dead letters", OK, told)
         return
     reasons = Counter(str(item.get("reason")) for item in waiting)
     told = named(f"{reason} ({count})" for reason, count in reasons.most_common())
-    at_least = "at least " if len(waiting) >= stored.most_listed else ""
+    at_least = "at least " if is_partial else ""
     yield Finding("dead letters", WARN, f"{at_least}{len(waiting):,} are open: {told}", runbook("dead-letters"))
 
 

@@ -15,6 +15,7 @@ from portaria.connections.vault import Vault
 from portaria.core import clock
 from portaria.core.stored_reasons import ConnectionReason
 from tests.fakes.api.manage import Manage, secrets_stored, watched
+from tests.fakes.aws.lost_answers import puts_sent_twice
 from tests.fakes.aws.moto_cloud import PREFIX, Cloud
 from tests.fakes.connections.providers import NEW, OLD, PROVIDER, World
 from tests.fakes.platforms import leadconnector
@@ -103,6 +104,19 @@ class TestAllKinds:
         answer = manage.call("POST", "/connections", {**ALL[kind], "name": "taken"})
         assert (answer.status, answer.content["field"]) == (409, "name")
         assert secrets_stored() == before
+
+    @pytest.mark.parametrize("kind", ALL)
+    def test_create_connection_write_sent_twice_keeps_credentials(
+        self, manage: Manage, stack: Cloud, world: World, kind: str
+    ) -> None:
+        """Given a write whose first answer was lost, then the second one does not count as a connection of the same name."""
+        with puts_sent_twice("CONNECTION#") as sent:
+            created = manage.call("POST", "/connections", ALL[kind])
+        assert sent
+        assert created.status == 201, created.text
+        if "credentials" in ALL[kind]:
+            assert credentials_of(stack, ALL[kind]["name"]) == ALL[kind]["credentials"]
+        assert manage.call("POST", "/connections", ALL[kind]).status == 409
 
     @pytest.mark.parametrize("kind", ALL)
     @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from copy import deepcopy
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from functools import cache
@@ -23,7 +24,9 @@ from botocore.loaders import Loader
 from botocore.model import ServiceModel
 
 from portaria.access import private_integrations
+from portaria.api.resources import stack_settings
 from portaria.aws import service_clients
+from portaria.connections import credential_migration
 from portaria.core import clock
 from portaria.core.errors import Unreachable
 from portaria.core.http.messages import Request, Response
@@ -230,11 +233,14 @@ def only(state: str, exit_code: int | None = None) -> Json:
 
 
 def keep_connection(world: World, name: str, **fields: Any) -> None:
-    secret_id = f"{STACK}/grants/{name}"
-    service_clients.client("secretsmanager").create_secret(Name=secret_id, SecretString="{}")
+    service_clients.client("secretsmanager").create_secret(Name=f"{STACK}/grants/{name}", SecretString="{}")
+    keep_item(world, name, **fields)
+
+
+def keep_item(world: World, name: str, **fields: Any) -> None:
     item = {
         "platform": "http", "kind": "bearer", "allowed_domain": "api.example.com", "state": "connected", "generation": 1,
-        "updated_at": "2026-11-01T00:00:00.000Z", "secret_id": secret_id, **fields,
+        "updated_at": "2026-11-01T00:00:00.000Z", "secret_id": f"{STACK}/grants/{name}", **fields,
     }  # fmt: skip
     keys = {"pk": f"CONNECTION#{name}", "sk": "CONNECTION", "list_pk": "CONNECTIONS", "list_sk": name}
     world.stack.table.put({**keys, "name": name, **item})
@@ -313,6 +319,35 @@ def test_doctor_sealed_credentials_missing_is_a_failure(world: World) -> None:
     ]
     assert "GRANT#gone" in failed[0]["advice"]
     assert "secretsmanager:DescribeSecret" not in world.asked
+
+
+def test_doctor_copies_of_interrupted_migration_are_a_warning(world: World) -> None:
+    """Given a copy that is older than any move, and one that a move may be using, then the older one is reported."""
+    keep_connection(world, "crm")
+    for name, minutes in (("crm", 21), ("other", 19)):
+        started_at = clock.to_iso(NOW - timedelta(minutes=minutes))
+        entry = credential_migration.Entry(name, 2, f"{STACK}/grants/{name}", f"table:{name}.2", started_at)
+        keys = {"pk": credential_migration.PARTITION, "sk": entry.sk}
+        world.stack.table.put({**keys, **asdict(entry)})
+    found = only("warn")
+    assert found["found"] == "an interrupted migration has left copies of the credentials of 1 connections: crm"
+    assert found["advice"] == "run `portaria credentials migrate --to secrets-manager` again"
+
+
+@pytest.mark.parametrize("change", [{"secret_id": "table:crm.2"}, {"state": "removed"}])
+def test_doctor_credentials_moved_since_connections_were_read_are_not_missing(
+    world: World, monkeypatch: pytest.MonkeyPatch, change: Json
+) -> None:
+    """Given a migration or a removal while the doctor runs, then it does not advise to restore what was removed."""
+    keep_connection(world, "crm", secret_id="table:crm")
+    is_stored = data._is_stored
+
+    def moved(*arguments: Any) -> bool:
+        keep_item(world, "crm", **{"secret_id": "table:crm", **change})
+        return is_stored(*arguments)
+
+    monkeypatch.setattr(data, "_is_stored", moved)
+    assert [found for found in examine() if found["state"] == "fail"] == []
 
 
 # ---------------------------------------------------------------------------------------------- domains of OAuth clients
@@ -641,6 +676,15 @@ def test_doctor_renewal_overdue_by_hours_is_a_failure(world: World) -> None:
     assert (found["check"], found["found"]) == ("renewals", "1 have been due for more than an hour: crm")
 
 
+def test_doctor_more_overdue_renewals_than_it_counts_are_a_minimum(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(data, "MOST_LATE", 2)
+    for name in ("a", "b", "c"):
+        keep_connection(world, name, due_pk="CONNECTIONS", due_at=clock.to_iso(NOW - timedelta(hours=2)))
+    assert only("fail")["found"] == "at least 2 have been due for more than an hour: a, b"
+
+
 def test_doctor_renewal_due_recently_is_ok(world: World) -> None:
     keep_connection(world, "crm", due_pk="CONNECTIONS", due_at=clock.to_iso(NOW - timedelta(minutes=10)))
     assert {finding["state"] for finding in examine()} == {"ok"}
@@ -848,6 +892,10 @@ def test_doctor_runbook_anchors_exist_in_operations_document() -> None:
     anchors = {re.sub(r"[^a-z0-9 -]", "", heading.lower()).replace(" ", "-") for heading in headings}
     assert len(named) >= 5
     assert named | alarms <= anchors
+
+
+def test_settings_page_names_every_check_that_only_the_command_makes() -> None:
+    assert sorted({*CHECKS} - {*stored_checks.CHECKS}) == sorted(stack_settings.COMMAND_LINE_CHECKS)
 
 
 def test_doctor_help_says_that_it_changes_nothing() -> None:

@@ -30,7 +30,7 @@ Content = dict[str, Any]
 # What only `portaria doctor` can check, because the functions' roles may not look at it.
 COMMAND_LINE_CHECKS = (
     "stack", "clock", "functions", "roles", "concurrency", "event sources", "table", "queues", "schedules", "alarms", "API",
-    "secrets", "renewals", "Adobe's events", "platforms",
+    "event webhooks", "secrets", "renewals", "Adobe's events", "platforms",
 )  # fmt: skip
 # How many connections, or dead letters, the checks look at: a person waits. The command looks at more.
 MOST_LISTED = 300

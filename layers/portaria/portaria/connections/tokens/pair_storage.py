@@ -126,11 +126,17 @@ class PairStorage:
                     )
             elif sealed:
                 with suppress(Conflict):
+                    # A connection that has been removed keeps no tokens.
                     self.table.update(
                         *connection_store.key(self.connection.name),
                         "SET sealed_next = :sealed",
-                        condition="generation = :generation",
-                        values={":sealed": sealed, ":generation": self.connection.generation},
+                        condition="generation = :generation AND #state <> :removed",
+                        names={"#state": "state"},
+                        values={
+                            ":sealed": sealed,
+                            ":generation": self.connection.generation,
+                            ":removed": "removed",
+                        },
                     )
 
     def _point_to(self, fresh: Connection, sealed: str, condition: str, values: Item, announce: str = "") -> None:
