@@ -1,5 +1,5 @@
 """One run of records through `ingest_records` and `release_records`: destinations that fail six times of seven, and workers
-that die anywhere. In some runs, a source's two routes lead to two destinations.
+that die anywhere. In some runs, a source's two routes lead to two destinations, or to the same persons.
 
 Events, backfills, reconciliations and front-door requests come into both queues, some twice and in no order. Workers are
 interleaved at every call that leaves, in virtual time; a seed decides everything. When all has come to rest, every version that
@@ -134,13 +134,19 @@ class RecordRun(Run[Worker, Ended]):
         connection_store.create(
             table, Connection(SOURCE, "kommo", "oauth2", f"{SOURCE}.kommo.com", "connected", 1, "", account_id="1001")
         )
-        self.ways = {"all": "everyone", "some": "clients"} if self.rng.random() < 0.5 else {"all": "everyone"}
+        self.ways = {"all": "everyone"}
+        other = DESTINATION
+        if self.rng.random() < 0.5:
+            # Both routes can lead to the same persons.
+            self.ways["some"] = self.rng.choice(("clients", "everyone"))
+            if self.ways["some"] == "clients":
+                other = self.rng.choice((DESTINATION, OTHER))
         for (name, partition), keep in zip(self.ways.items(), self.rng.choice(KEEPING), strict=False):
             route = Route(
                 name,
                 f"connection:{SOURCE}",
                 "contacts",
-                DESTINATION if name == "all" else self.rng.choice((DESTINATION, OTHER)),
+                DESTINATION if name == "all" else other,
                 options={"partition": partition},
                 keep_newest=keep,
                 priority=self.rng.choice(("normal", "high")),
@@ -153,7 +159,7 @@ class RecordRun(Run[Worker, Ended]):
         """Records of each origin, and their messages, shuffled and some of them twice."""
         people = list(range(1, self.rng.randint(6, 16)))
         versions = {number: sorted(self.rng.sample(range(1, 9), self.rng.randint(1, 3))) for number in people}
-        partitions = tuple(self.ways.values())
+        partitions = tuple(sorted(set(self.ways.values())))
         for number in people:
             email = str(contact(number)["custom_fields_values"][1]["values"][0]["value"])
             self.wanted.append(Wanted(SOURCE, str(number), email, versions[number][-1], partitions))
@@ -437,12 +443,12 @@ class RecordRun(Run[Worker, Ended]):
             if not applied:
                 raise Broken(f"after the redrive, {what}")
             return
-        way = next((way for way, each in self.ways.items() if each == partition), "")
+        ways = {"", *(way for way, each in self.ways.items() if each == partition)}
         self.result.sent += 1
         self.result.applied += applied
         if applied:
             return
-        if (one.source, one.key, one.version, way) in dead or (one.source, one.key, one.version, "") in dead:
+        if any((one.source, one.key, one.version, way) in dead for way in ways):
             self.result.dead_with_reason += 1
             return
         if standing:
