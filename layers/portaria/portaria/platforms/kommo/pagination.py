@@ -56,17 +56,25 @@ class Account:
         self._host = account_host
         self._token = access_token
 
-    def page(self, name: str, page: int, complete: Callable[[list[Entity]], None] | None = None) -> Page:
-        """Return one page of the list `name`, counted from 1. `complete` adds what the list omits.
+    def page(self, name: str, page: int, after: str, complete: Callable[[list[Entity]], None] | None = None) -> Page:
+        """Return a page of the list `name`. `page` is the place of its first entity in the list, counted from 1.
 
-        Pages are ordered by id, so a change during the reading moves no entity out of a later page.
+        `complete` adds what the list omits. The list is ordered by id, so a change moves no entity to an earlier place. A
+        deletion does. Therefore each request includes the place of the last entity that was read: if all ids in the answer are
+        above `after`, entities between them may have been omitted, and an earlier page is the next one.
         """
 
         def read() -> Page:
-            entities, has_next = self.listed(name, f"page={page}&limit={PAGE_SIZE}&order[id]=asc")
+            start, limit = _window(page)
+            entities, has_next = self.listed(name, f"page={start // limit + 1}&limit={limit}&order[id]=asc")
+            last_id, ids = int(after or 0), [int(entity["id"]) for entity in entities]
+            fresh = entities[ids.index(last_id) + 1 :] if last_id in ids else entities
             if complete:
-                complete(entities)
-            return Page([_record(entity) for entity in entities], page + 1 if has_next else None)
+                complete(fresh)
+            next_page = start + limit + 1 if has_next else None
+            if start and last_id and all(each > last_id for each in ids):
+                next_page = max(1, start + 1 - PAGE_SIZE)
+            return Page([_record(entity) for entity in fresh], next_page)
 
         return _checked(read)
 
@@ -113,6 +121,16 @@ class Account:
         if has_next:
             return entities, Place(place.second, place.page + 1, max(int(entity["id"]) for entity in entities))
         return entities, Place(place.second + 1)
+
+
+def _window(first: int) -> tuple[int, int]:
+    """The index of the first entity, and the size, of the page with the most entities from the place `first` on.
+
+    The page includes the entity before that place. Kommo's pages begin at multiples of their size.
+    """
+    index = max(0, first - 2)
+    limit = max(range(1, PAGE_SIZE + 1), key=lambda size: size - index % size)
+    return index - index % limit, limit
 
 
 def embedded(entity: Entity, name: str) -> list[Entity]:
