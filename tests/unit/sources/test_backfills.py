@@ -360,6 +360,17 @@ def test_backfill_token_refused_fails_until_next_install(harness: Harness) -> No
     assert harness.queued() == ALL
 
 
+@pytest.mark.parametrize("status", [402, 403])
+def test_backfill_account_that_refuses_to_be_read_fails_at_once(harness: Harness, status: int) -> None:
+    body = harness.start()
+    harness.listing.before = [(status, PROBLEM, json.dumps({"status": status}))]
+    assert harness.take(body).state == "failed"
+    item = harness.item()
+    assert (item["state"], item["reason"]) == ("failed", "platform_refused")
+    assert str(status) in item["detail"]
+    assert harness.stack.receive("backfills") == []
+
+
 @pytest.mark.parametrize(
     ("break_it", "reason"),
     [

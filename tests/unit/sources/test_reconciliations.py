@@ -609,6 +609,24 @@ def test_reconciliation_token_refused_is_delayed_and_keeps_start_time(harness: H
     assert harness.reconcile() == {"3"}
 
 
+@pytest.mark.parametrize("status", [402, 403])
+def test_reconciliation_account_that_refuses_to_be_read_is_delayed_and_keeps_start_time(
+    harness: Harness, status: int
+) -> None:
+    # Given an unpaid account, or one whose user has lost the permission
+    since = harness.item["since"]
+    harness.change(3)
+    refusal = (status, {"Content-Type": "application/problem+json"}, json.dumps({"status": status}))
+    harness.listing.before = [refusal]
+    # When it is read, then no message stays in the queue, and the account is read at its next interval
+    (body,) = harness.due()
+    assert harness.take(body).state == "put_off"
+    assert harness.item["since"] == since
+    assert harness.due(timedelta(minutes=5)) == []
+    # And once it can be read, the changes since then are found
+    assert harness.reconcile() == {"3"}
+
+
 def test_reconciliation_invalid_cursor_restarts_from_beginning(harness: Harness) -> None:
     harness.change(3)
     harness.stack.table.update(

@@ -36,7 +36,8 @@ class PagedObject(SourceObject, Protocol):
         read, empty for the first page. No record may be omitted, even if others are deleted during the reading: where that has
         moved records to an earlier page, a smaller number than `page` is the `next_page`.
 
-        Raises `TokenRefused` and `Retryable`, also for a 200 that is not the documented list.
+        Raises `TokenRefused`, `PlatformRefused` where somebody must act at the platform before the account can be read, and
+        `Retryable`, also for a 200 that is not the documented list.
         """
 
 

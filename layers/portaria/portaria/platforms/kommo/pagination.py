@@ -1,7 +1,7 @@
 """Lists of an account: all entities, or those that changed. https://developers.kommo.com/reference/contacts-list
 
-`send` sends each request at the rate limit. Everything here raises `Rejected` (`token_refused`) on 401 and `Retryable` on
-anything else that is not a list.
+`send` sends each request at the rate limit. Everything here raises `TokenRefused` on 401, `PlatformRefused` if the account is
+not paid or its user lacks the permission, and `Retryable` on anything else that is not a list.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from portaria.core.callbacks import Record, Secret
 from portaria.core.entities import Changes, Page
-from portaria.core.errors import AnswerUnreadable, Rejected, TokenRefused
+from portaria.core.errors import AnswerUnreadable, PlatformRefused, Rejected, TokenRefused
 from portaria.core.http.messages import Request, Response
 from portaria.platforms.kommo.tokens import UNREADABLE, not_now
 
@@ -149,6 +149,12 @@ def _read_list(response: Response) -> Entity:
         return {}
     if response.status == 401:
         raise TokenRefused("Kommo refused the access token")
+    if response.status == 402:
+        raise PlatformRefused("Kommo answered 402: the account is not paid", status=409)
+    if response.status == 403 and "json" in response.headers.get("content-type", ""):
+        # Not the rate block, which is HTML.
+        detail = "Kommo answered 403: the user who connected the account lacks the permission to read these records"
+        raise PlatformRefused(detail, status=409)
     if response.status != 200:
         raise not_now(response)
     try:
