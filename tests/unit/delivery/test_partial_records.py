@@ -157,6 +157,19 @@ def test_pipeline_partial_event_requests_reread_of_account(worker: Harness) -> N
     assert (request["due_at"], request["changed_at"]) == (clock.to_iso(clock.now()), CHANGED)
 
 
+def test_pipeline_partial_events_of_one_batch_request_reread_from_the_oldest(worker: Harness) -> None:
+    worker.route("people")
+    older, start = CHANGED - 3_600, "[last_modified]"
+    records = [event(), event(**{"[id]": "2", "[updated_at]": str(older), start: str(older)})]
+    (body,) = record_messages.pack(
+        records, connection=SOURCE, object="contacts", origin=record_messages.EVENT, read_at=ARRIVED * 1_000
+    )
+    worker.ingest(QueuedMessage("both", body))
+    request = reread_requests.find(worker.table, SOURCE, "contacts")
+    assert request
+    assert request["changed_at"] == older
+
+
 def test_pipeline_event_with_all_mapped_fields_requests_no_reread(worker: Harness) -> None:
     worker.route("people", mapping={"email": contacts.DEFAULT_MAPPING["email"], "fullName": "name"})
     send(worker, event(), record_messages.EVENT, ARRIVED * 1_000)

@@ -190,6 +190,33 @@ def test_reread_request_without_backfill_starts_reconciliation(harness: Harness)
     assert [item["object"] for item in reconciliation.of_connection(harness.stack.table, SOURCE)] == ["contacts"]
 
 
+@pytest.mark.parametrize("is_older_first", [True, False])
+def test_reread_requests_of_old_and_new_event_start_reconciliation_at_the_older(
+    harness: Harness, is_older_first: bool
+) -> None:
+    # Given a route that is newer than the account's last backfill
+    harness.stack.table.delete(*reconciliation.key(SOURCE, "contacts"))
+    # And an event that Kommo has delivered an hour late, beside one of now
+    harness.change(3, seconds=3_600)
+    harness.change(4)
+    now = int(harness.now.timestamp())
+    for changed_at in (now - 3_600, now) if is_older_first else (now, now - 3_600):
+        reread_requests.request(harness.stack.table, SOURCE, "contacts", changed_at)
+    # Then both contacts are read
+    assert harness.reconcile(timedelta(minutes=1)) == {"3", "4"}
+
+
+def test_reread_request_that_is_overdue_keeps_its_place_when_repeated(harness: Harness) -> None:
+    first = clock.to_iso(harness.now)
+    for _ in range(3):
+        reread_requests.request(harness.stack.table, SOURCE, "contacts", int(harness.now.timestamp()))
+        harness.now += timedelta(minutes=1)
+    request = reread_requests.find(harness.stack.table, SOURCE, "contacts")
+    assert request
+    assert request["due_at"] == first
+    assert request["requested_at"] == int(harness.now.timestamp()) - 60
+
+
 def test_reread_request_of_removed_connection_is_deleted(harness: Harness) -> None:
     reread_requests.request(harness.stack.table, SOURCE, "contacts", int(harness.now.timestamp()))
     connection = connection_store.get(harness.stack.table, SOURCE)

@@ -41,20 +41,32 @@ def is_possible(platform: str, object_name: str) -> bool:
 
 
 def request(table: Table, connection: str, object_name: str, changed_at: int) -> None:
-    """Request that the next sweep reads the changes of an object; `changed_at` (epoch seconds) is the oldest that is needed."""
+    """Request that the next sweep reads the changes of an object; `changed_at` (epoch seconds) is a change that is needed.
+
+    Of several requests the oldest `changed_at` is kept, and an overdue request keeps its place among the due ones.
+    """
     now = clock.now()
-    pk, sk = key(connection, object_name)
-    item = {
-        "pk": pk,
-        "sk": sk,
-        "connection": connection,
-        "object": object_name,
-        "changed_at": changed_at,
-        "requested_at": int(now.timestamp()),
-        **due_index.attributes(due_index.RECONCILIATIONS, now),
-        "expires_at": int((now + KEPT_FOR).timestamp()),
-    }
-    table.put(item)
+    place = key(connection, object_name)
+    item = table.update(
+        *place,
+        "SET #connection = :connection, #object = :object, changed_at = if_not_exists(changed_at, :changed_at), "
+        "requested_at = :now, due_pk = :due_pk, due_at = if_not_exists(due_at, :due_at), expires_at = :expires_at",
+        names={"#connection": "connection", "#object": "object"},
+        values={
+            ":connection": connection,
+            ":object": object_name,
+            ":changed_at": changed_at,
+            ":now": int(now.timestamp()),
+            ":expires_at": int((now + KEPT_FOR).timestamp()),
+            **{f":{name}": value for name, value in due_index.attributes(due_index.RECONCILIATIONS, now).items()},
+        },
+    )
+    lowest: Item = {"changed_at": changed_at, "due_at": clock.to_iso(now)}
+    for name, value in lowest.items():
+        # Kept from an older request. A sweep has postponed its due time, and the reading may have begun before this event.
+        if item[name] > value:
+            with suppress(Conflict):
+                table.update(*place, f"SET {name} = :value", condition=f"{name} > :value", values={":value": value})
 
 
 def find(table: Table, connection: str, object_name: str) -> Item | None:

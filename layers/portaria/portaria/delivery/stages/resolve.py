@@ -81,9 +81,9 @@ class MessageResolver:
         self._connections: dict[str, Connection] = {}
         self._weights: dict[str, int] = {}
         self._route_destinations: dict[str, str] = {}
-        # Of each source object, whether its platform can list changes, and those that were requested in this batch.
+        # Of each source object, whether its platform can list changes, and the oldest change that was requested in this batch.
         self._can_reread: dict[tuple[str, str], bool] = {}
-        self._reread: set[tuple[str, str]] = set()
+        self._reread: dict[tuple[str, str], int] = {}
 
     def resolve(self, queued: Iterable[QueuedMessage]) -> ResolvedBatch:
         """The readable messages with their routes. A message that fails unexpectedly returns to the queue. Raises nothing."""
@@ -149,9 +149,10 @@ class MessageResolver:
         name = (source.message.connection, source.message.object)
         if not self._can_reread.get(name) or not any(route.lacks(data) for route in found):
             return source
-        if name not in self._reread:
-            reread_requests.request(self._table, *name, changed_at=source.version[0])
-            self._reread.add(name)
+        changed_at = source.version[0]
+        if name not in self._reread or changed_at < self._reread[name]:
+            reread_requests.request(self._table, *name, changed_at=changed_at)
+            self._reread[name] = changed_at
         self._outcome.counts["RecordsIncomplete"] += 1
         return replace(source, is_incomplete=True)
 
