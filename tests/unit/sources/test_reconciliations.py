@@ -825,6 +825,22 @@ class TestResubscription:
         assert harness.listing.webhooks[-1]["destination"] == f"https://api.example.com/live{path}"
         assert harness.listing.unsubscribed[1:] == [destination]
 
+    def test_reconciliation_by_both_versions_of_a_gradual_deployment_leaves_one_subscription(
+        self, harness: Harness
+    ) -> None:
+        url = "https://abc.lambda-url.us-east-1.on.aws"
+        # Given an account that the new version has moved, and that the old version has subscribed again
+        for endpoints in ("api", f"{url}/,api", "api"):
+            harness.use_endpoints(endpoints)
+            harness.reconcile()
+        # When only the new version runs
+        harness.use_endpoints(f"{url}/,api")
+        harness.reconcile()
+        # Then the subscription of the old version is deleted
+        calls = [webhook["destination"] for webhook in harness.listing.webhooks]
+        assert calls[-1].startswith(url)
+        assert harness.listing.unsubscribed[1:] == [calls[-2]]
+
     def test_reconciliation_of_changed_endpoint_refused_keeps_old_subscription(self, harness: Harness) -> None:
         harness.use_endpoints("https://abc.lambda-url.us-east-1.on.aws/,api")
         harness.listing.subscribe_status = 500
