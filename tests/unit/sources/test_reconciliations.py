@@ -550,10 +550,16 @@ def test_wakeup_of_overdue_account_does_not_postpone_it(harness: Harness) -> Non
     assert harness.item["changed_at"] == int(harness.now.timestamp())
 
 
-def test_wakeup_without_reconciliation_creates_none(harness: Harness) -> None:
+def test_wakeup_without_reconciliation_begins_one(harness: Harness) -> None:
+    # Given an account that was connected before its route was created
     harness.stack.table.delete(*reconciliation.key(SOURCE, "contacts"))
+    # When an event arrives, and the next one is lost
     wake(harness)
     assert harness.item == {}
+    harness.change(3)
+    # Then the lost change is found
+    assert harness.reconcile(timedelta(minutes=1)) == {"3"}
+    assert waits(harness) <= timedelta(minutes=30)
 
 
 # --- the budget
@@ -696,15 +702,39 @@ def test_reconciliation_connection_needing_reconnect_is_delayed_until_reconnecte
         lambda harness: harness.stack.table.put(
             connection_store.to_item(replace(connection_store.get(harness.stack.table, SOURCE), state="removed"))
         ),
-        lambda harness: routes.delete(harness.stack.table, ROUTE),
     ],
 )
-def test_reconciliation_without_connection_or_route_ends(harness: Harness, end: Callable[[Harness], None]) -> None:
+def test_reconciliation_without_connection_ends(harness: Harness, end: Callable[[Harness], None]) -> None:
     (body,) = harness.due()
     end(harness)
     assert harness.take(body).state == "ended"
     assert harness.item == {}
     assert harness.take(body).state == "ignored"
+
+
+def test_reconciliation_continues_where_it_was_when_its_route_is_created_again(harness: Harness) -> None:
+    # Given an account that is due while its only route is deleted
+    route = routes.get(harness.stack.table, ROUTE)
+    harness.change(3)
+    (body,) = harness.due()
+    routes.delete(harness.stack.table, ROUTE)
+    assert harness.take(body).state == "ignored"
+    assert harness.listing.pages == []
+    assert harness.due(timedelta(hours=3)) == []
+    # When the route is created again, then the changes before it are found
+    routes.put(harness.stack.table, route, new=True)
+    assert harness.reconcile(timedelta(hours=21)) == {"3"}
+
+
+def test_reconciliation_without_route_for_long_reads_recent_changes_only(harness: Harness) -> None:
+    route = routes.get(harness.stack.table, ROUTE)
+    routes.delete(harness.stack.table, ROUTE)
+    harness.change(3)
+    for _ in range(30):
+        harness.reconcile(timedelta(days=1))
+    harness.change(4)
+    routes.put(harness.stack.table, route, new=True)
+    assert harness.reconcile(timedelta(days=1)) == {"4"}
 
 
 def test_reconciliation_begun_again_while_ending_is_kept(harness: Harness) -> None:
@@ -721,6 +751,7 @@ def test_reconciliation_begun_again_while_ending_is_kept(harness: Harness) -> No
     with patch.object(routes, "for_connection", begun_meanwhile):
         harness.take(body)
     assert harness.item
+    assert waits(harness) <= timedelta(minutes=15)
 
 
 def test_reconciliation_begin_twice_keeps_start_time(harness: Harness) -> None:
