@@ -13,7 +13,7 @@ from local import template_file
 from portaria.aws import due_index
 from portaria.connections.renewal_sweep import RENEWALS_PER_SECOND
 from portaria.delivery import host_pauses, record_release, retry_schedule
-from portaria.delivery.stages import destination_request
+from portaria.delivery.stages import destination_request, destination_turns
 from portaria.installs.exchange_queues import EXCHANGES_PER_S
 from portaria.outbound import request_slots
 from portaria.platforms.kommo import request_limits
@@ -118,6 +118,7 @@ REQUESTS_PER_SECOND = {
 # How far ahead a live request may claim a slot, and how long a batch waits for the slots of one destination.
 AHEAD_S = request_slots.Priority.CALL.rules[0].ahead_s or 0.0
 MAX_RATE_WAIT_S = destination_request.MAX_RATE_WAIT_S
+MAX_DESTINATIONS = destination_turns.MAX_DESTINATIONS
 SLOW_S = host_pauses.SLOW_S
 PROBES_A_SWEEP = record_release.PROBES_A_SWEEP
 

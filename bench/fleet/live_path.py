@@ -12,7 +12,7 @@ import math
 from collections import defaultdict, deque
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import simpy
 
@@ -60,6 +60,36 @@ class Waiting:
 
     def __len__(self) -> int:
         return len(self.parked) + len(self.retries)
+
+
+class Delivery(NamedTuple):
+    """How long a destination's part of a batch takes, and the time in it in which the batch may send to others."""
+
+    lasts_s: float
+    free_s: float = 0.0
+
+
+class Turns:
+    """The thread of a batch that began at a time, and the destinations that have a request in progress."""
+
+    def __init__(self, begin: float) -> None:
+        self._thread_at = begin
+        self._ends = [begin] * configuration.MAX_DESTINATIONS
+
+    @property
+    def next_at(self) -> float:
+        """When the next destination begins."""
+        return max(self._thread_at, self._ends[0])
+
+    @property
+    def ends_at(self) -> float:
+        return max(self._thread_at, *self._ends)
+
+    def add(self, delivery: Delivery) -> None:
+        """Add a destination that begins now. The thread does all of its own work at once, which is a little too early."""
+        begin = self.next_at
+        heapq.heapreplace(self._ends, begin + delivery.lasts_s)
+        self._thread_at = begin + delivery.lasts_s - delivery.free_s
 
 
 class LivePath:
@@ -187,7 +217,7 @@ class LivePath:
         self.env.process(self._ingest(batch.entries))
 
     def _ingest(self, entries: list[Entry]) -> Process:
-        """One invocation of ingest_records. Its requests go to one destination after the other."""
+        """One invocation of ingest_records. Its destinations take turns."""
         begin = self.env.now
         self.oldest_s["Records"] = max(self.oldest_s["Records"], begin - entries[0][0])
         by_destination: dict[int, list[Entry]] = defaultdict(list)
@@ -195,14 +225,15 @@ class LivePath:
             by_destination[self.accounts.of[entry[1]].number].append(entry)
         sources = len({entry[1] for entry in entries})
         self.steps.begin_batch()
-        lasts_s = self.steps.batch_s(sources, len(entries), len(by_destination))
+        turns = Turns(begin + self.steps.batch_s(sources, len(entries), len(by_destination)))
         returned: list[Entry] = []
         batch_time = BatchTime()
         for number, ones in by_destination.items():
-            if lasts_s > INGEST_TIMEOUT_S - LEAST_LEFT_S:
+            if turns.next_at - begin > INGEST_TIMEOUT_S - LEAST_LEFT_S:
                 returned += ones
                 continue
-            lasts_s += self._deliver(self.accounts.destinations[number], ones, begin + lasts_s, batch_time)
+            turns.add(self._deliver(self.accounts.destinations[number], ones, turns.next_at, batch_time))
+        lasts_s = turns.ends_at - begin
         shares = [len({entry[1] for entry in ones}) for ones in by_destination.values()]
         self.steps.account_batch("IngestRecords", begin, lasts_s, shares, len(entries))
         self.busy.add(begin, lasts_s)
@@ -225,8 +256,8 @@ class LivePath:
 
     def _deliver(
         self, destination: Destination, entries: list[Entry], at: float, batch_time: BatchTime | None = None
-    ) -> float:
-        """Send entries, and return the duration. An entry that cannot be sent waits, or becomes a dead letter.
+    ) -> Delivery:
+        """Send entries. An entry that cannot be sent waits, or becomes a dead letter.
 
         A drain has no `batch_time`: its time at one destination is not limited.
         """
@@ -236,9 +267,9 @@ class LivePath:
         if batch_time and ((waiting and waiting.parked) or batch_time.is_used_up(destination)):
             is_closed = True
         if is_closed:
-            return self._park(destination, entries, at)
+            return Delivery(self._park(destination, entries, at))
         if self.is_down(destination, at):
-            return self._meet_outage(destination, entries, at, batch_time)
+            return Delivery(self._meet_outage(destination, entries, at, batch_time))
         self._tenants[destination.number] |= sources
         self.pauses.succeed(destination, at)
         most = configuration.MAX_OBJECTS[destination.platform]
@@ -266,10 +297,10 @@ class LivePath:
                 batch_time.add(destination, each_s)
         requests = math.ceil(len(entries) / most)
         if not requests:
-            return lasts_s
+            return Delivery(lasts_s)
         self.steps.requests(destination, requests, len(sources), at, lasts_s, self._quota_units(destination, requests))
         self.delivered += len(entries)
-        return lasts_s
+        return Delivery(lasts_s, requests * self.steps.answer_s(destination.platform))
 
     def _wait_for_rate(self, destination: Destination, at: float, waited_s: float, *, is_live: bool) -> float | None:
         """Claim a slot of a rate limit that all workers share: how long to wait for it, or None if none is near enough.
@@ -382,7 +413,7 @@ class LivePath:
                 sources = len({entry[1] for entry in entries})
                 lasts_s = self.steps.drain_s(sources, len(entries), DELETED_TOGETHER)
                 at = self.env.now
-                lasts_s += self._deliver(destination, entries, at + lasts_s)
+                lasts_s += self._deliver(destination, entries, at + lasts_s).lasts_s
                 self.steps.account_batch("ReleaseRecords", at, lasts_s, [sources], len(entries))
                 yield self.env.timeout(lasts_s)
                 size = min(configuration.DRAIN_LARGEST, size * configuration.DRAIN_GROWTH)

@@ -71,7 +71,11 @@ class Steps:
         return CALLS_A_REQUEST * self.seconds("dynamodb_call")
 
     def request_s(self, platform: str) -> float:
-        return (self.seconds(f"{platform}_request") + self.request_calls_s) * self._factor
+        return self.answer_s(platform) + self.request_calls_s * self._factor
+
+    def answer_s(self, platform: str) -> float:
+        """The part of a request in which the batch waits for the platform."""
+        return self.seconds(f"{platform}_request") * self._factor
 
     def begin_batch(self) -> None:
         """Draw how much longer or shorter than the mean the steps of the next batch take."""

@@ -150,17 +150,17 @@ class SilentFlow(Flow):
             is_paused = silence.silent == silence.locations and now - BEGIN > silence.begins_s + PAUSED_AFTER_S
             if is_paused and self.unanswered > 1:
                 raise Broken("several requests try the host at the same time")
-            return SentRequest(partial(self.time_out, request.connect_timeout_s + request.read_timeout_s))
-        return SentRequest(partial(self.apply, contact))
+            return SentRequest(partial(self.time_out, now + request.connect_timeout_s + request.read_timeout_s))
+        return SentRequest(partial(self.apply, contact, now + REQUEST_S))
 
-    def time_out(self, seconds: float) -> Response:
-        self.wait(seconds)
+    def time_out(self, ends_at: float) -> Response:
+        self.wait(max(0.0, ends_at - self.time))
         self.unanswered -= 1
         raise AnswerLost("no answer came")
 
-    def apply(self, contact: dict[str, Any]) -> Response:
+    def apply(self, contact: dict[str, Any], answered_at: float) -> Response:
         silence = self.silence
-        self.wait(REQUEST_S)
+        self.wait(max(0.0, answered_at - self.time))
         self.taken[contact["email"]].append(int(contact["lastName"]))
         self.result.applied += 1
         if int(contact["locationId"][1:]) >= silence.silent:

@@ -232,6 +232,9 @@ class Flow:
         if self.current is None:
             self.time += seconds
             return
+        if seconds <= 0:
+            # `move_on` knows only later moments.
+            return
         self.current.wake_at = self.time + seconds
         self.main.switch()
         if self.over:

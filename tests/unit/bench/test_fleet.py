@@ -66,7 +66,7 @@ def test_day_with_failures_conserves_events(end: float) -> None:
 
 def test_day_halved_concurrency_ages_queue() -> None:
     fleet = replace(SMALL, even_per_s=50.0, end=900.0)
-    enough, half = run(fleet, configured(Records=4)), run(fleet, configured(Records=2))
+    enough, half = run(fleet, configured(Records=2)), run(fleet, configured(Records=1))
     assert enough.oldest_s["Records"] < 30
     assert half.oldest_s["Records"] > 5 * enough.oldest_s["Records"]
     assert half.live.ages["live"].percentile(0.5) > enough.live.ages["live"].percentile(0.5)

@@ -29,11 +29,12 @@ from portaria.delivery import (
 from portaria.delivery.destination_pause import PauseReason
 from portaria.delivery.host_pauses import LostTime
 from portaria.delivery.pipeline import QueuedMessage
-from portaria.delivery.stages import host_gate
+from portaria.delivery.stages import destination_turns, host_gate
 from portaria.delivery.stages.batch_state import BatchDestination, BatchOutcome
 from portaria.platforms.marketo import persons
 from tests.fakes import outgoing
 from tests.fakes.crashes import Died
+from tests.fakes.outgoing import SentRequest
 from tests.fakes.records import ingesting, waiting_records
 from tests.fakes.records.contacts import contact
 from tests.fakes.records.dying import Dying
@@ -80,6 +81,23 @@ class Platform:
             self.accepted.append(name)
             self.persons += [(name, person["email"]) for person in json.loads(request.body or b"")["persons"]]
         return answer
+
+    def begin(self, request: Request, *, allowed_domain: str, owner: str) -> SentRequest:
+        """The time of the response passes from here on, also while other requests are sent."""
+        begun = self.now
+        try:
+            answer: Response | AnswerLost = self.send(request, allowed_domain=allowed_domain, owner=owner)
+        except AnswerLost as lost:
+            answer = lost
+        answered, self.now = self.now, begun
+
+        def read() -> Response:
+            self.now = max(self.now, answered)
+            if isinstance(answer, AnswerLost):
+                raise answer
+            return answer
+
+        return SentRequest(read)
 
     def time_out(self) -> Response:
         self.pass_time(TIMEOUT_S)
@@ -146,7 +164,7 @@ def platform(monkeypatch: pytest.MonkeyPatch) -> Iterator[Platform]:
         platform = Platform(harness)
         monkeypatch.setattr(clock, "now", lambda: platform.now)
         monkeypatch.setattr(clock, "sleep", platform.pass_time)
-        with outgoing.answering(platform.send):
+        with outgoing.answering(platform.send, platform.begin):
             yield platform
 
 
@@ -423,7 +441,10 @@ def test_pipeline_host_state_not_written_keeps_record(platform: Platform) -> Non
 # ------------------------------------------------------------------------------------------------------------ a slow host
 
 
-def test_pipeline_batch_stops_sending_to_slow_host_and_stores_the_rest(platform: Platform) -> None:
+def test_pipeline_batch_stops_sending_to_slow_host_and_stores_the_rest(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(destination_turns, "MAX_DESTINATIONS", 1)
     platform.does = dict.fromkeys("abcd", platform.answer_late)
     begin = platform.now
     assert platform.ingest("abcd") == []

@@ -8,8 +8,9 @@ that is too large for a slow destination returns in parts). So a message returns
 not been handled. `record_release` sends the waiting records through the same stages.
 
 One message after the other is decoded and mapped, and then its data is released: a batch that keeps it needs several times the
-memory, and is slower for it. The result of each request is recorded before the next request is sent. The module of each stage
-says what it writes, and what a process that dies before or after a write leaves.
+memory, and is slower for it. The result of each request is recorded before the next request to its destination is sent, and
+several destinations take turns (`destination_turns`). The module of each stage says what it writes, and what a process that
+dies before or after a write leaves.
 """
 
 from __future__ import annotations
@@ -24,11 +25,11 @@ from portaria.connections.vault import SealedTable, Vault
 from portaria.core import clock
 from portaria.core.entities import Target
 from portaria.core.settings import IngestRecordsSettings, ReleaseRecordsSettings
-from portaria.core.unexpected_errors import log_unexpected
 from portaria.delivery import quota_warnings, quotas, retry_schedule
-from portaria.delivery.stages.batch_state import BatchDestinations, BatchOutcome, QueuedMessage, by_message
+from portaria.delivery.stages.batch_state import BatchDestinations, BatchOutcome, QueuedMessage
 from portaria.delivery.stages.deduplicate import Deduplicator
 from portaria.delivery.stages.destination_request import DestinationRequests
+from portaria.delivery.stages.destination_turns import DestinationTurns
 from portaria.delivery.stages.host_gate import HostGate
 from portaria.delivery.stages.map_records import outgoing_records
 from portaria.delivery.stages.record_outcomes import OutcomeRecorder
@@ -117,11 +118,12 @@ def _run(
         if outgoing := outgoing_records(mapped, newest, undelivered, outcome):
             by_target[route.target] += outgoing
     hosts = HostGate(table, outcome, is_drain=is_drain)
+    requests = DestinationRequests(table, vault, time_left_s, hosts, bulk=bulk, is_drain=is_drain)
     sender = Sender(
         table,
         deduplicator,
         QuotaReserver(ledger, resolved.weights, outcome, bulk=bulk),
-        DestinationRequests(table, vault, time_left_s, hosts, bulk=bulk, is_drain=is_drain),
+        requests,
         hosts,
         outcome,
         bulk=bulk,
@@ -137,15 +139,8 @@ def _run(
         until_reset_s=ledger.until_reset_s,
         is_drain=is_drain,
     )
-    for target in sorted(by_target, key=destinations.sending_order):
-        try:
-            destination = destinations.get(target)
-            for result in sender.send(destination, target, by_target[target]):
-                recorder.record(destination, target, result)
-        except Exception as error:  # noqa: BLE001 - these messages return to the queue and the other targets go on
-            log_unexpected("records_not_sent", error, connection=target.destination)
-            for message_id in by_message(by_target[target]):
-                outcome.hold(message_id)
+    turns = DestinationTurns(destinations, sender, requests, recorder, outcome)
+    turns.send([(target, by_target[target]) for target in sorted(by_target, key=destinations.sending_order)])
     recorder.write()
     if outcome.quota_left:
         day = quotas.day_of(ledger.zone, clock.now()).name

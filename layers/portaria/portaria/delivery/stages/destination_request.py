@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 import re
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -54,7 +54,7 @@ MAX_RATE_WAIT_S = 0.5
 _HEADER_VALUE = re.compile(r"[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?")
 
 
-@dataclass
+@dataclass(eq=False)
 class RequestInProgress:
     """A request that is being sent, or whose response has not been handled.
 
@@ -77,11 +77,6 @@ class RequestInProgress:
     token: cache.Token | None = None
     exchange: http_exchange.Exchange | None = None
     failure: Exception | None = None
-
-    def close(self) -> None:
-        """Give up the response. The receipt stays open."""
-        if self.exchange:
-            self.exchange.close()
 
     @contextmanager
     def waiting_for_platform(self) -> Iterator[None]:
@@ -111,6 +106,8 @@ class DestinationRequests:
         self._hosts = hosts
         self._bulk = bulk
         self._is_drain = is_drain
+        # The requests in progress, to all destinations.
+        self._in_progress: list[RequestInProgress] = []
         # How long the batch has waited for each destination's rate limit.
         self._rate_waits_s: dict[str, float] = defaultdict(float)
         # Without a sealing key: a destination's token comes from a log-in and is never renewed here.
@@ -124,7 +121,7 @@ class DestinationRequests:
         piece: list[OutgoingRecord],
         probe: HostPause | None,
     ) -> RequestInProgress:
-        """Send one request, without waiting for its response. Call `HostGate.enter` before; `finish` must follow.
+        """Send one request, without waiting for its response. Call `HostGate.enter` before; `finish` or `give_up` must follow.
 
         Raises nothing: `finish` handles what went wrong.
         """
@@ -135,13 +132,21 @@ class DestinationRequests:
             self._begin(request)
         except Exception as error:  # noqa: BLE001 - `finish` raises it again and handles it
             request.failure = error
+        self._in_progress.append(request)
         return request
+
+    def give_up(self, request: RequestInProgress) -> None:
+        """Do not wait for the response. The receipt stays open."""
+        self._in_progress.remove(request)
+        if request.exchange:
+            request.exchange.close()
 
     def finish(self, request: RequestInProgress) -> Answered | None:
         """Wait for the response; None if this very request was accepted before. Raises nothing.
 
         Stops the destination if it did not answer, because the next request would most likely wait as well.
         """
+        self._in_progress.remove(request)
         destination, correlation_id = request.destination, request.correlation_id
         name, is_unavailable = destination.connection.name, False
         facts: dict[str, Any] = {
@@ -175,10 +180,13 @@ class DestinationRequests:
         silent_for_s = self._leave_host(request, failed=is_unavailable or answer.meaning is Disposition.RETRY)
         return Answered(request.piece, answer, facts, silent_for_s)
 
-    def has_time_beside(self, others: Collection[RequestInProgress]) -> bool:
-        """Whether there is time for one more request to a destination whose responses to `others` have not come."""
-        needed_s = max(each.timeout_s for each in others) + len(others) * LATE_READ_S
-        return self._time_left_s() >= needed_s + TIME_TO_FINISH_S
+    def has_time_for_another(self) -> bool:
+        """Whether there is time for one more request with the time limit of those in progress, and to finish them all."""
+        return self._time_left_s() >= self._needed_s(0.0) + TIME_TO_FINISH_S
+
+    def _needed_s(self, timeout_s: float) -> float:
+        """How long the responses of the requests in progress, and of one more with this time limit, may take."""
+        return max([timeout_s, *(each.timeout_s for each in self._in_progress)]) + len(self._in_progress) * LATE_READ_S
 
     def wait_for_rate(self, destination: BatchDestination) -> None:
         """Wait until the destination's rate limit, which all workers share, admits a request. Raises nothing.
@@ -218,7 +226,7 @@ class DestinationRequests:
             request.token = self._tokens.token(request.destination.connection)
         built = self._built(request, request.token)
         request.timeout_s = built.time_limit_s
-        if self._time_left_s() < request.timeout_s + TIME_TO_FINISH_S:
+        if self._time_left_s() < self._needed_s(request.timeout_s) + TIME_TO_FINISH_S:
             raise Retryable("short_of_time", "there is too little time left to wait for the response", after_s=0)
         receipts.open_receipt(self._table, request.correlation_id, **request.receipt)
         self._send(request, built)

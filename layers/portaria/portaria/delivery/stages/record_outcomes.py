@@ -1,6 +1,6 @@
 """Stage 4, record: what each result of sending means for its records and for its destination.
 
-Immediately, before the next request is sent: a destination's pauses end after a success, and begin after a response that
+Immediately, before the next request to the destination is sent: its pauses end after a success, and begin after a response that
 requires one; a failure of a message is counted (`retry_schedule`). After a death behind these writes, the redelivered records
 meet the pause, or have used one of their tries.
 

@@ -1,7 +1,7 @@
 """Stage 3, send: cut a target's records into full requests, send them, and report each result to the next stage.
 
-`Sender.send` is a generator. `record_outcomes` handles each result before anything else is sent, so a pause that an answer
-causes is in the table by then, and its destination is stopped.
+`Sender.send` is a generator. `record_outcomes` handles each result before anything else is sent to the destination, so a pause
+that an answer causes is in the table by then, and the destination is stopped.
 
 Order for each request:
 
@@ -23,7 +23,7 @@ handled in the order of their requests, by the same thread. After a death, each 
 from __future__ import annotations
 
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
@@ -168,8 +168,11 @@ class Sender:
 
     def send(
         self, destination: BatchDestination, target: Target, outgoing: list[OutgoingRecord]
-    ) -> Iterator[SendResult]:
-        """The result for each record. The caller handles each result before it asks for the next. Raises what AWS raises."""
+    ) -> Generator[SendResult | None, None, None]:
+        """The result for each record, and None before each wait for a response, when the caller may send to other destinations.
+
+        The caller handles each result before it asks for the next. Raises what AWS raises.
+        """
         status = backlogs.status(self._table, target.destination)
         destination.pauses = status.pauses_of(target.object)
         now = clock.now().timestamp()
@@ -222,7 +225,7 @@ class Sender:
         target: Target,
         frame: tuple[bytes, bytes],
         filled: Iterator[Chunk | RejectedRecord],
-    ) -> Iterator[SendResult]:
+    ) -> Iterator[SendResult | None]:
         """Send requests. If the destination finds invalid data in one, halve it until each invalid record stands alone.
 
         The next request is taken from `filled`, which encodes it, while the last one is in progress.
@@ -236,20 +239,21 @@ class Sender:
                 if pieces and (not sent or self._may_send_beside(destination, sent)):
                     yield from self._begin(destination, target, frame, pieces.popleft(), sent)
                 elif sent:
+                    yield None
                     yield from self._finish(destination, sent.popleft(), pieces)
                 else:
                     return
         finally:
             # The caller failed: as after a death, these requests have an open receipt.
             for each in sent:
-                each.request.close()
+                self._requests.give_up(each.request)
 
     def _may_send_beside(self, destination: BatchDestination, sent: deque[_Sent]) -> bool:
         return (
             destination.is_accepting
             and len(sent) < destination.platform.REQUESTS_IN_PROGRESS
             and not any(each.request.failure for each in sent)
-            and self._requests.has_time_beside([each.request for each in sent])
+            and self._requests.has_time_for_another()
         )
 
     def _begin(
