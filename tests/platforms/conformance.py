@@ -167,6 +167,7 @@ class Platform:
             "user_identifier": "u&=#1",
             "users": [{"user_login": "maria", "identifier": "u-1"}],
             "contact_id": "x/../y?z#",
+            "after": "",
             "contact": {"email": "maria@example.com"},
             "trace": Trace("correlation-1"),
         }

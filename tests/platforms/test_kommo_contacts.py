@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
+from unittest.mock import patch
 from urllib.parse import parse_qs, urlsplit
 
 import jmespath
@@ -12,14 +14,14 @@ import pytest
 from portaria.core.callbacks import Secret
 from portaria.core.entities import Page
 from portaria.core.http.messages import Request, Response
-from portaria.platforms.kommo import contacts
+from portaria.platforms.kommo import contacts, pagination
 from tests.fakes.records.contacts import contact
 
 HOST = "acme.kommo.com"
 
 
 class Account:
-    """Answers the two listings with 250 contacts a page; `requests` are the received requests."""
+    """Answers the two listings; `requests` are the received requests."""
 
     def __init__(self, people: list[dict[str, Any]], companies: dict[int, str] | None = None) -> None:
         self.people, self.companies = people, companies or {}
@@ -35,10 +37,11 @@ class Account:
             found = [{"id": one, "name": self.companies[one]} for one in ids if one in self.companies]
             return self._list({"companies": found}) if found else Response(204)
         assert url.path == "/api/v4/contacts"
-        assert (query["limit"], query["order[id]"]) == (["250"], ["asc"])
-        page = int(query["page"][0])
-        shown = self.people[(page - 1) * 250 : page * 250]
-        more = len(self.people) > page * 250
+        assert query["order[id]"] == ["asc"]
+        page, limit = int(query["page"][0]), int(query["limit"][0])
+        assert 1 <= limit <= 250
+        shown = self.people[(page - 1) * limit : page * limit]
+        more = len(self.people) > page * limit
         return self._list({"contacts": shown}, more) if shown else Response(204)
 
     @staticmethod
@@ -46,26 +49,62 @@ class Account:
         links = {"next": {"href": "…"}} if more else {}
         return Response(200, {}, json.dumps({"_links": links, "_embedded": embedded}).encode())
 
-    def read(self, page: int = 1) -> Page:
-        return contacts.read_page(self.send, HOST, Secret("canary-token"), page)
+    def read(self, page: int = 1, after: str = "") -> Page:
+        return contacts.read_page(self.send, HOST, Secret("canary-token"), page, after)
+
+    def read_all(self, meanwhile: Callable[[int], object] = lambda pages: None) -> list[list[str]]:
+        """The keys of each page, as a backfill requests them. `meanwhile` is called after each page with their number."""
+        page: int | None = 1
+        after = ""
+        read: list[list[str]] = []
+        while page:
+            got = self.read(page, after)
+            if got.records and (got.next_page or page + 1) > page:
+                after = got.records[-1].key
+            read.append([record.key for record in got.records])
+            page = got.next_page
+            meanwhile(len(read))
+            assert len(self.requests) < 500
+        return read
 
 
 @pytest.mark.parametrize(
-    ("count", "sizes"), [(0, [0]), (1, [1]), (250, [250]), (251, [250, 1]), (600, [250, 250, 100])]
+    ("count", "sizes"), [(0, [0]), (1, [1]), (250, [250]), (251, [250, 1]), (600, [250, 248, 102])]
 )
 def test_kommo_contacts_pages_are_read_to_the_last(count: int, sizes: list[int]) -> None:
     account = Account([contact(number) for number in range(1, count + 1)])
-    page: int | None = 1
-    seen: list[int] = []
-    keys: list[str] = []
-    while page:
-        read = account.read(page)
-        seen.append(len(read.records))
-        keys += [record.key for record in read.records]
-        page = read.next_page
-    assert seen == sizes
-    assert keys == [str(number) for number in range(1, count + 1)]
+    read = account.read_all()
+    assert [len(keys) for keys in read] == sizes
+    assert [key for keys in read for key in keys] == [str(number) for number in range(1, count + 1)]
     assert len(account.requests) == len(sizes)
+
+
+def test_kommo_contacts_pages_of_large_account_need_few_more_requests_than_full_pages() -> None:
+    account = Account([contact(number) for number in range(1, 25_001)])
+    read = account.read_all()
+    assert [key for keys in read for key in keys] == [str(number) for number in range(1, 25_001)]
+    assert 100 <= len(account.requests) <= 110
+
+
+@pytest.mark.parametrize("deleted", [[1], [10], [11], [2, 5, 9, 10], list(range(1, 11)), list(range(1, 31))])
+@pytest.mark.parametrize("moment", range(1, 6))
+def test_kommo_contacts_deleted_between_pages_hide_no_other(deleted: list[int], moment: int) -> None:
+    account = Account([contact(number) for number in range(1, 51)])
+
+    def delete(pages: int) -> None:
+        if pages == moment:
+            account.people = [each for each in account.people if each["id"] not in deleted]
+
+    with patch.object(pagination, "PAGE_SIZE", 10):
+        read = account.read_all(delete)
+    assert {str(each["id"]) for each in account.people} <= {key for keys in read for key in keys}
+
+
+def test_kommo_contacts_deleted_all_the_time_hide_no_other() -> None:
+    account = Account([contact(number) for number in range(1, 101)])
+    with patch.object(pagination, "PAGE_SIZE", 10):
+        read = account.read_all(lambda pages: account.people.pop(0))
+    assert {str(each["id"]) for each in account.people} <= {key for keys in read for key in keys}
 
 
 @pytest.mark.parametrize(("companies", "requests"), [(0, 0), (1, 1), (125, 1), (126, 2), (250, 2)])

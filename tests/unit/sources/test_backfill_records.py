@@ -14,17 +14,20 @@ import responses
 from portaria.aws import queues
 from portaria.connections.request_budget import RequestBudget
 from portaria.connections.tokens import cache
+from portaria.platforms.kommo import pagination
 from portaria.records import routes
 from portaria.sources import backfill, reconciliation
 from tests.fakes.aws import functions
 from tests.fakes.aws.moto_cloud import Cloud, cloud
 from tests.fakes.records.contacts import ROUTE, SOURCE, Listing, contact, set_up
 
+PAGE_SIZE = 5
+
 
 class Harness:
     def __init__(self, stack: Cloud, mock: responses.RequestsMock) -> None:
         self.stack = stack
-        self.listing = Listing(mock, [contact(number) for number in range(1, 6)], page_size=2)
+        self.listing = Listing(mock, [contact(number) for number in range(1, 6)], page_size=PAGE_SIZE)
         set_up(stack)
         self.function = functions.load("backfill_records", stack.environment)
         self.log = io.StringIO()
@@ -51,6 +54,7 @@ def harness() -> Iterator[Harness]:
         cloud() as stack,
         responses.RequestsMock(assert_all_requests_are_fired=False) as mock,
         patch.object(RequestBudget, "wait"),
+        patch.object(pagination, "PAGE_SIZE", PAGE_SIZE),
     ):
         yield Harness(stack, mock)
 

@@ -26,6 +26,7 @@ from portaria.delivery import destination_pause, destination_states
 from portaria.delivery.destination_pause import PauseReason
 from portaria.outbound import http_client
 from portaria.outbound.rate_limiter import RateLimiter
+from portaria.platforms.kommo import pagination
 from portaria.records import routes
 from portaria.sources import backfill, page_reader, reconciliation
 from tests.fakes.aws.moto_cloud import Cloud, cloud
@@ -33,6 +34,7 @@ from tests.fakes.crashes import Calls, Died, outgoing
 from tests.fakes.records.contacts import DESTINATION, HOST, ROUTE, SOURCE, Listing, connect_kommo, contact, set_up
 
 PLENTY_S = 60.0
+PAGE_SIZE = 5
 PROBLEM = {"Content-Type": "application/problem+json"}
 NGINX = (403, {"Content-Type": "text/html"}, "<html>403 Forbidden</html>")
 
@@ -42,7 +44,7 @@ class Harness:
 
     def __init__(self, stack: Cloud, mock: responses.RequestsMock) -> None:
         self.stack = stack
-        self.listing = Listing(mock, [contact(number) for number in range(1, 11)], page_size=3)
+        self.listing = Listing(mock, [contact(number) for number in range(1, 11)], page_size=PAGE_SIZE)
         self.route = set_up(stack)
         with patch.dict(os.environ, stack.environment):
             self.settings = BackfillRecordsSettings.from_env()
@@ -83,6 +85,7 @@ def harness() -> Iterator[Harness]:
         cloud() as stack,
         responses.RequestsMock(assert_all_requests_are_fired=False) as mock,
         patch.object(RequestBudget, "wait"),
+        patch.object(pagination, "PAGE_SIZE", PAGE_SIZE),
     ):
         yield Harness(stack, mock)
 
@@ -100,9 +103,9 @@ def test_backfill_connection_ready_queues_all_contacts(harness: Harness) -> None
     harness.listing.contacts[4] = contact(5, company=7)
     started_ms = int(time.time() * 1000)
     outcome = harness.take(harness.start())
-    assert (outcome.state, outcome.pages, outcome.records) == ("done", 4, 10)
+    assert (outcome.state, outcome.pages, outcome.records) == ("done", 3, 10)
     item = harness.item()
-    assert (item["state"], item["pages"], item["records"]) == ("done", 4, 10)
+    assert (item["state"], item["pages"], item["records"]) == ("done", 3, 10)
     assert item["finished_at"] >= item["started_at"]
     assert "next_page" not in item
     bodies = harness.stack.receive("bulk_records")
@@ -169,13 +172,35 @@ def test_backfill_time_runs_out_continues_at_same_page_by_new_message(harness: H
     body = harness.start()
     outcome = harness.take(body, lambda: 60.0 if len(harness.listing.pages) < 2 else 14.0)
     assert (outcome.state, outcome.pages) == ("running", 2)
-    assert harness.item()["next_page"] == 3
+    assert (harness.item()["next_page"], harness.item()["last_key"]) == (9, "8")
     # Then a new message continues with the rest
     (following,) = harness.stack.receive("backfills")
     assert following == body
     assert harness.take(following).state == "done"
-    assert harness.listing.pages == [1, 2, 3, 4]
+    assert len(harness.listing.pages) == 3
     assert harness.queued() == ALL
+
+
+@pytest.mark.parametrize("deleted", [[1], [1, 2, 3, 4, 5]])
+def test_backfill_record_deleted_between_pages_hides_no_other(harness: Harness, deleted: list[int]) -> None:
+    # Given a backfill that has read one page
+    body = harness.start()
+    harness.take(body, _seconds(2))
+    assert harness.item()["pages"] == 1
+    # When records of that page are deleted, which moves the later ones to the front
+    harness.listing.contacts = [each for each in harness.listing.contacts if each["id"] not in deleted]
+    # Then all others are queued
+    assert harness.take(body).state == "done"
+    assert set(harness.queued()) == set(ALL)
+
+
+def test_backfill_of_earlier_version_continues_at_its_page(harness: Harness) -> None:
+    # Given a backfill whose item has no last key
+    body = harness.start()
+    harness.take(body, _seconds(2))
+    harness.stack.table.update(*backfill.key(SOURCE, ROUTE, 1), "REMOVE last_key")
+    assert harness.take(body).state == "done"
+    assert set(harness.queued()) == set(ALL)
 
 
 def test_backfill_delivery_without_time_is_retried(harness: Harness) -> None:
@@ -243,7 +268,7 @@ def test_backfill_worker_killed_at_any_call_completes_on_redelivery(harness: Har
         if not _dies_at_call(harness, generation):
             break
         cases += 1
-    assert cases >= 2 * (4 * 3 + 3)
+    assert cases >= 2 * (3 * 3 + 3)
 
 
 def _dies_at_call(harness: Harness, generation: int) -> bool:
@@ -262,10 +287,10 @@ def _dies_at_call(harness: Harness, generation: int) -> bool:
     assert state in ("running", "done")
     assert harness.take(body).state == ("done" if state == "running" else "ignored")
     item = harness.item(generation)
-    assert (item["state"], item["pages"], item["records"]) == ("done", 4, 10)
+    assert (item["state"], item["pages"], item["records"]) == ("done", 3, 10)
     keys = harness.queued()
     assert set(keys) == set(ALL)
-    assert len(keys) <= len(ALL) + 3
+    assert len(keys) <= len(ALL) + PAGE_SIZE
     return died
 
 
@@ -333,6 +358,17 @@ def test_backfill_token_refused_fails_until_next_install(harness: Harness) -> No
     harness.listing.tokens = {"canary-access-2"}
     assert harness.take(harness.start(2)).state == "done"
     assert harness.queued() == ALL
+
+
+@pytest.mark.parametrize("status", [402, 403])
+def test_backfill_account_that_refuses_to_be_read_fails_at_once(harness: Harness, status: int) -> None:
+    body = harness.start()
+    harness.listing.before = [(status, PROBLEM, json.dumps({"status": status}))]
+    assert harness.take(body).state == "failed"
+    item = harness.item()
+    assert (item["state"], item["reason"]) == ("failed", "platform_refused")
+    assert str(status) in item["detail"]
+    assert harness.stack.receive("backfills") == []
 
 
 @pytest.mark.parametrize(
@@ -449,7 +485,7 @@ class TestManualBackfills:
         harness.take(body, _seconds(2))
         harness.stack.receive("backfills")
         assert self.start(harness) == {ROUTE: "running"}
-        assert harness.item()["next_page"] == 2
+        assert harness.item()["next_page"] == 6
         assert harness.stack.receive("backfills") == [body]
 
     def test_backfill_manual_start_of_older_generation_running_continues_it(self, harness: Harness) -> None:

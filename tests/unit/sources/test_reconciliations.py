@@ -190,6 +190,33 @@ def test_reread_request_without_backfill_starts_reconciliation(harness: Harness)
     assert [item["object"] for item in reconciliation.of_connection(harness.stack.table, SOURCE)] == ["contacts"]
 
 
+@pytest.mark.parametrize("is_older_first", [True, False])
+def test_reread_requests_of_old_and_new_event_start_reconciliation_at_the_older(
+    harness: Harness, is_older_first: bool
+) -> None:
+    # Given a route that is newer than the account's last backfill
+    harness.stack.table.delete(*reconciliation.key(SOURCE, "contacts"))
+    # And an event that Kommo has delivered an hour late, beside one of now
+    harness.change(3, seconds=3_600)
+    harness.change(4)
+    now = int(harness.now.timestamp())
+    for changed_at in (now - 3_600, now) if is_older_first else (now, now - 3_600):
+        reread_requests.request(harness.stack.table, SOURCE, "contacts", changed_at)
+    # Then both contacts are read
+    assert harness.reconcile(timedelta(minutes=1)) == {"3", "4"}
+
+
+def test_reread_request_that_is_overdue_keeps_its_place_when_repeated(harness: Harness) -> None:
+    first = clock.to_iso(harness.now)
+    for _ in range(3):
+        reread_requests.request(harness.stack.table, SOURCE, "contacts", int(harness.now.timestamp()))
+        harness.now += timedelta(minutes=1)
+    request = reread_requests.find(harness.stack.table, SOURCE, "contacts")
+    assert request
+    assert request["due_at"] == first
+    assert request["requested_at"] == int(harness.now.timestamp()) - 60
+
+
 def test_reread_request_of_removed_connection_is_deleted(harness: Harness) -> None:
     reread_requests.request(harness.stack.table, SOURCE, "contacts", int(harness.now.timestamp()))
     connection = connection_store.get(harness.stack.table, SOURCE)
@@ -523,10 +550,16 @@ def test_wakeup_of_overdue_account_does_not_postpone_it(harness: Harness) -> Non
     assert harness.item["changed_at"] == int(harness.now.timestamp())
 
 
-def test_wakeup_without_reconciliation_creates_none(harness: Harness) -> None:
+def test_wakeup_without_reconciliation_begins_one(harness: Harness) -> None:
+    # Given an account that was connected before its route was created
     harness.stack.table.delete(*reconciliation.key(SOURCE, "contacts"))
+    # When an event arrives, and the next one is lost
     wake(harness)
     assert harness.item == {}
+    harness.change(3)
+    # Then the lost change is found
+    assert harness.reconcile(timedelta(minutes=1)) == {"3"}
+    assert waits(harness) <= timedelta(minutes=30)
 
 
 # --- the budget
@@ -609,6 +642,24 @@ def test_reconciliation_token_refused_is_delayed_and_keeps_start_time(harness: H
     assert harness.reconcile() == {"3"}
 
 
+@pytest.mark.parametrize("status", [402, 403])
+def test_reconciliation_account_that_refuses_to_be_read_is_delayed_and_keeps_start_time(
+    harness: Harness, status: int
+) -> None:
+    # Given an unpaid account, or one whose user has lost the permission
+    since = harness.item["since"]
+    harness.change(3)
+    refusal = (status, {"Content-Type": "application/problem+json"}, json.dumps({"status": status}))
+    harness.listing.before = [refusal]
+    # When it is read, then no message stays in the queue, and the account is read at its next interval
+    (body,) = harness.due()
+    assert harness.take(body).state == "put_off"
+    assert harness.item["since"] == since
+    assert harness.due(timedelta(minutes=5)) == []
+    # And once it can be read, the changes since then are found
+    assert harness.reconcile() == {"3"}
+
+
 def test_reconciliation_invalid_cursor_restarts_from_beginning(harness: Harness) -> None:
     harness.change(3)
     harness.stack.table.update(
@@ -651,15 +702,39 @@ def test_reconciliation_connection_needing_reconnect_is_delayed_until_reconnecte
         lambda harness: harness.stack.table.put(
             connection_store.to_item(replace(connection_store.get(harness.stack.table, SOURCE), state="removed"))
         ),
-        lambda harness: routes.delete(harness.stack.table, ROUTE),
     ],
 )
-def test_reconciliation_without_connection_or_route_ends(harness: Harness, end: Callable[[Harness], None]) -> None:
+def test_reconciliation_without_connection_ends(harness: Harness, end: Callable[[Harness], None]) -> None:
     (body,) = harness.due()
     end(harness)
     assert harness.take(body).state == "ended"
     assert harness.item == {}
     assert harness.take(body).state == "ignored"
+
+
+def test_reconciliation_continues_where_it_was_when_its_route_is_created_again(harness: Harness) -> None:
+    # Given an account that is due while its only route is deleted
+    route = routes.get(harness.stack.table, ROUTE)
+    harness.change(3)
+    (body,) = harness.due()
+    routes.delete(harness.stack.table, ROUTE)
+    assert harness.take(body).state == "ignored"
+    assert harness.listing.pages == []
+    assert harness.due(timedelta(hours=3)) == []
+    # When the route is created again, then the changes before it are found
+    routes.put(harness.stack.table, route, new=True)
+    assert harness.reconcile(timedelta(hours=21)) == {"3"}
+
+
+def test_reconciliation_without_route_for_long_reads_recent_changes_only(harness: Harness) -> None:
+    route = routes.get(harness.stack.table, ROUTE)
+    routes.delete(harness.stack.table, ROUTE)
+    harness.change(3)
+    for _ in range(30):
+        harness.reconcile(timedelta(days=1))
+    harness.change(4)
+    routes.put(harness.stack.table, route, new=True)
+    assert harness.reconcile(timedelta(days=1)) == {"4"}
 
 
 def test_reconciliation_begun_again_while_ending_is_kept(harness: Harness) -> None:
@@ -676,6 +751,7 @@ def test_reconciliation_begun_again_while_ending_is_kept(harness: Harness) -> No
     with patch.object(routes, "for_connection", begun_meanwhile):
         harness.take(body)
     assert harness.item
+    assert waits(harness) <= timedelta(minutes=15)
 
 
 def test_reconciliation_begin_twice_keeps_start_time(harness: Harness) -> None:
@@ -779,6 +855,22 @@ class TestResubscription:
         harness.reconcile(timedelta(hours=25))
         assert harness.listing.webhooks[-1]["destination"] == f"https://api.example.com/live{path}"
         assert harness.listing.unsubscribed[1:] == [destination]
+
+    def test_reconciliation_by_both_versions_of_a_gradual_deployment_leaves_one_subscription(
+        self, harness: Harness
+    ) -> None:
+        url = "https://abc.lambda-url.us-east-1.on.aws"
+        # Given an account that the new version has moved, and that the old version has subscribed again
+        for endpoints in ("api", f"{url}/,api", "api"):
+            harness.use_endpoints(endpoints)
+            harness.reconcile()
+        # When only the new version runs
+        harness.use_endpoints(f"{url}/,api")
+        harness.reconcile()
+        # Then the subscription of the old version is deleted
+        calls = [webhook["destination"] for webhook in harness.listing.webhooks]
+        assert calls[-1].startswith(url)
+        assert harness.listing.unsubscribed[1:] == [calls[-2]]
 
     def test_reconciliation_of_changed_endpoint_refused_keeps_old_subscription(self, harness: Harness) -> None:
         harness.use_endpoints("https://abc.lambda-url.us-east-1.on.aws/,api")

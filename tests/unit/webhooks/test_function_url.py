@@ -48,8 +48,9 @@ class Function:
         environment = {"AWS_ENDPOINT_URL": endpoint.url, "SUCCESS_LOGS": success_logs}
         self.handler = load("receive_events", aws.environment | environment)
 
-    def post(self, path: str = ADDRESS, *, method: str = "POST") -> dict[str, Any]:
+    def post(self, path: str = ADDRESS, *, method: str = "POST", body: bytes = b"") -> dict[str, Any]:
         """As Lambda's documentation (urls-invocation) shows the event; a form's body is in base64."""
+        body = body or sample("receive_events", "kommo_contact_updated")["body"].encode()
         event = {
             "version": "2.0",
             "routeKey": "$default",
@@ -63,7 +64,7 @@ class Function:
                 "requestId": "request-1",
                 "stage": "$default",
             },
-            "body": base64.b64encode(sample("receive_events", "kommo_contact_updated")["body"].encode()).decode(),
+            "body": base64.b64encode(body).decode(),
             "isBase64Encoded": True,
         }
         answer: dict[str, Any] = self.handler.handler(event, None)
@@ -180,6 +181,18 @@ def test_receive_events_summary_counts_refusals_that_anyone_can_cause(
     function.post("/")
     refused = {line["reason"]: line["refused"] for line in lines(capsys) if line.get("message") == "events_refused"}
     assert refused == {"unknown_address": 2, "not_post": 1}
+
+
+def test_receive_events_large_bodies_at_unknown_addresses_write_no_line_each(
+    function: Function, capsys: pytest.CaptureFixture[str]
+) -> None:
+    large = b"x" * (event_receiver.MAX_BODY_BYTES + 1)
+    for _ in range(20):
+        function.post(f"/events/kommo/{ACME.name}/{'w' * 43}", body=large)
+    refused = [line for line in lines(capsys) if line.get("message") == "events_refused"]
+    assert [line["reason"] for line in refused] == ["unknown_address"]
+    # Only who knows the address learns the limit.
+    assert function.post(body=large)["statusCode"] == 413
 
 
 def test_receive_events_each_writes_a_line_for_each_delivery(

@@ -45,7 +45,10 @@ def subscribed_endpoint(table: Table, connection: Connection) -> str:
 
 
 def record_endpoint(table: Table, connection: Connection, endpoint: str) -> None:
-    """Store that the platform sends the connection's events to `endpoint` only. Does nothing without a URL."""
+    """Store that the connection is subscribed at `endpoint` and at no other that this version knows.
+
+    Does nothing without a URL.
+    """
     with suppress(Conflict):
         table.update(
             partition(connection.name),

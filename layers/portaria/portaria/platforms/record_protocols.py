@@ -29,10 +29,15 @@ class SourceObject(Protocol):
 class PagedObject(SourceObject, Protocol):
     """An object that can be listed page by page, for backfills."""
 
-    def read_page(self, send: Send, account_host: str, access_token: Secret, page: int) -> Page:
-        """Return one page, counted from 1, in an order that changes during the reading do not disturb.
+    def read_page(self, send: Send, account_host: str, access_token: Secret, page: int, after: str = "") -> Page:
+        """Return one page, in an order that changes during the reading do not disturb.
 
-        Raises `TokenRefused` and `Retryable`, also for a 200 that is not the documented list.
+        `page` is 1 for the first page, then the `next_page` of the previous one. `after` is the key of the last record that was
+        read, empty for the first page. No record may be omitted, even if others are deleted during the reading: where that has
+        moved records to an earlier page, a smaller number than `page` is the `next_page`.
+
+        Raises `TokenRefused`, `PlatformRefused` where somebody must act at the platform before the account can be read, and
+        `Retryable`, also for a 200 that is not the documented list.
         """
 
 

@@ -41,37 +41,32 @@ def is_possible(platform: str, object_name: str) -> bool:
 
 
 def request(table: Table, connection: str, object_name: str, changed_at: int) -> None:
-    """Request that the next sweep reads the changes of an object, from `changed_at` (epoch seconds) on or from before.
+    """Request that the next sweep reads the changes of an object; `changed_at` (epoch seconds) is a change that is needed.
 
-    A request that exists keeps an older `changed_at`. Raises what AWS raises.
+    Of several requests the oldest `changed_at` is kept, and an overdue request keeps its place among the due ones.
     """
     now = clock.now()
-    item = {
-        "connection": connection,
-        "object": object_name,
-        "requested_at": int(now.timestamp()),
-        **due_index.attributes(due_index.RECONCILIATIONS, now),
-        "expires_at": int((now + KEPT_FOR).timestamp()),
-    }
-    sets = "SET " + ", ".join(f"#{name} = :{name}" for name in item)
-    names = {f"#{name}": name for name in item}
-    values = {f":{name}": value for name, value in item.items()} | {":changed_at": changed_at}
-    try:
-        table.update(
-            *key(connection, object_name),
-            f"{sets}, changed_at = :changed_at",
-            condition="attribute_not_exists(changed_at) OR changed_at > :changed_at",
-            names=names,
-            values=values,
-        )
-    except Conflict:
-        # The first value, because the request may have been settled since.
-        table.update(
-            *key(connection, object_name),
-            f"{sets}, changed_at = if_not_exists(changed_at, :changed_at)",
-            names=names,
-            values=values,
-        )
+    place = key(connection, object_name)
+    item = table.update(
+        *place,
+        "SET #connection = :connection, #object = :object, changed_at = if_not_exists(changed_at, :changed_at), "
+        "requested_at = :now, due_pk = :due_pk, due_at = if_not_exists(due_at, :due_at), expires_at = :expires_at",
+        names={"#connection": "connection", "#object": "object"},
+        values={
+            ":connection": connection,
+            ":object": object_name,
+            ":changed_at": changed_at,
+            ":now": int(now.timestamp()),
+            ":expires_at": int((now + KEPT_FOR).timestamp()),
+            **{f":{name}": value for name, value in due_index.attributes(due_index.RECONCILIATIONS, now).items()},
+        },
+    )
+    lowest: Item = {"changed_at": changed_at, "due_at": clock.to_iso(now)}
+    for name, value in lowest.items():
+        # Kept from an older request. A sweep has postponed its due time, and the reading may have begun before this event.
+        if item[name] > value:
+            with suppress(Conflict):
+                table.update(*place, f"SET {name} = :value", condition=f"{name} > :value", values={":value": value})
 
 
 def find(table: Table, connection: str, object_name: str) -> Item | None:

@@ -2,8 +2,8 @@
 
     running → done, or failed with a reason
 
-A backfill's item has the number of the next page. A page's records are queued before the item is updated, so if a worker dies,
-at most one page is read and queued again, which changes nothing at the destination.
+A backfill's item has the number of the next page, and the key of the last record before it. A page's records are queued before
+the item is updated, so if a worker dies, at most one page is read and queued again, which changes nothing at the destination.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from portaria.core.errors import Rejected, Retryable
 from portaria.core.settings import BackfillRecordsSettings
 from portaria.delivery import backlogs
 from portaria.outbound.request_slots import Priority
+from portaria.platforms.record_protocols import PagedObject
 from portaria.records import routes
 from portaria.sources import page_reader, reconciliation
 from portaria.sources.page_reader import PageReader, ReadingOutcome
@@ -154,7 +155,7 @@ def _create(table: Table, connection: Connection, route: Route, generation: int,
             *key(connection.name, route.name, generation),
             "SET #connection = :connection, #route = :route, #generation = :generation, #object = :object, "
             "#state = :running, next_page = :first, pages = :none, #records = :none, started_at = :now "
-            "REMOVE finished_at, reason, detail",
+            "REMOVE finished_at, reason, detail, last_key",
             condition="attribute_not_exists(pk) OR (:again = :yes AND #state <> :running)",
             names={
                 name: name[1:] for name in ("#connection", "#route", "#generation", "#object", "#state", "#records")
@@ -230,12 +231,8 @@ class _BackfillReading:
         source = platform.require(platform.paged_object(route.object))
         reader = PageReader(self.table, self.settings, connection, Priority.BACKFILL, self.time_left_s)
         while item["state"] == "running":
-            number, read_at = item["next_page"], int(clock.now().timestamp() * 1000)
-
-            def ask(send: page_reader.Send, account_host: str, access_token: Secret, number: int = number) -> Page:
-                return source.read_page(send, account_host, access_token, number)
-
-            page = reader.read(ask)
+            read_at = int(clock.now().timestamp() * 1000)
+            page = self._read_page(source, reader, item)
             bodies = record_messages.pack(
                 page_reader.dated(page.records, read_at),
                 connection=self.name,
@@ -249,6 +246,13 @@ class _BackfillReading:
             self.pages += 1
             self.records += len(page.records)
 
+    @staticmethod
+    def _read_page(source: PagedObject, reader: PageReader, item: Item) -> Page:
+        def ask(send: page_reader.Send, account_host: str, access_token: Secret) -> Page:
+            return source.read_page(send, account_host, access_token, item["next_page"], item.get("last_key", ""))
+
+        return reader.read(ask)
+
     def _check_off(self, item: Item, page: Page) -> Item:
         """Record that a page's records are queued: once, however many workers have queued them.
 
@@ -258,11 +262,14 @@ class _BackfillReading:
         values: Item = {":one": 1, ":records": len(page.records), ":running": "running"}
         values |= {":number": item["next_page"], ":started_at": item["started_at"]}
         if page.next_page is None:
-            expression = f"SET {common}, #state = :done, finished_at = :now REMOVE next_page"
+            expression = f"SET {common}, #state = :done, finished_at = :now REMOVE next_page, last_key"
             values |= {":done": "done", ":now": clock.to_iso(clock.now())}
         else:
             expression = f"SET {common}, next_page = :next"
             values |= {":next": page.next_page}
+            if page.records and page.next_page > item["next_page"]:
+                expression += ", last_key = :last_key"
+                values |= {":last_key": page.records[-1].key}
         try:
             return self.table.update(
                 *key(self.name, self.route_name, self.generation),

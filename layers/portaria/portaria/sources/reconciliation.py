@@ -52,6 +52,8 @@ FIRST_AFTER = timedelta(minutes=5)
 QUEUE_AGAIN = timedelta(minutes=30)
 # How often a connection that must be connected again is checked; connecting it again makes it due.
 DEAD_AGAIN = timedelta(days=1)
+# How often an object without a route is checked, and how far back its first reading begins once there is a route again.
+UNROUTED_AGAIN, UNROUTED_READ = timedelta(days=1), timedelta(days=2)
 # The most reconciliations that one sweep queues. A sweep runs each minute, and the budget has five slots a second for them.
 SWEEP_LIMIT = 300
 # A sweep spreads its messages over the time until the next one, each a second after the other at most, so that they do not
@@ -195,8 +197,10 @@ class _Reconciling:
         if (not item or item["settled_at"] >= self.queued_at) and not self._is_requested(item):
             return self._outcome("ignored")
         connection = connection_store.find(self.table, self.name)
-        if not connection or connection.state == "removed" or not self._has_route(connection):
+        if not connection or connection.state == "removed":
             return self._end(item)
+        if not self._has_route(connection):
+            return self._leave_unrouted(item)
         item = item or self._begin(connection)
         if not item:
             return self._outcome("ignored")
@@ -359,26 +363,39 @@ class _Reconciling:
                 continue
             return changed_at
 
-    def _settle(self, item: Item, wait: timedelta) -> None:
-        """End this message's work: nothing can be read for `wait`, then a reading begins at `since` again."""
+    def _leave_unrouted(self, item: Item | None) -> ReadingOutcome:
+        """Postpone the reconciliation of an object without a route: a route that is replaced is missing for a moment only."""
+        if not item:
+            return self._end(None)
+        since = max(item["since"], int((clock.now() - UNROUTED_READ).timestamp()))
+        self._settle(item, UNROUTED_AGAIN, since=since)
+        return self._outcome("ignored")
+
+    def _settle(self, item: Item, wait: timedelta, *, since: int | None = None) -> None:
+        """End this message's work: nothing can be read for `wait`, then a reading begins at `since`, or where the last one did.
+
+        A reconciliation that `begin` has made due meanwhile stays due.
+        """
         now = clock.now()
         reread_requests.settle(self.table, self.name, self.object_name, int(now.timestamp()))
         with suppress(Conflict):
             self.table.update(
                 *key(self.name, self.object_name),
-                "SET #cursor = :start, settled_at = :now, due_at = :due_at REMOVE asked_at",
-                condition="settled_at = :settled_at",
+                "SET #cursor = :start, since = :since, settled_at = :now, due_at = :due_at REMOVE asked_at",
+                condition="settled_at = :settled_at AND begun_at = :begun_at",
                 names={"#cursor": "cursor"},
                 values={
                     ":start": "",
+                    ":since": item["since"] if since is None else since,
                     ":now": clock.to_iso(now),
                     ":due_at": clock.to_iso(now + wait),
                     ":settled_at": item["settled_at"],
+                    ":begun_at": item["begun_at"],
                 },
             )
 
     def _end(self, item: Item | None) -> ReadingOutcome:
-        """End the reconciliation: the account or its last route is gone. A backfill begins it again."""
+        """End the reconciliation: the account is gone. A backfill begins it again."""
         reread_requests.settle(self.table, self.name, self.object_name, int(clock.now().timestamp()))
         if item:
             with suppress(Conflict):

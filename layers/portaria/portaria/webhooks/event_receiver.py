@@ -130,9 +130,10 @@ class EventReceiver:
         Raises `Retryable` and `AwsError` where it should be delivered again; some of its records may have been queued then.
         """
         connection = request.path_parameter("connection")
-        body = _check_body(request.body)
         now = int(time.time())
         address = self._check(request, now, budget)
+        # After the address, because anyone can send a body.
+        body = _check_body(request.body)
         platform = platforms.load(request.path_parameter("platform"))
         delivery = WebhookDelivery(request.headers.joined(), body, now, _ed25519)
         events = platform.require(platform.events).read(delivery, address)

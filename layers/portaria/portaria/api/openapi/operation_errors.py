@@ -150,7 +150,7 @@ SPECIFIC: dict[str, Reasons] = {
         CONFLICT: ("not_connected", "nothing_to_read"),
         UNAVAILABLE: ("queue_unavailable",),
     },
-    "list_sample_records": together(_CALLED, {CONFLICT: ("not_offered", "token_refused")}),
+    "list_sample_records": together(_CALLED, {CONFLICT: ("not_offered", "platform_refused", "token_refused")}),
     "show_contact": together(
         _CALLED, {NOT_FOUND: ("unknown_contact",), CONFLICT: ("not_offered", "missing_scope", "wrong_location")}
     ),

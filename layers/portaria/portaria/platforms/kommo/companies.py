@@ -18,9 +18,9 @@ DEFAULT_MAPPING = {
 }
 
 
-def read_page(send: Send, account_host: str, access_token: Secret, page: int) -> Page:
-    """Return one page, counted from 1. Raises as `pagination` documents."""
-    return Account(send, account_host, access_token).page("companies", page)
+def read_page(send: Send, account_host: str, access_token: Secret, page: int, after: str = "") -> Page:
+    """Return one page. Raises as `pagination` documents."""
+    return Account(send, account_host, access_token).page("companies", page, after)
 
 
 def read_changes(send: Send, account_host: str, access_token: Secret, since: int, cursor: str) -> Changes:

@@ -21,10 +21,10 @@ DEFAULT_MAPPING = {
 }
 
 
-def read_page(send: Send, account_host: str, access_token: Secret, page: int) -> Page:
-    """Return one page, counted from 1, with the companies' names. Raises as `pagination` documents."""
+def read_page(send: Send, account_host: str, access_token: Secret, page: int, after: str = "") -> Page:
+    """Return one page with the companies' names. Raises as `pagination` documents."""
     contacts = _Contacts(send, account_host, access_token)
-    return contacts.page("contacts", page, contacts.name_companies)
+    return contacts.page("contacts", page, after, contacts.name_companies)
 
 
 def read_changes(send: Send, account_host: str, access_token: Secret, since: int, cursor: str) -> Changes:

@@ -1,7 +1,7 @@
 """Lists of an account: all entities, or those that changed. https://developers.kommo.com/reference/contacts-list
 
-`send` sends each request at the rate limit. Everything here raises `Rejected` (`token_refused`) on 401 and `Retryable` on
-anything else that is not a list.
+`send` sends each request at the rate limit. Everything here raises `TokenRefused` on 401, `PlatformRefused` if the account is
+not paid or its user lacks the permission, and `Retryable` on anything else that is not a list.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from portaria.core.callbacks import Record, Secret
 from portaria.core.entities import Changes, Page
-from portaria.core.errors import AnswerUnreadable, Rejected, TokenRefused
+from portaria.core.errors import AnswerUnreadable, PlatformRefused, Rejected, TokenRefused
 from portaria.core.http.messages import Request, Response
 from portaria.platforms.kommo.tokens import UNREADABLE, not_now
 
@@ -56,17 +56,25 @@ class Account:
         self._host = account_host
         self._token = access_token
 
-    def page(self, name: str, page: int, complete: Callable[[list[Entity]], None] | None = None) -> Page:
-        """Return one page of the list `name`, counted from 1. `complete` adds what the list omits.
+    def page(self, name: str, page: int, after: str, complete: Callable[[list[Entity]], None] | None = None) -> Page:
+        """Return a page of the list `name`. `page` is the place of its first entity in the list, counted from 1.
 
-        Pages are ordered by id, so a change during the reading moves no entity out of a later page.
+        `complete` adds what the list omits. The list is ordered by id, so a change moves no entity to an earlier place. A
+        deletion does. Therefore each request includes the place of the last entity that was read: if all ids in the answer are
+        above `after`, entities between them may have been omitted, and an earlier page is the next one.
         """
 
         def read() -> Page:
-            entities, has_next = self.listed(name, f"page={page}&limit={PAGE_SIZE}&order[id]=asc")
+            start, limit = _window(page)
+            entities, has_next = self.listed(name, f"page={start // limit + 1}&limit={limit}&order[id]=asc")
+            last_id, ids = int(after or 0), [int(entity["id"]) for entity in entities]
+            fresh = entities[ids.index(last_id) + 1 :] if last_id in ids else entities
             if complete:
-                complete(entities)
-            return Page([_record(entity) for entity in entities], page + 1 if has_next else None)
+                complete(fresh)
+            next_page = start + limit + 1 if has_next else None
+            if start and last_id and all(each > last_id for each in ids):
+                next_page = max(1, start + 1 - PAGE_SIZE)
+            return Page([_record(entity) for entity in fresh], next_page)
 
         return _checked(read)
 
@@ -115,6 +123,16 @@ class Account:
         return entities, Place(place.second + 1)
 
 
+def _window(first: int) -> tuple[int, int]:
+    """The index of the first entity, and the size, of the page with the most entities from the place `first` on.
+
+    The page includes the entity before that place. Kommo's pages begin at multiples of their size.
+    """
+    index = max(0, first - 2)
+    limit = max(range(1, PAGE_SIZE + 1), key=lambda size: size - index % size)
+    return index - index % limit, limit
+
+
 def embedded(entity: Entity, name: str) -> list[Entity]:
     return (entity.get("_embedded") or {}).get(name) or []
 
@@ -131,6 +149,12 @@ def _read_list(response: Response) -> Entity:
         return {}
     if response.status == 401:
         raise TokenRefused("Kommo refused the access token")
+    if response.status == 402:
+        raise PlatformRefused("Kommo answered 402: the account is not paid", status=409)
+    if response.status == 403 and "json" in response.headers.get("content-type", ""):
+        # Not the rate block, which is HTML.
+        detail = "Kommo answered 403: the user who connected the account lacks the permission to read these records"
+        raise PlatformRefused(detail, status=409)
     if response.status != 200:
         raise not_now(response)
     try:
