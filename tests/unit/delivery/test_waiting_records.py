@@ -511,6 +511,7 @@ def test_release_entry_failing_unexpectedly_becomes_dead_letter_and_rest_is_sent
     assert waiting_records.entries(closed.table) == []
     found, _ = dead_letters.list_page(closed.table, LetterFilter(connection=DESTINATION))
     assert [head.id for head in found] == [letter["id"]]
+    assert "the log of release_records" in letter["detail"]
 
 
 def test_release_entries_of_one_message_failing_unexpectedly_become_a_dead_letter_each(

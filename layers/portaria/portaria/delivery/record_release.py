@@ -321,7 +321,11 @@ class _Drain:
     def _give_up(self, entry: Entry) -> None:
         logger.error("waiting_entry_given_up", extra={"message_id": entry.message_id, "reason": GAVE_UP})
         letter = dead_letters.of_message(entry.message_id, entry.body)
-        letter = replace(letter, destination=entry.waiting.destination)
+        if letter.reason == GAVE_UP:
+            detail = (
+                "the records failed each time that they were sent after their wait; the log of release_records says why"
+            )
+            letter = replace(letter, destination=entry.waiting.destination, detail=detail)
         dead_letter_counts.add(self.table, {(letter.route, letter.reason): max(1, len(letter.records))})
         dead_letters.put(self.table, letter)
         waiting_entries.remove(self.table, [entry])
