@@ -321,7 +321,7 @@ class _Drain:
     def _give_up(self, entry: Entry) -> None:
         logger.error("waiting_entry_given_up", extra={"message_id": entry.message_id, "reason": GAVE_UP})
         letter = dead_letters.of_message(entry.message_id, entry.body)
-        if letter.reason == GAVE_UP:
+        if not letter.raw:
             detail = (
                 "the records failed each time that they were sent after their wait; the log of release_records says why"
             )
