@@ -99,6 +99,19 @@ def test_backfill_start_reconnected_source_clears_destination_pause(harness: Har
     assert destination_states.find(harness.stack.table, SOURCE).pauses == ()
 
 
+def test_backfill_of_an_earlier_version_continues_and_queues_all_contacts(harness: Harness) -> None:
+    """Given an item with the number of its next page, as earlier versions stored it, then no contact is omitted."""
+    body = harness.start()
+    harness.take(body, lambda: 60.0 if not harness.listing.pages else 14.0)
+    pk, sk = harness.item()["pk"], harness.item()["sk"]
+    harness.stack.table.update(pk, sk, "SET next_page = :two REMOVE next_place, last_key", values={":two": 2})
+    (following,) = harness.stack.receive("backfills")
+    assert harness.take(following).state == "done"
+    assert not {"next_page", "next_place"} & harness.item().keys()
+    messages = [json.loads(each) for each in harness.stack.receive("bulk_records")]
+    assert {record["key"] for each in messages for record in each["records"]} == {str(n) for n in range(1, 11)}
+
+
 def test_backfill_connection_ready_queues_all_contacts(harness: Harness) -> None:
     harness.listing.contacts[4] = contact(5, company=7)
     started_ms = int(time.time() * 1000)
@@ -107,7 +120,7 @@ def test_backfill_connection_ready_queues_all_contacts(harness: Harness) -> None
     item = harness.item()
     assert (item["state"], item["pages"], item["records"]) == ("done", 3, 10)
     assert item["finished_at"] >= item["started_at"]
-    assert "next_page" not in item
+    assert "next_place" not in item
     bodies = harness.stack.receive("bulk_records")
     messages = [json.loads(body) for body in bodies]
     assert {message["route"] for message in messages} == {ROUTE}
@@ -172,7 +185,7 @@ def test_backfill_time_runs_out_continues_at_same_page_by_new_message(harness: H
     body = harness.start()
     outcome = harness.take(body, lambda: 60.0 if len(harness.listing.pages) < 2 else 14.0)
     assert (outcome.state, outcome.pages) == ("running", 2)
-    assert (harness.item()["next_page"], harness.item()["last_key"]) == (9, "8")
+    assert (harness.item()["next_place"], harness.item()["last_key"]) == (9, "8")
     # Then a new message continues with the rest
     (following,) = harness.stack.receive("backfills")
     assert following == body
@@ -229,7 +242,7 @@ def test_backfill_page_read_failure_is_retried_at_same_page(
     with pytest.raises(Retryable) as later:
         harness.take(body)
     assert later.value.after_s == after_s
-    assert harness.item()["next_page"] == 1
+    assert harness.item()["next_place"] == 1
     assert harness.take(body).state == "done"
     assert harness.queued() == ALL
 
@@ -464,7 +477,7 @@ class TestManualBackfills:
         harness.queued()
         assert self.start(harness) == {ROUTE: "running"}
         item = harness.item()
-        assert (item["state"], item["next_page"], item["pages"], item["records"]) == ("running", 1, 0, 0)
+        assert (item["state"], item["next_place"], item["pages"], item["records"]) == ("running", 1, 0, 0)
         assert "finished_at" not in item
         (body,) = harness.stack.receive("backfills")
         assert harness.take(body).state == "done"
@@ -485,7 +498,7 @@ class TestManualBackfills:
         harness.take(body, _seconds(2))
         harness.stack.receive("backfills")
         assert self.start(harness) == {ROUTE: "running"}
-        assert harness.item()["next_page"] == 6
+        assert harness.item()["next_place"] == 6
         assert harness.stack.receive("backfills") == [body]
 
     def test_backfill_manual_start_of_older_generation_running_continues_it(self, harness: Harness) -> None:
@@ -518,7 +531,7 @@ class TestManualBackfills:
             pytest.raises(Retryable, match="in_progress"),
         ):
             harness.take(body)
-        assert harness.item()["next_page"] == 1
+        assert harness.item()["next_place"] == 1
 
     @pytest.mark.parametrize(
         ("break_it", "route", "reason", "status"),

@@ -2,8 +2,9 @@
 
     running → done, or failed with a reason
 
-A backfill's item has the number of the next page, and the key of the last record before it. A page's records are queued before
-the item is updated, so if a worker dies, at most one page is read and queued again, which changes nothing at the destination.
+A backfill's item has what `read_page` needs for the next page, and the key of the last record before it. A page's records are
+queued before the item is updated, so if a worker dies, at most one page is read and queued again, which changes nothing at the
+destination.
 """
 
 from __future__ import annotations
@@ -35,6 +36,9 @@ logger = logging.getLogger(__name__)
 VERSION = 1
 # The wait after another worker has read a page of this backfill.
 LEAVE_TO_OTHER_S = 120.0
+# The attribute with the place of the next page. Earlier versions stored the number of a page of 250 records under the other
+# name; as a place, it is an earlier one. A worker of such a version cannot read an item with a place, and its message returns.
+_PLACE, _OLD_PLACE = "next_place", "next_page"
 
 
 def key(connection: str, route: str, generation: int) -> tuple[str, str]:
@@ -154,8 +158,8 @@ def _create(table: Table, connection: Connection, route: Route, generation: int,
         table.update(
             *key(connection.name, route.name, generation),
             "SET #connection = :connection, #route = :route, #generation = :generation, #object = :object, "
-            "#state = :running, next_page = :first, pages = :none, #records = :none, started_at = :now "
-            "REMOVE finished_at, reason, detail, last_key",
+            "#state = :running, next_place = :first, pages = :none, #records = :none, started_at = :now "
+            "REMOVE finished_at, reason, detail, last_key, next_page",
             condition="attribute_not_exists(pk) OR (:again = :yes AND #state <> :running)",
             names={
                 name: name[1:] for name in ("#connection", "#route", "#generation", "#object", "#state", "#records")
@@ -180,6 +184,10 @@ def _create(table: Table, connection: Connection, route: Route, generation: int,
 
 def _message(connection: str, route: str, generation: int) -> str:
     return queues.encode({"version": VERSION, "connection": connection, "route": route, "generation": generation})
+
+
+def _place(item: Item) -> int:
+    return int(item[_PLACE if _PLACE in item else _OLD_PLACE])
 
 
 class _BackfillReading:
@@ -249,7 +257,7 @@ class _BackfillReading:
     @staticmethod
     def _read_page(source: PagedObject, reader: PageReader, item: Item) -> Page:
         def ask(send: page_reader.Send, account_host: str, access_token: Secret) -> Page:
-            return source.read_page(send, account_host, access_token, item["next_page"], item.get("last_key", ""))
+            return source.read_page(send, account_host, access_token, _place(item), item.get("last_key", ""))
 
         return reader.read(ask)
 
@@ -260,21 +268,23 @@ class _BackfillReading:
         """
         common = "pages = pages + :one, #records = #records + :records"
         values: Item = {":one": 1, ":records": len(page.records), ":running": "running"}
-        values |= {":number": item["next_page"], ":started_at": item["started_at"]}
+        values |= {":place": _place(item), ":started_at": item["started_at"]}
         if page.next_page is None:
-            expression = f"SET {common}, #state = :done, finished_at = :now REMOVE next_page, last_key"
+            expression = f"SET {common}, #state = :done, finished_at = :now REMOVE next_place, last_key, next_page"
             values |= {":done": "done", ":now": clock.to_iso(clock.now())}
         else:
-            expression = f"SET {common}, next_page = :next"
+            expression = f"SET {common}, next_place = :next"
             values |= {":next": page.next_page}
-            if page.records and page.next_page > item["next_page"]:
+            if page.records and page.next_page > _place(item):
                 expression += ", last_key = :last_key"
                 values |= {":last_key": page.records[-1].key}
+            expression += " REMOVE next_page"
+        stored = _PLACE if _PLACE in item else _OLD_PLACE
         try:
             return self.table.update(
                 *key(self.name, self.route_name, self.generation),
                 expression,
-                condition="next_page = :number AND started_at = :started_at AND #state = :running",
+                condition=f"{stored} = :place AND started_at = :started_at AND #state = :running",
                 names={"#state": "state", "#records": "records"},
                 values=values,
             )

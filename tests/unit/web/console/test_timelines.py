@@ -53,7 +53,7 @@ class TestInstall:
         stack.table.put(
             {
                 "pk": pk, "sk": sk, "connection": "kommo-acme-1", "route": "people", "generation": 1, "object": "contacts",
-                "state": "running", "next_page": 3, "pages": 2, "records": 500, "started_at": AT,
+                "state": "running", "next_place": 501, "pages": 2, "records": 500, "started_at": AT,
             }
         )  # fmt: skip
         browser.sign_in()
