@@ -16,10 +16,12 @@ from tests.fakes.records import ingesting, waiting_records
 from tests.fakes.records.contacts import contact
 from tests.fakes.records.ingesting import body, refusal
 from tests.fakes.records.shuffled_events import check_newest_is_left, deliveries, origins
+from tests.simulation.records import many_routes
 from tests.simulation.records.runs import Ended, attempt_all
 
-RESULT = Path("build/faults/record_faults.json")
+RESULT, MANY_ROUTES_RESULT = Path("build/faults/record_faults.json"), Path("build/faults/many_routes.json")
 RUNS, LONG_RUNS = 24, 3_000
+MANY_ROUTES_RUNS, LONG_MANY_ROUTES_RUNS, MANY_ROUTES_AT_ONCE = 15, 400, 5
 SEEDS_AT_ONCE = 12
 CASES = 10_000
 
@@ -45,9 +47,33 @@ def test_records_faults_and_kills_every_record_is_applied_after_redrive(long: bo
     assert total.deaths > runs
 
 
+def test_records_of_many_routes_and_targets_are_applied_after_redrive(long: bool, processes: Executor) -> None:
+    started = time.monotonic()
+    runs = LONG_MANY_ROUTES_RUNS if long else MANY_ROUTES_RUNS
+    total, broken = Ended(), []
+    seeds = [range(first, first + MANY_ROUTES_AT_ONCE) for first in range(0, runs, MANY_ROUTES_AT_ONCE)]
+    for ended, what in processes.map(many_routes.attempt_all, seeds):
+        total += ended
+        broken += what
+    figures = {"runs": runs, "broken": len(broken), **vars(total)}
+    MANY_ROUTES_RESULT.parent.mkdir(parents=True, exist_ok=True)
+    MANY_ROUTES_RESULT.write_text(json.dumps(figures, indent=2) + "\n")
+    print(f"\nmany routes in {time.monotonic() - started:.0f} s: {figures}")
+    command = (
+        "PYTHONHASHSEED=0 PYTHONPATH=layers/portaria .venv/bin/python -m tests.simulation.records.many_routes SEED"
+    )
+    assert not broken, "\n".join(["a run broke a rule:", *broken[:20], command])
+    assert total.applied + total.dead_with_reason == total.sent
+    assert total.applied_after_redrive == total.sent
+    # The runs prove nothing without dead letters and deaths.
+    assert total.dead_with_reason > runs
+    assert total.deaths > runs / 3
+
+
 def test_records_run_of_the_same_seed_is_the_same() -> None:
     """Seed 2 ends with dead letters, whose redrive is paced."""
     assert attempt_all([2]) == attempt_all([2])
+    assert many_routes.attempt_all([2]) == many_routes.attempt_all([2])
 
 
 @pytest.mark.parametrize("origin", [record_messages.EVENT, record_messages.RECONCILIATION, record_messages.BACKFILL])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.simulation.bugs import Bug, planted
-from tests.simulation.records import runs, silent_runs, waiting_runs
+from tests.simulation.records import many_routes, runs, silent_runs, waiting_runs
 
 RECORD_BUGS = (
     Bug(
@@ -104,6 +104,34 @@ RECORD_BUGS = (
         "    _sleep_until(clock.now().timestamp())\n",
         ("silent", "rate"),
     ),
+    Bug(
+        "equal requests for two objects share a receipt",
+        "portaria.records.receipts",
+        '    digest = hashlib.sha256(f"{destination}\\n{object_name}".encode())\n',
+        "    digest = hashlib.sha256(destination.encode())\n",
+        ("many_routes",),
+    ),
+    Bug(
+        "merged records wait for the route of the newest",
+        "portaria.delivery.stages.undelivered",
+        "            for source, route in one.origins:\n",
+        "            for source, route in [(source, one.routes[-1]) for source in one.sources]:\n",
+        ("many_routes",),
+    ),
+    Bug(
+        "a failure is counted before the next try is due",
+        "portaria.delivery.retry_schedule",
+        '            if (again_at := int(known.get("again_at", 0))) > now_ms:\n',
+        '            if (again_at := int(known.get("again_at", 0))) > now_ms * 2:\n',
+        ("many_routes",),
+    ),
+    Bug(
+        "waiting records are counted again with each redelivery",
+        "portaria.delivery.stages.undelivered",
+        "            return len(held.records) if waiting_entries.put(self.table, held) else 0\n",
+        "            return len(held.records) if waiting_entries.put(self.table, held) is not None else 0\n",
+        ("many_routes",),
+    ),
 )
 
 
@@ -111,9 +139,10 @@ def seek(bug: Bug, limit: int) -> str:
     """The message of the first run that fails, of at most this many; empty if none does."""
     with planted(bug):
         match bug.scenarios:
-            case ("runs",):
+            case ("runs" | "many_routes" as kind,):
+                attempt_all = runs.attempt_all if kind == "runs" else many_routes.attempt_all
                 for seed in range(limit):
-                    _, broken = runs.attempt_all([seed])
+                    _, broken = attempt_all([seed])
                     if broken:
                         return broken[0]
                 return ""
