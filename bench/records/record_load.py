@@ -1,7 +1,6 @@
 """Live events of 20 tenants on the local cloud, with and without one tenant's backfill of 5,000 contacts beside them.
 
-Phases without and with the backfill take turns, at the same pace, which the warm-up finds: what this machine carries (`pace`).
-A contact changes in its account, and then the event of the
+Phases without and with the backfill take turns, at the same pace. A contact changes in its account, and then the event of the
 change is sent. The delay is from then to the request that brought the contact to Marketo's simulator. Some events come twice,
 some seconds after a newer one of the same contact, and in phases with a backfill one tenant's events are of contacts that the
 backfill brings, too. At the end of each phase every contact must stand in Marketo, in its newest version.
@@ -46,11 +45,7 @@ TENANTS = 20
 EVENTS = int(os.environ.get("EVENTS", "1000"))
 CONTACTS = int(os.environ.get("CONTACTS", "5000"))
 PAIRS = int(os.environ.get("PAIRS", "2"))
-# At most; without a pace of its own, a run has what `pace` finds.
-MOST_PER_SECOND = 10.0
-PER_SECOND = float(os.environ.get("PER_SECOND", "0"))
-# MiniStack is one process, so it has one processor. In bursts, the backfill needs as much of it as this share.
-SHARE_OF_MINISTACK = 0.4
+PER_SECOND = float(os.environ.get("PER_SECOND", "10"))
 # Long enough for every function of a schedule to have started.
 WARMING_S = 65.0
 # How long after the event of a newer change a late one comes.
@@ -80,11 +75,9 @@ def measure() -> bool:
         with step(f"Connecting {TENANTS + PAIRS + 1} accounts"):
             load.connect()
         # This starts the processes of every function that the phases need, including the backfill.
-        warming, warm_up = int(WARMING_S * load.per_second), ProcessorTime(stack)
-        with step(f"{warming} events beside a backfill to warm up"), warm_up:
-            warmed = load.phase(TENANTS + PAIRS, warming)
-        load.per_second = PER_SECOND or pace(milliseconds_an_event(warm_up, [warmed])["ministack"])
-        console.print(f"{load.per_second:g} events a second from now on")
+        warming = int(WARMING_S * PER_SECOND)
+        with step(f"{warming} events beside a backfill to warm up"):
+            load.phase(TENANTS + PAIRS, warming)
         without, beside = [], []
         alone, together = ProcessorTime(stack), ProcessorTime(stack)
         for number in range(PAIRS):
@@ -98,11 +91,6 @@ def measure() -> bool:
     show_processors("without a backfill", alone, without)
     show_processors("beside a backfill", together, beside)
     return show(load, without, beside, alone, together, left)
-
-
-def pace(ministack_ms: float) -> float:
-    """Events a second of which MiniStack's part, in milliseconds an event, takes `SHARE_OF_MINISTACK` of a processor."""
-    return min(MOST_PER_SECOND, round(SHARE_OF_MINISTACK * 1000 / ministack_ms, 1))
 
 
 def show_processors(name: str, used: ProcessorTime, phases: list[Phase]) -> None:
@@ -145,7 +133,7 @@ def show(
             console.print(f"[red]{what}: {', '.join(sorted(emails)[:10])}[/]")
     figures = {
         "tenants": TENANTS,
-        "events_a_second": load.per_second,
+        "events_a_second": PER_SECOND,
         "events": load.accepted,
         "backfilled": PAIRS * CONTACTS,
         "sent": len(load.newest),
@@ -173,14 +161,10 @@ def show(
 
 
 class Load:
-    """`connect` comes first; then `phase` any number of times, or its parts `draw`, `send`, `left` and `look`.
-
-    `per_second` is the pace of the events.
-    """
+    """`connect` comes first; then `phase` any number of times, or its parts `draw`, `send`, `left` and `look`."""
 
     def __init__(self, stack: Stack) -> None:
         self.stack = stack
-        self.per_second = PER_SECOND or MOST_PER_SECOND
         self.control = Control(stack.control_url)
         self.table, self.vault = Table(stack.table), Vault(stack.stack_name)
         self.name = f"load{secrets.token_hex(3)}"
@@ -281,7 +265,7 @@ class Load:
 
     def draw(self, count: int, backfilled: int | None = None) -> list[Event]:
         """Events of 20 tenants, of each as many. One of them is the one that backfills, where there is one."""
-        behind_by = int(BEHIND_S * self.per_second)
+        behind_by = int(BEHIND_S * PER_SECOND)
         if backfilled is None:
             return list(self.changes.draw(count, list(range(TENANTS)), [], behind_by=behind_by))
         known = self.control.kommo_contacts(self.accounts[backfilled]["host"])["contacts"]
@@ -298,7 +282,7 @@ class Load:
         session.mount("http://", requests.adapters.HTTPAdapter(pool_maxsize=MAX_CONCURRENT))
 
         def one(number: int) -> float:
-            time.sleep(max(0.0, begins + number / self.per_second - time.monotonic()))
+            time.sleep(max(0.0, begins + number / PER_SECOND - time.monotonic()))
             event = events[number]
             form = event.change.make()
             for _ in range(5):

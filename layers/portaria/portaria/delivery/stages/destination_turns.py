@@ -60,7 +60,7 @@ class DestinationTurns:
                 break
 
     def _send_to_one(self, targets: Targets) -> Iterator[None]:
-        """Send the records of one destination's targets; pauses where it would wait for a response."""
+        """Send the records of one destination's targets; yields where it would wait for a response."""
         for target, outgoing in targets:
             try:
                 destination = self._destinations.get(target)
