@@ -6,6 +6,7 @@ import json
 import time
 from concurrent.futures import Executor
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from hypothesis import given, settings
@@ -16,8 +17,8 @@ from tests.fakes.records import ingesting, waiting_records
 from tests.fakes.records.contacts import contact
 from tests.fakes.records.ingesting import body, refusal
 from tests.fakes.records.shuffled_events import check_newest_is_left, deliveries, origins
-from tests.simulation.records import many_routes
-from tests.simulation.records.runs import Ended, attempt_all
+from tests.simulation.records import many_routes, runs
+from tests.simulation.records.runs import Ended
 
 RESULT, MANY_ROUTES_RESULT = Path("build/faults/record_faults.json"), Path("build/faults/many_routes.json")
 RUNS, LONG_RUNS = 24, 3_000
@@ -26,53 +27,44 @@ SEEDS_AT_ONCE = 12
 CASES = 10_000
 
 
-def test_records_faults_and_kills_every_record_is_applied_after_redrive(long: bool, processes: Executor) -> None:
+def play_seeds(module: ModuleType, runs: int, at_once: int, processes: Executor, result: Path) -> Ended:
+    """Play the first seeds of a simulation of records: each record must be applied, or a dead letter until its redrive."""
     started = time.monotonic()
-    runs = LONG_RUNS if long else RUNS
     total, broken = Ended(), []
-    seeds = [range(first, min(first + SEEDS_AT_ONCE, runs)) for first in range(0, runs, SEEDS_AT_ONCE)]
-    for ended, what in processes.map(attempt_all, seeds):
+    seeds = [range(first, min(first + at_once, runs)) for first in range(0, runs, at_once)]
+    for ended, what in processes.map(module.attempt_all, seeds):
         total += ended
         broken += what
     figures = {"runs": runs, "broken": len(broken), **vars(total)}
-    RESULT.parent.mkdir(parents=True, exist_ok=True)
-    RESULT.write_text(json.dumps(figures, indent=2) + "\n")
-    print(f"\nrecord faults in {time.monotonic() - started:.0f} s: {figures}")
-    command = "PYTHONHASHSEED=0 PYTHONPATH=layers/portaria .venv/bin/python -m tests.simulation.records.runs SEED"
+    result.parent.mkdir(parents=True, exist_ok=True)
+    result.write_text(json.dumps(figures, indent=2) + "\n")
+    print(f"\n{result.stem} in {time.monotonic() - started:.0f} s: {figures}")
+    command = f"PYTHONHASHSEED=0 PYTHONPATH=layers/portaria .venv/bin/python -m {module.__name__} SEED"
     assert not broken, "\n".join(["a run broke a rule:", *broken[:20], command])
     assert total.applied + total.dead_with_reason == total.sent
     assert total.applied_after_redrive == total.sent
+    return total
+
+
+def test_records_faults_and_kills_every_record_is_applied_after_redrive(long: bool, processes: Executor) -> None:
+    count = LONG_RUNS if long else RUNS
+    total = play_seeds(runs, count, SEEDS_AT_ONCE, processes, RESULT)
     # The run proves nothing without faults.
     assert total.dead_with_reason > total.sent * 0.05
-    assert total.deaths > runs
+    assert total.deaths > count
 
 
 def test_records_of_many_routes_and_targets_are_applied_after_redrive(long: bool, processes: Executor) -> None:
-    started = time.monotonic()
-    runs = LONG_MANY_ROUTES_RUNS if long else MANY_ROUTES_RUNS
-    total, broken = Ended(), []
-    seeds = [range(first, first + MANY_ROUTES_AT_ONCE) for first in range(0, runs, MANY_ROUTES_AT_ONCE)]
-    for ended, what in processes.map(many_routes.attempt_all, seeds):
-        total += ended
-        broken += what
-    figures = {"runs": runs, "broken": len(broken), **vars(total)}
-    MANY_ROUTES_RESULT.parent.mkdir(parents=True, exist_ok=True)
-    MANY_ROUTES_RESULT.write_text(json.dumps(figures, indent=2) + "\n")
-    print(f"\nmany routes in {time.monotonic() - started:.0f} s: {figures}")
-    command = (
-        "PYTHONHASHSEED=0 PYTHONPATH=layers/portaria .venv/bin/python -m tests.simulation.records.many_routes SEED"
-    )
-    assert not broken, "\n".join(["a run broke a rule:", *broken[:20], command])
-    assert total.applied + total.dead_with_reason == total.sent
-    assert total.applied_after_redrive == total.sent
+    count = LONG_MANY_ROUTES_RUNS if long else MANY_ROUTES_RUNS
+    total = play_seeds(many_routes, count, MANY_ROUTES_AT_ONCE, processes, MANY_ROUTES_RESULT)
     # The runs prove nothing without dead letters and deaths.
-    assert total.dead_with_reason > runs
-    assert total.deaths > runs / 3
+    assert total.dead_with_reason > count
+    assert total.deaths > count / 3
 
 
 def test_records_run_of_the_same_seed_is_the_same() -> None:
     """Seed 2 ends with dead letters, whose redrive is paced."""
-    assert attempt_all([2]) == attempt_all([2])
+    assert runs.attempt_all([2]) == runs.attempt_all([2])
     assert many_routes.attempt_all([2]) == many_routes.attempt_all([2])
 
 

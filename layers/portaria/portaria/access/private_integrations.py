@@ -120,12 +120,7 @@ def create(
     item: Item = {field: getattr(made, field) for field in FIELDS} | {"scopes": list(scopes)}
     item |= {"pk": pk, "sk": sk, "list_pk": LIST, "list_sk": f"{now}#{integration_id}"}
     item |= {"due_pk": due_index.RENEWALS, "due_at": due_at(made, clock.now())}
-    try:
-        table.put(item, condition="attribute_not_exists(pk)")
-    except Conflict as conflict:
-        # A write that was sent twice, because its first answer was lost, conflicts with itself.
-        if (conflict.item or {}).get("token_hash") != made.token_hash:
-            raise
+    table.put(item, condition="attribute_not_exists(pk)", unique=("token_hash",))
     return made, token
 
 

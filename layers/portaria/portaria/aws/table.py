@@ -96,10 +96,26 @@ class Table:
         return found
 
     def put(
-        self, item: Item, *, condition: str = "", values: Item | None = None, names: dict[str, str] | None = None
+        self,
+        item: Item,
+        *,
+        condition: str = "",
+        values: Item | None = None,
+        names: dict[str, str] | None = None,
+        unique: Iterable[str] = (),
     ) -> None:
-        """Raises `Conflict` if the condition does not hold."""
-        self._write("put_item", {"Item": _typed(item)}, condition, values, names)
+        """Raises `Conflict` if the condition does not hold.
+
+        The SDK sends a write again if it gets no answer, and then the write conflicts with itself. If the stored item has the
+        same `unique` attributes, which no other write gives it together, that is no conflict.
+        """
+        own = tuple(unique)
+        try:
+            self._write("put_item", {"Item": _typed(item)}, condition, values, names)
+        except Conflict as conflict:
+            stored = conflict.item or {}
+            if not own or any(stored.get(name) != item[name] for name in own):
+                raise
 
     def put_revision(self, item: Item, *, new: bool, revision: str = "") -> str:
         """Put an item with a new `revision`, which identifies this change, and return it.
@@ -111,12 +127,7 @@ class Table:
             "attribute_not_exists(pk)" if new else "revision = :revision" if revision else "attribute_exists(pk)"
         )
         values = {":revision": revision} if revision and not new else None
-        try:
-            self.put(item | {"revision": fresh}, condition=condition, values=values)
-        except Conflict as conflict:
-            # A write that was sent twice, because its first answer was lost, conflicts with itself.
-            if (conflict.item or {}).get("revision") != fresh:
-                raise
+        self.put(item | {"revision": fresh}, condition=condition, values=values, unique=("revision",))
         return fresh
 
     def update(

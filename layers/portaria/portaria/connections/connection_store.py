@@ -20,7 +20,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from portaria.aws import due_index, filter_index, merged_pages
-from portaria.aws.table import Conflict, Item, Table, update_of
+from portaria.aws.table import Item, Table, update_of
 from portaria.connections import tag_index
 from portaria.connections.credential_stores.protocol import SECRETS_MANAGER, store_name
 from portaria.core import clock
@@ -139,19 +139,13 @@ def spread(text: str) -> float:
 def create(table: Table, connection: Connection) -> None:
     """Raises `Conflict` if the name is taken by a connection that has not been removed."""
     now = clock.to_iso(clock.now())
-    item = to_item(with_changes(connection, created_at=now, updated_at=now))
-    try:
-        table.put(
-            item,
-            condition="attribute_not_exists(pk) OR #state = :removed",
-            names={"#state": "state"},
-            values={":removed": "removed"},
-        )
-    except Conflict as conflict:
-        # A write that was sent twice, because its first answer was lost, conflicts with itself.
-        stored = conflict.item or {}
-        if any(stored.get(name) != item[name] for name in ("created_at", "secret_id", "kind", "platform")):
-            raise
+    table.put(
+        to_item(with_changes(connection, created_at=now, updated_at=now)),
+        condition="attribute_not_exists(pk) OR #state = :removed",
+        names={"#state": "state"},
+        values={":removed": "removed"},
+        unique=("created_at", "secret_id", "kind", "platform"),
+    )
 
 
 def list_page(table: Table, cursor: str | None, limit: int) -> tuple[list[Connection], str | None]:

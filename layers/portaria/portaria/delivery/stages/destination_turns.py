@@ -49,25 +49,24 @@ class DestinationTurns:
         for target, outgoing in targets:
             by_destination.setdefault(target.destination, []).append((target, outgoing))
         waiting = deque(by_destination.values())
-        active: deque[Iterator[None]] = deque()
+        active: deque[Iterator[bool]] = deque()
         while waiting or active:
             begins = (
                 waiting and len(active) < MAX_DESTINATIONS and (not active or self._requests.has_time_for_another())
             )
             turns = self._send_to_one(waiting.popleft()) if begins else active.popleft()
-            for _ in turns:
+            if next(turns, False):
                 active.append(turns)
-                break
 
-    def _send_to_one(self, targets: Targets) -> Iterator[None]:
-        """Send the records of one destination's targets; yields where it would wait for a response."""
+    def _send_to_one(self, targets: Targets) -> Iterator[bool]:
+        """Send the records of one destination's targets; yields True where it would wait for a response."""
         for target, outgoing in targets:
             try:
                 destination = self._destinations.get(target)
                 with closing(self._sender.send(destination, target, outgoing)) as results:
                     for result in results:
                         if result is None:
-                            yield
+                            yield True
                         else:
                             self._recorder.record(destination, target, result)
             except Exception as error:  # noqa: BLE001 - these messages return to the queue and the other targets go on
