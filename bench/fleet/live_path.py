@@ -70,7 +70,7 @@ class Delivery(NamedTuple):
 
 
 class Turns:
-    """The thread of a batch that began at a time, and the destinations that have a request in progress."""
+    """When the destinations of one batch begin and end. The batch has one thread and starts at `begin`."""
 
     def __init__(self, begin: float) -> None:
         self._thread_at = begin

@@ -55,7 +55,7 @@ OTHER_SOURCE, OTHER_DESTINATION = "kommo-two", "marketo-two"
 # The fields of a source's records: an email address and a version.
 FIELDS = {SOURCE: ("mail", "version"), OTHER_SOURCE: ("address", "revision")}
 CALLERS = ("program-1", "program-2")
-# What comes in a run: records of routes, objects of data ingestion requests, or both.
+# The kinds of messages in a run: records of routes, objects of data ingestion requests, or both.
 KINDS = (("routes",), ("targets",), ("routes", "targets"))
 TARGETS = ("persons", "customobjects/a_c", "companies")
 # Faulty steps, of which the first ones bring messages.
@@ -192,7 +192,7 @@ class ManyRoutesRun(Run[Process, Ended]):
         return self.harness.answer(request, allowed_domain="", owner="")
 
     def begin_request(self, request: Request) -> Callable[[], Response]:
-        """The request arrives now, also if its answer is read after those of others."""
+        """The request arrives now. Its response may be read later, after the responses to other requests."""
         lost: AnswerLost | None = None
         try:
             response = self.send(request)
@@ -242,7 +242,7 @@ class ManyRoutesRun(Run[Process, Ended]):
     # ------------------------------------------------------------------------------------------------------------ messages
 
     def bring(self) -> None:
-        """What comes in a step."""
+        """Queue the messages of one step."""
         if "routes" in self.kinds:
             if self.rng.random() < 0.2:
                 self.backfill()
@@ -341,7 +341,7 @@ class ManyRoutesRun(Run[Process, Ended]):
                 wait_s = retry_schedule.wait_s(outcome.waiting[message.id], message.deliveries)
                 queues.give_back(self.cloud.url(queue), message.id, wait_s)
             elif self.is_faulty and self.rng.random() < 0.1:
-                # A duplicate delivery of a message that was deleted.
+                # SQS delivers the message once more, although the poller has deleted it.
                 message.visible_at = self.time + self.rng.choice((1.0, 60.0, 300.0, 4_000.0))
             else:
                 self.cloud.queues[queue].remove(message)
@@ -379,7 +379,7 @@ class ManyRoutesRun(Run[Process, Ended]):
     # ------------------------------------------------------------------------------------------------------------ operator
 
     def operate(self) -> None:
-        """What operators do in a step."""
+        """An operator resumes a destination or changes routes."""
         if self.rng.random() < 0.05:
             name = self.rng.choice((DESTINATION, OTHER_DESTINATION))
             state = destination_states.find(self.table, name)

@@ -1,4 +1,4 @@
-"""Connections by state, the grants that end soonest, and those that have a daily quota, with their subscriptions."""
+"""Counts of connections by state, the grants that end soonest, and the connections whose platform has a daily quota."""
 
 from __future__ import annotations
 

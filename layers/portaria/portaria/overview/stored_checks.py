@@ -241,7 +241,7 @@ def scopes(stored: StoredState) -> Iterator[Finding]:
 
 
 def _missing(table: Table, names: set[str]) -> list[str]:
-    """Those of these connections that do not exist, or have been removed."""
+    """The names of connections that do not exist or were removed."""
     items = table.get_many(connection_store.key(name) for name in sorted(names)) if names else {}
     there = {item["name"] for item in items.values() if item["state"] != "removed"}
     return sorted(names - there)
